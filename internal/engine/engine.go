@@ -1,0 +1,245 @@
+// Package engine is the line between Tender and whatever runs containers.
+//
+// Engine is what the rest of the house may ask for; the docker package below
+// this one answers it, and enginetest holds a fake and the promises that every
+// engine must keep. Inventory turns an engine into a picture that is always
+// there and always recent. Nothing here decides: that is plan's.
+package engine
+
+import (
+	"context"
+	"io"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+)
+
+// Engine runs instances. Every method may be called again after it was cut
+// off in the middle and then ends where one whole call would have.
+type Engine interface {
+	Reader
+	Images
+	Console
+
+	// Traits says what this engine can do.
+	Traits() Traits
+
+	// Ensure makes the project's own networks and volumes exist. Those that are
+	// external must be there: NotFound otherwise. One that is there and made
+	// otherwise (driver, subnet, internal, options) is a Conflict; nothing is ever
+	// removed. Networks without a subnet get one from the engine's pool of subnets.
+	Ensure(ctx context.Context, p tender.Project) error
+
+	// Scale removes the instances in w.Drop (stopped first, with their grace),
+	// then makes one started instance of w's revision exist in each slot of
+	// w.Slots. Instances of the revision in other slots are left alone. It returns
+	// when the engine has accepted that; healthy or not shows in List. A slot that
+	// is there but not running is started, not made again.
+	Scale(ctx context.Context, w Want) error
+
+	// Name gives an instance the plain name of its slot, PROJECT-SERVICE-N or its
+	// container_name, once nobody else has it.
+	Name(ctx context.Context, id string) error
+
+	Start(ctx context.Context, id string) error
+	// Stop sends the stop signal and kills after grace.
+	Stop(ctx context.Context, id string, grace time.Duration) error
+	Restart(ctx context.Context, id string, grace time.Duration) error
+	Signal(ctx context.Context, id, signal string) error // tender kill
+	Pause(ctx context.Context, id string) error
+	Unpause(ctx context.Context, id string) error
+
+	// Remove stops and removes one instance; its anonymous volumes go only when
+	// volumes is set. One that is gone already is no error.
+	Remove(ctx context.Context, id string, grace time.Duration, volumes bool) error
+	// RemoveNetwork and RemoveVolume: gone already is no error, in use is Conflict.
+	RemoveNetwork(ctx context.Context, id string) error
+	RemoveVolume(ctx context.Context, name string) error
+}
+
+// Reader is an engine that can only be looked at. Plans and dry runs hold this.
+type Reader interface {
+	// List takes the picture: every instance, network and volume that carries
+	// Tender's or Docker Compose's project labels.
+	List(ctx context.Context) (tender.Picture, error)
+	// Watch calls changed whenever List may answer differently, after the engine has
+	// begun to watch (started is called then, once). It returns nil when ctx ends,
+	// else why the connection was lost.
+	Watch(ctx context.Context, started, changed func()) error
+	// Info says what runs.
+	Info(ctx context.Context) (Info, error)
+	// Equal reports whether the instance id, made by somebody else, is what w would make,
+	// and if not, in a few words what differs.
+	Equal(ctx context.Context, w Want, id string) (same bool, why string, err error)
+	// Check says what of this service the engine cannot do: warnings, or an error (Invalid).
+	Check(ctx context.Context, s tender.Service) (warnings []string, err error)
+}
+
+// Want is one revision of a service, and in which slots it shall be.
+type Want struct {
+	Project    string
+	Generation int
+	Service    tender.Service // Revision set
+	Image      tender.ImageID
+	Slots      []int
+	Drop       []string // instance ids
+	// Inherit names, per slot, the instance whose anonymous volumes the newcomer takes over. It may be in
+	// Drop: then its volumes outlive it.
+	Inherit map[int]string
+	// Files are bind-mounted read-only: secrets and configs, which lie on the host already.
+	Files []File
+	// Plain: the newcomer may be created under its plain name, since nobody has it.
+	// ComposeFiles and WorkingDir go into Docker Compose's labels.
+	ComposeFiles []string
+	WorkingDir   string
+}
+
+// File is a file on the host that an instance sees at Target.
+type File struct {
+	Source, Target string
+}
+
+// Traits says what an engine can do.
+type Traits struct {
+	Drop bool // can remove the instances it is told to
+}
+
+// Info says what the engine is.
+type Info struct {
+	Name          string // "docker"
+	Host          string // unix:///…, tcp://…
+	Version       string
+	API           string // the version spoken
+	OS, Arch      string
+	Kernel        string
+	Root          string // data root
+	StorageDriver string
+	LoggingDriver string
+	CgroupVersion string
+	Warnings      []string
+	CPUs          int
+	Memory        int64 // bytes
+	Containers    int
+}
+
+// Images are what instances are made from.
+type Images interface {
+	// Resolve looks ref up among the engine's images: NotFound if it is not there.
+	Resolve(ctx context.Context, ref string) (tender.ImageID, error)
+	// Pull fetches ref; progress lines go to report, which may be nil. auth is
+	// base64 JSON as in X-Registry-Auth, or "".
+	Pull(ctx context.Context, ref, platform, auth string, report func(Progress)) error
+	Push(ctx context.Context, ref, auth string, report func(Progress)) error
+	// Build builds from a tar stream of the context.
+	Build(ctx context.Context, tarball io.Reader, o BuildOptions, report func(Progress)) (id string, err error)
+	Tag(ctx context.Context, id, ref string) error
+	RemoveImage(ctx context.Context, ref string) error
+}
+
+// Progress is one piece of news of a pull, a push or a build.
+type Progress struct {
+	ID      string `json:"id,omitempty"` // layer, or empty
+	Text    string `json:"text"`
+	Current int64  `json:"current,omitempty"` // bytes
+	Total   int64  `json:"total,omitempty"`
+}
+
+// BuildOptions are those of the classic builder.
+type BuildOptions struct {
+	Tags       []string
+	Dockerfile string // path in the context
+	Args       map[string]*string
+	Target     string
+	Labels     map[string]string
+	NoCache    bool
+	Pull       bool
+	CacheFrom  []string
+	Network    string
+	ShmSize    int64
+	ExtraHosts []string
+	Platform   string
+}
+
+// Console is for people: what they type at one instance.
+type Console interface {
+	// Logs writes what id wrote since since, both streams in Docker's multiplexed
+	// framing unless the instance has a terminal (then raw). tail < 0: all.
+	Logs(ctx context.Context, id string, o LogOptions) (stream io.ReadCloser, tty bool, err error)
+	// Exec starts a command and returns its connection.
+	Exec(ctx context.Context, id string, o ExecOptions) (*Session, error)
+	// Attach connects to the instance's own process.
+	Attach(ctx context.Context, id string, stdin bool) (*Session, error)
+	Top(ctx context.Context, id string, args []string) (titles []string, rows [][]string, err error)
+	// Wait blocks until id has exited and returns its code.
+	Wait(ctx context.Context, id string) (code int, err error)
+	// CopyFrom returns a tar of path in id; CopyTo unpacks one into the directory path.
+	CopyFrom(ctx context.Context, id, path string) (io.ReadCloser, error)
+	CopyTo(ctx context.Context, id, path string, tarball io.Reader) error
+	// Oneoff creates (not starts) an instance of w outside its slots: tender run.
+	Oneoff(ctx context.Context, w Want, o OneoffOptions) (id string, err error)
+	// Stats reads one sample of each instance.
+	Stats(ctx context.Context, ids []string) (map[string]Sample, error)
+}
+
+// LogOptions choose what Logs returns.
+type LogOptions struct {
+	Since, Until time.Time // zero: no bound
+	Tail         int       // lines; < 0: all
+	Follow       bool
+	Timestamps   bool
+}
+
+// ExecOptions say what to run in an instance.
+type ExecOptions struct {
+	Cmd        []string
+	Env        []string // NAME=value
+	User       string
+	WorkingDir string
+	TTY        bool
+	Stdin      bool
+	Privileged bool
+	Detach     bool
+	Width      int // of the terminal, in columns; 0: not known
+	Height     int
+}
+
+// OneoffOptions change a service for one run.
+type OneoffOptions struct {
+	Name       string
+	Cmd        []string // nil: the service's
+	Entrypoint []string
+	Env        []string
+	User       string
+	WorkingDir string
+	TTY        bool
+	Stdin      bool
+	Labels     map[string]string
+	Ports      bool // publish the service's ports
+	Remove     bool // by the engine when it ends
+}
+
+// Session is an open connection to a process. Output is multiplexed in
+// Docker's framing unless TTY.
+type Session struct {
+	ID     string // of the exec; empty when attached
+	TTY    bool
+	Output io.Reader
+	Input  io.Writer // nil without stdin
+	// CloseWrite ends stdin; Close ends the connection.
+	CloseWrite func() error
+	Close      func() error
+	Resize     func(ctx context.Context, width, height int) error
+	// Exit returns the code once Output has ended.
+	Exit func(ctx context.Context) (code int, err error)
+}
+
+// Sample is what an instance uses now.
+type Sample struct {
+	At               time.Time
+	CPU              time.Duration // used since its start
+	Memory           int64         // working set, bytes
+	MemoryLimit      int64         // bytes; the host's memory where there is none
+	NetRead, NetSent int64         // bytes since its start
+	BlkRead, BlkSent int64
+	PIDs             int
+}
