@@ -90,7 +90,7 @@ leftovers() {
 explain() { # why dockerd ended, where the log tells
 	echo "engine: the end of $log:" >&2
 	tail -n 25 "$log" >&2
-	if grep -qE 'local-kv\.db|reservePools' "$log" && grep -q panic "$log"; then
+	if grep -qE 'local-kv\.db|reservePools|invalid database|bbolt' "$log"; then
 		local db=/var/lib/docker/network/files/local-kv.db
 		cat >&2 <<-TEXT
 
@@ -120,7 +120,7 @@ start() {
 	fi
 	[ "$(id -u)" = 0 ] || die "no engine answers, and only root can start one: sudo $0 start"
 	mkdir -p "$state"
-	exec 9>/var/lock/tender-engine.lock
+	exec 9>/var/run/tender-engine.lock
 	flock 9 # two clones on one machine: one starts, the other finds
 	if v=$(version); then
 		say "found $v"

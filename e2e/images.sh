@@ -79,8 +79,13 @@ main() {
 				continue
 			fi
 			[ "$mode" != pull ] || die "pull $name: $why"
-			say "no registry answers (${why:-silent for 5 s}): the rest is made here"
-			mode=build
+			case $why in
+			*denied* | *unknown* | *'not found'* | *toomanyrequests*) say "pull $name: $why" ;;
+			*)
+				say "no registry answers (${why:-silent for 5 s}): the rest is made here"
+				mode=build
+				;;
+			esac
 		fi
 		r=$(recipe "$name") || die "$name cannot be pulled, and there is no recipe for it in e2e/images (see $0 -l)"
 		case " ${build[*]} " in *" $r "*) ;; *) build+=("$r") ;; esac
