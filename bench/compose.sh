@@ -18,7 +18,8 @@ if [ ! -x "$binary" ]; then
 		cd "$work"
 		go mod init yardstick 2>/dev/null
 		go get "github.com/docker/compose/v5/cmd@$version" 2>/dev/null
-		CGO_ENABLED=0 go build -trimpath -o docker-compose github.com/docker/compose/v5/cmd
+		CGO_ENABLED=0 go build -trimpath -ldflags "-X github.com/docker/compose/v5/internal.Version=$version" \
+			-o docker-compose github.com/docker/compose/v5/cmd
 	) >&2
 	mv "$work/docker-compose" "$binary"
 	echo "built in $((SECONDS - start)) s" >&2
