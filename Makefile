@@ -15,7 +15,7 @@ help: ## list the targets
 
 build: ## build bin/tender
 	@mkdir -p bin
-	go build -trimpath -ldflags '-s -w -X main.version=$(TENDER_VERSION)' -o bin/tender ./cmd/tender
+	go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(TENDER_VERSION)' -o bin/tender ./cmd/tender
 
 test: cc engine images build ## all tests: unit, scripts, and behaviour on a real engine
 	@echo "testing on $$(docker version -f '{{.Server.Version}}')"
