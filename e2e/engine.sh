@@ -106,6 +106,7 @@ explain() { # why dockerd ended, where the log tells
 start() {
 	local v started=$SECONDS
 	if v=$(version); then
+		command -v docker >/dev/null || install # an engine without its client
 		say "found $v at ${DOCKER_HOST:-unix://$socket}"
 		return
 	fi
