@@ -37,7 +37,7 @@ demo-down: ## remove the demo with its data
 	@examples/shop/demo.sh down
 
 bench: engine images build ## a table against docker compose v5 and the bare engine
-	DOCKER_COMPOSE=$$(bench/compose.sh) go run ./bench
+	go run ./bench
 
 fuzz: ## every fuzz test for FUZZTIME (10s) each
 	@.ci/fuzz $(or $(FUZZTIME),10s)

@@ -111,7 +111,7 @@ start() {
 		return
 	fi
 	case ${DOCKER_HOST:-unix://$socket} in
-	unix://$socket | unix:///run/docker.sock) ;;
+	"unix://$socket" | unix:///run/docker.sock) ;;
 	*) die "nothing answers at DOCKER_HOST=$DOCKER_HOST: start that engine, or unset DOCKER_HOST" ;;
 	esac
 	install

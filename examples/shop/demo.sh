@@ -4,8 +4,8 @@
 #   demo.sh         do all that; safe to run again
 #   demo.sh down    remove the shop with its data, and end the control plane
 #
-# Everything it makes lies in .cache/demo of the clone, but the engine (when none
-# was there) and its images.
+# Everything it makes lies in .cache/demo of the clone and in /run/tender-demo-N,
+# but the engine (when none was there) and its images.
 set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,9 +14,11 @@ state=$root/.cache/demo
 tender=$root/bin/tender
 pidfile=$state/serve.pid
 log=$state/serve.log
+# Opened secrets lie in the run directory, so it is on a tmpfs where there is one.
 run=$state/run
-# A socket's path ends at 107 bytes: a clone deep in a tree has its run directory elsewhere.
-[ ${#run} -lt 90 ] || run=/run/tender-demo-$(cksum <<<"$root" | cut -d' ' -f1)
+if [ "$(stat -f -c %T /run 2>/dev/null)" = tmpfs ] && [ -w /run ]; then
+	run=/run/tender-demo-$(cksum <<<"$root" | cut -d' ' -f1)
+fi
 socket=$run/tender.sock
 export TENDER_HOST=unix://$socket
 version=${VERSION:-1.0.0}
@@ -73,7 +75,7 @@ serve() {
 		unserve
 	fi
 	mkdir -p "$state/data" "$run"
-	setsid "$tender" serve --data-dir "$state/data" --run-dir "$run" --listen "" >"$log" 2>&1 </dev/null &
+	setsid "$tender" serve --data-dir "$state/data" --run-dir "$run" --vault-key "$state/vault.key" --listen "" >"$log" 2>&1 </dev/null &
 	echo $! >"$pidfile"
 	local tries=0
 	until "$tender" status >/dev/null 2>&1; do
