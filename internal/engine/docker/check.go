@@ -25,12 +25,12 @@ func (e *Engine) Check(ctx context.Context, svc tender.Service) (warnings []stri
 			continue
 		}
 		if n.harmless {
-			warnings = append(warnings, fmt.Sprintf("service %s: %s is left out: it needs Docker Engine %s (API %s), this one speaks %s",
-				s.Name, n.what, n.release, n.api, e.c.ClientVersion()))
+			warnings = append(warnings, fmt.Sprintf("service %s: %s is left out: it needs API %s, this engine speaks %s",
+				s.Name, n.what, n.api, e.c.ClientVersion()))
 			continue
 		}
-		return warnings, tender.Errorf(tender.Invalid, "service %s: %s needs Docker Engine %s (API %s), this one speaks %s",
-			s.Name, n.what, n.release, n.api, e.c.ClientVersion()).Hint("remove %s from services.%s, or upgrade the engine", n.what, s.Name)
+		return warnings, tender.Errorf(tender.Invalid, "service %s: %s needs API %s, this engine speaks %s",
+			s.Name, n.what, n.api, e.c.ClientVersion()).Hint("remove %s from services.%s, or upgrade the engine", n.what, s.Name)
 	}
 	for what, used := range map[string]bool{
 		"pre_start": len(s.PreStart) > 0, "post_start": len(s.PostStart) > 0, "pre_stop": len(s.PreStop) > 0,
@@ -58,8 +58,8 @@ func (e *Engine) Check(ctx context.Context, svc tender.Service) (warnings []stri
 
 // need is a part of a service that not every API has.
 type need struct {
-	what, api, release string
-	used, harmless     bool
+	what, api      string
+	used, harmless bool
 }
 
 func needs(s types.ServiceConfig) []need {
@@ -80,15 +80,15 @@ func needs(s types.ServiceConfig) []need {
 		device = device || cdi(d.Source)
 	}
 	return []need{
-		{what: "annotations", api: "1.43", release: "24", used: len(s.Annotations) > 0},
-		{what: "mac_address", api: "1.44", release: "25", used: mac},
-		{what: "bind.recursive", api: "1.44", release: "25", used: recursive},
-		{what: "a CDI device", api: "1.44", release: "25", used: device},
-		{what: "healthcheck.start_interval", api: "1.44", release: "25", used: s.HealthCheck != nil && s.HealthCheck.StartInterval != nil, harmless: true},
-		{what: "volume.subpath", api: "1.45", release: "26", used: subpath},
-		{what: "a volume of type image", api: "1.48", release: "28", used: imageMount},
-		{what: "gw_priority", api: "1.48", release: "28", used: gateway, harmless: true},
-		{what: "interface_name", api: "1.49", release: "28.1", used: ifname},
-		{what: "umask", api: "1.56", release: "30", used: s.Umask != nil},
+		{what: "annotations", api: "1.43", used: len(s.Annotations) > 0},
+		{what: "mac_address", api: "1.44", used: mac},
+		{what: "bind.recursive", api: "1.44", used: recursive},
+		{what: "a CDI device", api: "1.44", used: device},
+		{what: "healthcheck.start_interval", api: "1.44", used: s.HealthCheck != nil && s.HealthCheck.StartInterval != nil, harmless: true},
+		{what: "volume.subpath", api: "1.45", used: subpath},
+		{what: "a volume of type image", api: "1.48", used: imageMount},
+		{what: "gw_priority", api: "1.48", used: gateway, harmless: true},
+		{what: "interface_name", api: "1.49", used: ifname},
+		{what: "umask", api: "1.56", used: s.Umask != nil},
 	}
 }

@@ -241,7 +241,7 @@ func (e *Engine) Oneoff(ctx context.Context, w engine.Want, o engine.OneoffOptio
 	}
 	id, err := e.create(ctx, r, name)
 	if err != nil {
-		return "", wrap(err, "run %s: create %s", w.Service.Name, name)
+		return "", fmt.Errorf("run %s: %w", w.Service.Name, createError(name, err))
 	}
 	for _, ep := range rest {
 		if _, err := e.c.NetworkConnect(ctx, ep.network, client.NetworkConnectOptions{Container: id, EndpointConfig: ep.settings}); err != nil {

@@ -77,7 +77,16 @@ func New(host string, o Options) (*Engine, error) {
 	if !o.Pool.Addr().Is4() || o.Pool.Bits() > 24 {
 		return nil, tender.Errorf(tender.Invalid, "subnet pool %s: an IPv4 prefix of at most 24 bits is needed", o.Pool)
 	}
-	c, err := client.New(client.WithHost(host), client.WithUserAgent("tender"))
+	opts := []client.Opt{client.WithHost(host), client.WithUserAgent("tender")}
+	switch scheme, _, _ := strings.Cut(host, "://"); scheme {
+	case "unix", "http", "https", "npipe":
+	case "tcp":
+		opts = append(opts, client.WithTLSClientConfigFromEnv()) // DOCKER_CERT_PATH, DOCKER_TLS_VERIFY
+	default:
+		return nil, tender.Errorf(tender.Invalid, "engine %s: not an address of an engine", host).
+			Hint("unix:///var/run/docker.sock or tcp://HOST:PORT")
+	}
+	c, err := client.New(opts...)
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "engine %s: %w", host, err)
 	}

@@ -131,7 +131,10 @@ func (e *Engine) equalHost(has, wants *container.HostConfig, differs func(string
 	differs("read_only", has.ReadonlyRootfs, wants.ReadonlyRootfs)
 	differs("cap_add", capText(has.CapAdd), capText(wants.CapAdd))
 	differs("cap_drop", capText(has.CapDrop), capText(wants.CapDrop))
-	differs("security_opt", sorted(securityText(has.SecurityOpt)), sorted(securityText(wants.SecurityOpt)))
+	// The engine adds label=disable by itself to those that share a namespace of the host.
+	labelled := func(o string) bool { return o == "label=disable" }
+	differs("security_opt", sorted(slices.DeleteFunc(securityText(has.SecurityOpt), labelled)),
+		sorted(slices.DeleteFunc(securityText(wants.SecurityOpt), labelled)))
 	differs("sysctls", has.Sysctls, wants.Sysctls)
 	differs("tmpfs", has.Tmpfs, wants.Tmpfs)
 	differs("init", has.Init != nil && *has.Init, wants.Init != nil && *wants.Init)

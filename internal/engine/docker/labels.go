@@ -41,7 +41,6 @@ const (
 	labelGeneration = "tender.generation"
 	labelImage      = "tender.image" // tender.ImageID as JSON
 	labelSpec       = "tender.spec"  // canonical YAML of the service
-	labelPlain      = "tender.name"  // the plain name of the slot
 )
 
 // ours reports whether a label belongs to Tender or Docker Compose, not to the user.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -122,7 +123,7 @@ func (e *Engine) Remove(ctx context.Context, id string, grace time.Duration, vol
 
 var (
 	boundPort = regexp.MustCompile(`(?:Bind for|listen (?:tcp|udp)[46]?) (\S*):(\d+)`)
-	noMount   = regexp.MustCompile(`(?:bind source path does not exist: |invalid mount config[^:]*: [^/]*)(/\S+)`)
+	noMount   = regexp.MustCompile(`bind source path does not exist: (/[^"]+)`)
 )
 
 // startError says why a container did not start, in words that lead on.
@@ -140,8 +141,12 @@ func (e *Engine) startError(ctx context.Context, id, name string, err error) err
 		return tender.Errorf(tender.Conflict, "start %s: port %s is held by another process of the host", name, m[2]).
 			Hint("find it (ss -ltnup 'sport = :%s') or publish another port", m[2])
 	}
+	if strings.Contains(text, "all ports are allocated") {
+		return tender.Errorf(tender.Conflict, "start %s: no port of %s is free", name, e.ranges(context.WithoutCancel(ctx), id)).
+			Hint("publish a longer range, one port for each replica")
+	}
 	if m := noMount.FindStringSubmatch(text); m != nil {
-		return tender.Errorf(tender.NotFound, "start %s: %s, which it mounts, is not there", name, m[1])
+		return notMounted("start "+name, m[1])
 	}
 	if i := strings.Index(text, "executable file not found"); i >= 0 || strings.Contains(text, "no such file or directory: unknown") {
 		return tender.Errorf(tender.Invalid, "start %s: %w", name, error(answer{err})).
@@ -152,6 +157,45 @@ func (e *Engine) startError(ctx context.Context, id, name string, err error) err
 		return tender.Errorf(tender.Invalid, "start %s: %w", name, error(answer{err}))
 	}
 	return wrap(err, "start %s", name)
+}
+
+// ranges are the ranges of host ports that a container may choose from.
+func (e *Engine) ranges(ctx context.Context, id string) string {
+	var out []string
+	if c, err := e.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil {
+		for _, bindings := range c.Container.HostConfig.PortBindings {
+			for _, b := range bindings {
+				if strings.Contains(b.HostPort, "-") {
+					out = append(out, b.HostPort)
+				}
+			}
+		}
+	}
+	if len(out) == 0 {
+		return "its range"
+	}
+	slices.Sort(out)
+	return strings.Join(slices.Compact(out), ", ")
+}
+
+// createError says why a container could not be created.
+func createError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if m := noMount.FindStringSubmatch(err.Error()); m != nil {
+		return notMounted("create "+name, m[1])
+	}
+	out := wrap(err, "create %s", name)
+	if own, ok := errors.AsType[*tender.Error](out); ok && own.Kind == tender.NotFound && strings.Contains(err.Error(), "network") {
+		return own.Hint("tender up makes the project's networks; an external one must be there")
+	}
+	return out
+}
+
+func notMounted(doing, source string) error {
+	return tender.Errorf(tender.NotFound, "%s: %s, which it mounts, is not there", doing, source).
+		Hint("make it, or let the engine make a directory: bind: {create_host_path: true}")
 }
 
 // holder is the name of the running container that publishes port, but for id.

@@ -188,7 +188,7 @@ func (e *Engine) instance(c container.InspectResponse) tender.Instance {
 	if id, ok := imageOf(l); ok && id.Reference != "" {
 		i.Image = id.Reference
 	}
-	if i.State == tender.Exited || i.State == tender.Dead || i.State == tender.Created {
+	if i.State != tender.Running && i.State != tender.Paused {
 		i.ExitCode = c.State.ExitCode
 	}
 	i.OOM = c.State.OOMKilled
@@ -230,7 +230,8 @@ func (e *Engine) instance(c container.InspectResponse) tender.Instance {
 		}
 	}
 	slices.Sort(i.Anonymous)
-	if !i.Foreign && !i.Oneoff {
+	// One that is only created may still be on its way into its networks.
+	if !i.Foreign && !i.Oneoff && i.State != tender.Created {
 		i.Drift = e.drift(c)
 	}
 	return i

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strconv"
@@ -61,6 +62,7 @@ func (e *Engine) scale(ctx context.Context, w engine.Want) error {
 		}
 	}
 	if err := each(len(w.Drop), func(i int) error { return e.stopAndRemove(ctx, w.Drop[i]) }); err != nil {
+		e.undo(ctx, coming)
 		return err
 	}
 	return each(len(coming), func(i int) error {
@@ -156,18 +158,18 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 		mu.Lock()
 		_, taken := holders[n.plain]
 		mu.Unlock()
-		n.name = n.plain
+		beside := n.plain + "-" + w.Service.Revision
+		names := []string{n.plain, beside, beside + "-" + strings.ToLower(rand.Text()[:4])}
 		if taken {
-			n.name = n.plain + "-" + w.Service.Revision
+			names = names[1:]
 		}
-		if n.id, err = e.create(ctx, r, n.name); err != nil && kind(err) == tender.Conflict && !taken {
-			n.name = n.plain + "-" + w.Service.Revision
+		for _, n.name = range names {
 			n.id, err = e.create(ctx, r, n.name)
+			if err == nil || kind(err) != tender.Conflict {
+				break
+			}
 		}
-		if err != nil {
-			return wrap(err, "create %s", n.name)
-		}
-		return nil
+		return createError(n.name, err)
 	})
 	if err != nil {
 		e.undo(ctx, coming)
