@@ -1,8 +1,6 @@
 package docker
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -83,24 +81,6 @@ func dependsOn(s types.ServiceConfig) string {
 		out = append(out, fmt.Sprintf("%s:%s:%t", name, d.Condition, d.Restart))
 	}
 	return strings.Join(out, ",")
-}
-
-// composeConfigHash is computed as Docker Compose does (pkg/compose/hash.go of v5), so that it finds
-// what Tender made to be up to date where the normal form allows.
-func composeConfigHash(s types.ServiceConfig) string {
-	s.Build, s.PullPolicy, s.Scale = nil, "", nil
-	if s.Deploy != nil {
-		deploy := *s.Deploy
-		deploy.Replicas = nil
-		s.Deploy = &deploy
-	}
-	s.DependsOn, s.Profiles = nil, nil
-	b, err := json.Marshal(s)
-	if err != nil {
-		b = []byte(err.Error()) // a hash must be there, or Compose does not list the container
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
 }
 
 // plainName is the name of slot: PROJECT-SERVICE-N, or the container_name.
