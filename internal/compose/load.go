@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -23,57 +24,152 @@ func Load(ctx context.Context, s Source) (Document, error) {
 	if err != nil {
 		return Document{}, err
 	}
-	warnings := f.warnings
-	project, said, err := assemble(ctx, f, s.Services)
+	c, err := newCheck(s.Dir, false)
 	if err != nil {
 		return Document{}, err
 	}
-	for _, text := range said {
-		warnings = append(warnings, Warning{Text: text})
+	env := maps.Clone(f.env)
+	env["COMPOSE_PROJECT_NAME"] = f.name
+	for _, in := range f.files {
+		c.add(source{path: in.path, content: in.content, env: env, dir: f.dir})
 	}
-	d := Document{Name: project.Name, WorkingDir: f.dir, Warnings: warnings}
+	// The parser only sees what has passed: it repeats the first error alone, and
+	// it takes hostile aliases as they come.
+	if err := c.err(c.problems); err != nil {
+		return Document{}, err
+	}
+	project, said, err := assemble(ctx, f, c, s.Services)
+	if err != nil {
+		return Document{}, err
+	}
+	d := Document{Name: project.Name, WorkingDir: f.dir, Warnings: append(f.warnings, c.warnings...)}
+	for _, text := range said {
+		d.Warnings = append(d.Warnings, Warning{Text: text})
+	}
 	for _, in := range f.files {
 		d.ComposeFiles = append(d.ComposeFiles, in.path)
 	}
-	n := normalizer{project: project, document: &d, remote: s.Remote}
-	return d, n.run()
+	n := normalizer{project: project, document: &d, check: c}
+	return d, n.run(s.Remote)
 }
 
 // assemble has the parser read, interpolate, merge and check the files. said is
 // what it would have written to its log.
-func assemble(ctx context.Context, f *found, services []string) (*types.Project, []string, error) {
+func assemble(ctx context.Context, f *found, c *check, services []string) (p *types.Project, said []string, err error) {
 	details := types.ConfigDetails{WorkingDir: f.dir, Environment: maps.Clone(f.env)}
 	for _, in := range f.files {
 		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: in.path, Content: in.content})
 	}
-	project, said, err := quietly(func() (*types.Project, error) {
-		return loader.LoadWithContext(ctx, details, func(o *loader.Options) {
-			o.SetProjectName(f.name, f.name != "")
-			o.Profiles = f.profiles
-			o.SkipResolveEnvironment = true
-			o.SkipResolveLabels = true
-		})
+	profiles := slices.Clone(f.profiles)
+	options := func(o *loader.Options) {
+		o.SetProjectName(f.name, true)
+		o.Profiles = profiles
+		o.SkipResolveEnvironment = true
+		o.SkipResolveLabels = true
+	}
+	p, said, err = quietly(func() (*types.Project, error) {
+		model, err := loader.LoadModelWithContext(ctx, details, options)
+		if err != nil {
+			return nil, err
+		}
+		bind := func(lenient bool) (*types.Project, error) {
+			o := loader.ToOptions(&details, []func(*loader.Options){options})
+			o.SkipConsistencyCheck = lenient
+			return loader.ModelToProject(clone(model).(map[string]any), o, details)
+		}
+		// Once without the parser's consistency check, which stops at the first name
+		// that leads nowhere and does not say where it is written.
+		loose, err := bind(true)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range services {
+			s, ok := loose.AllServices()[name]
+			if !ok {
+				return nil, tender.Errorf(tender.NotFound, "no service %q in project %s", name, loose.Name).
+					Hint("its services: %s", strings.Join(slices.Sorted(maps.Keys(loose.AllServices())), ", "))
+			}
+			if _, active := loose.Services[name]; !active {
+				profiles = append(profiles, s.Profiles...)
+			}
+		}
+		if loose, err = loose.WithProfiles(profiles); err != nil {
+			return nil, err
+		}
+		if err := c.err(c.references(loose)); err != nil {
+			return nil, err
+		}
+		return bind(false)
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, c.explain(err)
 	}
-	for _, name := range services {
-		if _, ok := project.AllServices()[name]; !ok {
-			return nil, nil, tender.Errorf(tender.NotFound, "no service %q in project %s", name, project.Name).
-				Hint("its services: %s", strings.Join(slices.Sorted(maps.Keys(project.AllServices())), ", "))
+	p = p.WithoutUnnecessaryResources()
+	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
+		return nil, nil, c.explain(err)
+	}
+	if p, err = p.WithServicesLabelsResolved(true); err != nil {
+		return nil, nil, c.explain(err)
+	}
+	return p, said, nil
+}
+
+// clone copies a model, because binding it changes it.
+func clone(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for k, e := range v {
+			m[k] = clone(e)
+		}
+		return m
+	case []any:
+		l := make([]any, len(v))
+		for i, e := range v {
+			l[i] = clone(e)
+		}
+		return l
+	}
+	return v
+}
+
+// explain gives an error of the parser its place. Doubts of our own are better
+// where there are some.
+func (c *check) explain(err error) error {
+	var own *tender.Error
+	if errors.As(err, &own) {
+		return own
+	}
+	if len(c.doubts) > 0 {
+		return c.err(c.doubts)
+	}
+	text := err.Error()
+	text, _, _ = strings.Cut(text, ": invalid compose project")
+	if rest, ok := strings.CutPrefix(text, "validating "); ok {
+		_, text, _ = strings.Cut(rest, ": ")
+	}
+	return c.locate(problem{text: text}, pathIn(text)).error()
+}
+
+// pathIn finds the path or the service that an error of the parser speaks of.
+func pathIn(text string) []string {
+	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune(" :'\"`,\n", r) }) {
+		top, _, dotted := strings.Cut(word, ".")
+		if !dotted || !slices.Contains([]string{"services", "networks", "volumes", "configs", "secrets"}, top) {
+			continue
+		}
+		word = strings.ReplaceAll(strings.TrimSuffix(word, "."), "[", ".[")
+		return strings.Split(word, ".")
+	}
+	for _, kind := range []string{"service", "secret", "config", "volume", "network"} {
+		var name string
+		if i := strings.Index(text, kind+" \""); i >= 0 {
+			if _, err := fmt.Sscanf(text[i+len(kind)+1:], "%q", &name); err == nil {
+				return []string{kind + "s", name}
+			}
 		}
 	}
-	if project, err = project.WithServicesEnabled(services...); err != nil {
-		return nil, nil, err
-	}
-	project = project.WithoutUnnecessaryResources()
-	if project, err = project.WithServicesEnvironmentResolved(true); err != nil {
-		return nil, nil, err
-	}
-	if project, err = project.WithServicesLabelsResolved(true); err != nil {
-		return nil, nil, err
-	}
-	return project, said, nil
+	return nil
 }
 
 // quiet guards the parser's logger, of which a process has one.
@@ -92,13 +188,20 @@ func quietly(load func() (*types.Project, error)) (p *types.Project, said []stri
 	defer func() {
 		log.SetOutput(out)
 		log.ReplaceHooks(hooks)
-		said = lines.said
+	}()
+	p, err = caught(load)
+	return p, lines.said, err
+}
+
+// caught turns a panic of the parser into an error: it trusts its input to have
+// the right kinds of values.
+func caught(load func() (*types.Project, error)) (p *types.Project, err error) {
+	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("the file has a value of a kind that has no place there (%v)", r)
+			p, err = nil, fmt.Errorf("a value has a kind that does not belong there (%v)", r)
 		}
 	}()
-	p, err = load()
-	return p, nil, err
+	return load()
 }
 
 // listener collects what the parser logs, except what Load says better itself.

@@ -39,7 +39,7 @@ func Parse(yml []byte) (tender.Project, error) {
 
 // Spec reads a tender.Service.Spec or tender.Project.Spec into the parser's types.
 func Spec(spec []byte) (*types.Project, error) {
-	p, _, err := quietly(func() (*types.Project, error) { return bind(spec) })
+	p, err := caught(func() (*types.Project, error) { return bind(spec) })
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "read spec: %w", err)
 	}
@@ -51,11 +51,19 @@ func decode(yml []byte) (*types.Project, error) {
 	if len(yml) > maxFile {
 		return nil, tender.Errorf(tender.Invalid, "project is larger than %d MiB", maxFile>>20)
 	}
-	p, _, err := quietly(func() (*types.Project, error) { return bind(yml) })
+	c, err := newCheck("", true)
 	if err != nil {
-		return nil, tender.Errorf(tender.Invalid, "project: %w", err)
+		return nil, err
 	}
-	return p, nil
+	c.add(source{path: "project", content: yml})
+	if err := c.err(append(c.problems, c.doubts...)); err != nil {
+		return nil, err
+	}
+	p, err := caught(func() (*types.Project, error) { return bind(yml) })
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return p, c.err(c.references(p))
 }
 
 // bind has the parser read a normal form with everything off that looks outside
