@@ -31,6 +31,7 @@ type check struct {
 	warnings []Warning
 
 	read  map[string]bool // included and extended files
+	open  []string        // the files on the way to the one that is read now
 	unset map[string]bool // variables warned about
 	told  map[string]bool // problems, since aliases lead to one place twice
 }
@@ -91,6 +92,8 @@ func (c *check) add(f source) {
 		c.problem(*bad)
 		return
 	}
+	c.open = append(c.open, f.path)
+	defer func() { c.open = c.open[:len(c.open)-1] }()
 	w := &walk{check: c, tree: t, source: f}
 	if !c.normal {
 		t.lookup = func(name string) (string, bool) { v, ok := f.env[name]; return v, ok }
@@ -114,7 +117,7 @@ func (c *check) show(path string) string {
 
 func (c *check) problem(p problem) {
 	p.order = len(c.trees)
-	if key := p.String(); !c.told[key] {
+	if key := fmt.Sprint(p.file, p.line, p.column); !c.told[key] {
 		c.told[key] = true
 		c.problems = append(c.problems, p)
 	}
@@ -267,7 +270,7 @@ func (w *walk) scalar(n *yaml.Node, at place) (kind, value string, known bool) {
 	case errors.As(err, &missing):
 		w.bad(n, fmt.Sprintf("set %s in your environment or in .env", missing.Variable), at.text("%s", err.Error()))
 	case errors.As(err, &malformed):
-		w.bad(n, "write $$ where you mean a dollar sign", at.text("%q has a variable that is not one", n.Value))
+		w.bad(n, "write $$ where you mean a dollar sign", at.text("%q does not name a variable rightly", n.Value))
 	case err != nil:
 		w.bad(n, "", at.text("%s", err.Error()))
 	}

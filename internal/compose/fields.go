@@ -64,7 +64,7 @@ var fields = []field{
 	{"include.[].env_file", honoured, ""},
 	{"include.[].path", honoured, ""},
 	{"include.[].project_directory", honoured, ""},
-	{"jobs.**", refused, "jobs with triggers are not known yet; a service that others wait for with service_completed_successfully is a job here"},
+	{"jobs.**", refused, "a job here is a service that others wait for with service_completed_successfully"},
 	{"models.**", refused, "language models are not run here"},
 	{"name", honoured, ""},
 	{"networks", honoured, ""},

@@ -2,7 +2,9 @@ package compose
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -174,9 +176,9 @@ func (f *found) dotenv(files []string, dir string) error {
 		}
 		files = []string{p}
 	}
-	add, err := dotenv.GetEnvFromFile(maps.Clone(f.env), files)
+	add, err := readEnv(f.env, files)
 	if err != nil {
-		return tender.Errorf(tender.Invalid, "read env file: %w", err)
+		return err
 	}
 	for k, v := range add {
 		if _, ok := f.env[k]; !ok {
@@ -184,6 +186,20 @@ func (f *found) dotenv(files []string, dir string) error {
 		}
 	}
 	return nil
+}
+
+// readEnv reads env files; in them env wins.
+func readEnv(env map[string]string, files []string) (map[string]string, error) {
+	for _, p := range files {
+		if _, err := readFile(p, maxFile); err != nil {
+			return nil, tender.Errorf(tender.KindOf(err), "env file %w", err)
+		}
+	}
+	add, err := dotenv.GetEnvFromFile(maps.Clone(env), files)
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "env file: %s", strings.TrimPrefix(err.Error(), "failed to read "))
+	}
+	return add, nil
 }
 
 func (f *found) settleName(flag string) error {
@@ -249,8 +265,11 @@ func read(path string, stdin io.Reader) ([]byte, error) {
 
 func readFile(path string, limit int64) ([]byte, error) {
 	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, tender.Errorf(tender.NotFound, "%s: no such file", path)
+	}
 	if err != nil {
-		return nil, tender.Errorf(tender.NotFound, "%w", err)
+		return nil, tender.Errorf(tender.Invalid, "%w", err)
 	}
 	if st.IsDir() {
 		return nil, tender.Errorf(tender.Invalid, "%s is a folder, not a file", path)

@@ -105,6 +105,9 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (p *ty
 		return nil, nil, c.explain(err)
 	}
 	p = p.WithoutUnnecessaryResources()
+	if err := c.err(c.envFiles(p)); err != nil {
+		return nil, nil, err
+	}
 	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
 		return nil, nil, c.explain(err)
 	}
@@ -112,6 +115,26 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (p *ty
 		return nil, nil, c.explain(err)
 	}
 	return p, said, nil
+}
+
+// envFiles finds env and label files that are not there.
+func (c *check) envFiles(p *types.Project) []problem {
+	var out []problem
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		s := p.Services[name]
+		look := func(field, path string, required bool) {
+			if _, err := readFile(path, maxFile); err != nil && (required || tender.KindOf(err) != tender.NotFound) {
+				out = append(out, c.locate(problem{text: fmt.Sprintf("services.%s.%s: %s", name, field, err)}, []string{"services", name, field, path}))
+			}
+		}
+		for _, f := range s.EnvFiles {
+			look("env_file", f.Path, bool(f.Required))
+		}
+		for _, f := range s.LabelFiles {
+			look("label_file", f, true)
+		}
+	}
+	return out
 }
 
 // clone copies a model, because binding it changes it.
@@ -153,6 +176,10 @@ func (c *check) explain(err error) error {
 
 // pathIn finds the path or the service that an error of the parser speaks of.
 func pathIn(text string) []string {
+	var extending string
+	if _, err := fmt.Sscanf(text, "cannot extend service %q", &extending); err == nil {
+		return []string{"services", extending, "extends"}
+	}
 	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune(" :'\"`,\n", r) }) {
 		top, _, dotted := strings.Cut(word, ".")
 		if !dotted || !slices.Contains([]string{"services", "networks", "volumes", "configs", "secrets"}, top) {

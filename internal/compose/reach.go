@@ -2,12 +2,11 @@ package compose
 
 import (
 	"maps"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"os"
-
-	"github.com/compose-spec/compose-go/v2/dotenv"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -75,7 +74,7 @@ func (w *walk) include(n *yaml.Node, files []string, projectDir string, envFiles
 		}
 	}
 	env := maps.Clone(w.source.env)
-	add, err := dotenv.GetEnvFromFile(env, envs)
+	add, err := readEnv(env, envs)
 	if err != nil {
 		w.bad(n, "", "include: "+err.Error())
 		return
@@ -103,6 +102,14 @@ func (w *walk) extend(n *yaml.Node, file string) {
 
 // visit reads a file once, however many lead to it.
 func (w *walk) visit(n *yaml.Node, word string, s source) {
+	if i := slices.Index(w.open, s.path); i >= 0 && word == "include" {
+		var round []string
+		for _, p := range append(slices.Clone(w.open[i:]), s.path) {
+			round = append(round, w.show(p))
+		}
+		w.bad(n, "", "include: a file includes itself: "+strings.Join(round, " -> "))
+		return
+	}
 	if w.read[s.path] {
 		return
 	}

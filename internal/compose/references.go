@@ -36,13 +36,16 @@ func (r *references) service(s types.ServiceConfig) {
 	if s.Image == "" && s.Build == nil {
 		r.add("add image: or build: under services."+s.Name, "has neither image nor build", at()...)
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.DependsOn)) {
-		r.target(s, name, "depends on", s.DependsOn[name].Required, at("depends_on", name), at("links", name), at("volumes_from", name))
-	}
-	for field, ref := range map[string]string{"network_mode": s.NetworkMode, "ipc": s.Ipc, "pid": s.Pid} {
-		if name, ok := strings.CutPrefix(ref, types.ServicePrefix); ok {
-			r.target(s, name, field+" names", true, at(field))
+	for _, ns := range []struct{ field, ref string }{{"network_mode", s.NetworkMode}, {"ipc", s.Ipc}, {"pid", s.Pid}, {"uts", s.Uts}, {"cgroup", s.Cgroup}} {
+		if name, ok := strings.CutPrefix(ns.ref, types.ServicePrefix); ok {
+			r.target(s, name, ns.field+" names", true, at(ns.field))
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.DependsOn)) {
+		if slices.Contains([]string{s.NetworkMode, s.Ipc, s.Pid, s.Uts, s.Cgroup}, types.ServicePrefix+name) {
+			continue // implied by what has just been looked at
+		}
+		r.target(s, name, "depends on", s.DependsOn[name].Required, at("depends_on", name), at("links", name), at("volumes_from", name))
 	}
 	if x, err := extensionOf(s); err != nil {
 		r.add("", err.Error(), at(extensionKey, "rollout", "hold")...)

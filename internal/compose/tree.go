@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -183,7 +184,7 @@ func (t *tree) isItem(item *yaml.Node, i int, step string) bool {
 	if item.Kind == yaml.ScalarNode {
 		v := t.value(item)
 		return v == step || strings.HasPrefix(v, step+":") || strings.HasPrefix(v, step+"=") ||
-			strings.HasSuffix(v, ":"+step) || strings.Contains(v, ":"+step+":")
+			strings.HasSuffix(v, ":"+step) || strings.Contains(v, ":"+step+":") || leadsTo(v, step)
 	}
 	if item.Kind != yaml.MappingNode {
 		return false
@@ -191,12 +192,17 @@ func (t *tree) isItem(item *yaml.Node, i int, step string) bool {
 	for k := 0; k+1 < len(item.Content); k += 2 {
 		switch item.Content[k].Value {
 		case "source", "target", "path":
-			if v := follow(item.Content[k+1]); v.Kind == yaml.ScalarNode && t.value(v) == step {
+			if v := follow(item.Content[k+1]); v.Kind == yaml.ScalarNode && (t.value(v) == step || leadsTo(t.value(v), step)) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// leadsTo reports whether a relative path in a file can have become abs.
+func leadsTo(rel, abs string) bool {
+	return filepath.IsAbs(abs) && rel != "" && !filepath.IsAbs(rel) && strings.HasSuffix(abs, "/"+filepath.Clean(rel))
 }
 
 // problem is something wrong at a place in a file.
