@@ -20,6 +20,17 @@ import (
 // gets. Errors in the files are Invalid and name file, line and column, ten of
 // them at most.
 func Load(ctx context.Context, s Source) (Document, error) {
+	d, said, err := quietly(func() (Document, error) { return load(ctx, s) })
+	if err != nil {
+		return Document{}, err
+	}
+	for _, text := range said {
+		d.Warnings = append(d.Warnings, Warning{Text: text})
+	}
+	return d, nil
+}
+
+func load(ctx context.Context, s Source) (Document, error) {
 	f, err := find(s)
 	if err != nil {
 		return Document{}, err
@@ -38,14 +49,11 @@ func Load(ctx context.Context, s Source) (Document, error) {
 	if err := c.err(c.problems); err != nil {
 		return Document{}, err
 	}
-	project, said, err := assemble(ctx, f, c, s.Services)
+	project, err := assemble(ctx, f, c, s.Services)
 	if err != nil {
 		return Document{}, err
 	}
 	d := Document{Name: project.Name, WorkingDir: f.dir, Warnings: append(f.warnings, c.warnings...)}
-	for _, text := range said {
-		d.Warnings = append(d.Warnings, Warning{Text: text})
-	}
 	for _, in := range f.files {
 		d.ComposeFiles = append(d.ComposeFiles, in.path)
 	}
@@ -53,9 +61,8 @@ func Load(ctx context.Context, s Source) (Document, error) {
 	return d, n.run(s.Remote)
 }
 
-// assemble has the parser read, interpolate, merge and check the files. said is
-// what it would have written to its log.
-func assemble(ctx context.Context, f *found, c *check, services []string) (p *types.Project, said []string, err error) {
+// assemble has the parser read, interpolate, merge and check the files.
+func assemble(ctx context.Context, f *found, c *check, services []string) (*types.Project, error) {
 	details := types.ConfigDetails{WorkingDir: f.dir, Environment: maps.Clone(f.env)}
 	for _, in := range f.files {
 		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: in.path, Content: in.content})
@@ -67,7 +74,7 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (p *ty
 		o.SkipResolveEnvironment = true
 		o.SkipResolveLabels = true
 	}
-	p, said, err = quietly(func() (*types.Project, error) {
+	p, err := caught(func() (*types.Project, error) {
 		model, err := loader.LoadModelWithContext(ctx, details, options)
 		if err != nil {
 			return nil, err
@@ -102,19 +109,19 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (p *ty
 		return bind(false)
 	})
 	if err != nil {
-		return nil, nil, c.explain(err)
+		return nil, c.explain(err)
 	}
 	p = p.WithoutUnnecessaryResources()
 	if err := c.err(c.envFiles(p)); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
-		return nil, nil, c.explain(err)
+		return nil, c.explain(err)
 	}
 	if p, err = p.WithServicesLabelsResolved(true); err != nil {
-		return nil, nil, c.explain(err)
+		return nil, c.explain(err)
 	}
-	return p, said, nil
+	return p, nil
 }
 
 // envFiles finds env and label files that are not there.
@@ -202,9 +209,8 @@ func pathIn(text string) []string {
 // quiet guards the parser's logger, of which a process has one.
 var quiet sync.Mutex
 
-// quietly runs load with the parser's log turned into return values, and its
-// panics, which odd input can provoke, into errors.
-func quietly(load func() (*types.Project, error)) (p *types.Project, said []string, err error) {
+// quietly runs load and returns what the parser would have written to its log.
+func quietly[T any](load func() (T, error)) (v T, said []string, err error) {
 	quiet.Lock()
 	defer quiet.Unlock()
 	var lines listener
@@ -216,8 +222,8 @@ func quietly(load func() (*types.Project, error)) (p *types.Project, said []stri
 		log.SetOutput(out)
 		log.ReplaceHooks(hooks)
 	}()
-	p, err = caught(load)
-	return p, lines.said, err
+	v, err = load()
+	return v, lines.said, err
 }
 
 // caught turns a panic of the parser into an error: it trusts its input to have

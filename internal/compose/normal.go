@@ -231,18 +231,6 @@ func build(s types.ServiceConfig) Build {
 	return b
 }
 
-// marshal writes the normal form: the same project gives the same bytes.
-func marshal(p *types.Project) ([]byte, error) {
-	q := *p
-	q.Extensions = maps.Clone(p.Extensions)
-	delete(q.Extensions, formatKey)
-	yml, err := q.MarshalYAML()
-	if err != nil {
-		return nil, fmt.Errorf("write normal form: %w", err)
-	}
-	return append(fmt.Appendf(nil, "%s: %d\n", formatKey, format), yml...), nil
-}
-
 func with(e types.Extensions, key string, value any) types.Extensions {
 	e = maps.Clone(e)
 	if e == nil {

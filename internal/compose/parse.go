@@ -63,7 +63,28 @@ func decode(yml []byte) (*types.Project, error) {
 	if err != nil {
 		return nil, c.explain(err)
 	}
-	return p, c.err(c.references(p))
+	name := nameIn(yml)
+	switch {
+	case p.Name == "":
+		return nil, tender.Errorf(tender.Invalid, "project: it has no name")
+	case name != p.Name:
+		return nil, tender.Errorf(tender.Invalid, "project: %q is not a project's name", name)
+	}
+	return p, c.err(append(c.references(p), c.profiles(p)...))
+}
+
+// profiles finds seccomp profiles that lie in files.
+func (c *check) profiles(p *types.Project) []problem {
+	var out []problem
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		for _, opt := range p.Services[name].SecurityOpt {
+			if profile, ok := seccompProfile(opt); ok && !inlineProfile(profile) {
+				out = append(out, c.locate(problem{text: fmt.Sprintf("services.%s: seccomp profile %s is not in the normal form", name, profile)},
+					[]string{"services", name, "security_opt", opt}))
+			}
+		}
+	}
+	return out
 }
 
 // bind has the parser read a normal form with everything off that looks outside
@@ -91,7 +112,10 @@ func bind(yml []byte) (*types.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v := p.Extensions[formatKey]; v != format {
+	switch v, ok := p.Extensions[formatKey]; {
+	case !ok:
+		return nil, fmt.Errorf("%s is missing, this version reads %d", formatKey, format)
+	case v != format:
 		return nil, fmt.Errorf("%s is %v, this version reads %d", formatKey, v, format)
 	}
 	delete(p.Extensions, formatKey)
