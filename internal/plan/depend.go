@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"time"
 
 	tender "github.com/tenderhq/tender"
 )
@@ -21,7 +22,7 @@ func (m *maker) unmet(v *view) (why string, hopeless bool) {
 		if w == "" {
 			continue
 		}
-		if !d.Required && (h || on.Stopped || on.Gone) {
+		if !d.Required && h {
 			continue
 		}
 		// The first hopeless one is worth more than the first one.
@@ -32,9 +33,23 @@ func (m *maker) unmet(v *view) (why string, hopeless bool) {
 	return why, hopeless
 }
 
+// held plans the wait for what v depends on, if there is something to wait for.
+func (m *maker) held(v *view) bool {
+	why, hopeless := m.unmet(v)
+	switch {
+	case why == "":
+		return false
+	case hopeless:
+		m.stuck(v, "%s", why)
+	default:
+		m.wait(v, time.Time{}, "%s", why)
+	}
+	return true
+}
+
 func (m *maker) dependency(on *view, c tender.Condition) (why string, hopeless bool) {
 	if on.Stopped || on.Gone {
-		return on.Name + " is stopped", false
+		return on.Name + " is stopped", true
 	}
 	if c == tender.Completed {
 		end, ended := on.ended(0)

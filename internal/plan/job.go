@@ -120,12 +120,11 @@ func (m *maker) makeJob(v *view, i *tender.Instance, after time.Time, cause stri
 		m.add(Action{Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: t.Reason})
 		return
 	}
-	if why, hopeless := m.unmet(v); why != "" {
-		if hopeless && v.Open != nil {
-			m.add(Action{Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: why})
-			return
-		}
-		m.wait(v, time.Time{}, "%s", why)
+	if why, hopeless := m.unmet(v); hopeless && v.Open != nil {
+		m.add(Action{Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: why})
+		return
+	}
+	if m.held(v) {
 		return
 	}
 	if t.GaveUp() {

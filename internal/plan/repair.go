@@ -49,8 +49,7 @@ func (m *maker) mend(v *view) {
 				a.Inherit = map[int]string{slot: i.ID}
 			}
 		}
-		if unmet, _ := m.unmet(v); unmet != "" {
-			m.wait(v, time.Time{}, "%s", unmet)
+		if m.held(v) {
 			continue
 		}
 		if t := v.tries(slot); t.GaveUp() {

@@ -196,8 +196,7 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 		m.drift(v, drifted)
 		return
 	}
-	if why, _ := m.unmet(v); why != "" {
-		m.wait(v, time.Time{}, "%s", why)
+	if m.held(v) {
 		return
 	}
 	if why, _ := m.before(v, true); why != "" {
@@ -326,8 +325,7 @@ func (m *maker) drift(v *view, slots []int) {
 		return
 	}
 	i := v.fresh[slots[0]]
-	if why, _ := m.unmet(v); why != "" {
-		m.wait(v, time.Time{}, "%s", why)
+	if m.held(v) {
 		return
 	}
 	if t := v.tries(i.Slot); t.GaveUp() {
