@@ -46,6 +46,7 @@ type Action struct {
 	Revision string
 	ID       string // of the instance, network; the name of a volume
 	Instance string // name of the instance or network
+	Slot     int    // of that instance; 0: unknown
 	Slots    []int
 	Drop     []string // ids
 	dropped  []string // their names

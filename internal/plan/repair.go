@@ -14,7 +14,7 @@ func (m *maker) mend(v *view) {
 	for _, slot := range slices.Sorted(maps.Keys(v.fresh)) {
 		i := v.fresh[slot]
 		shape, why := v.judge(i, m.now)
-		a := Action{Service: v.Name, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: v.grace(), Repair: true, Cause: why}
+		a := Action{Service: v.Name, Revision: i.Revision, ID: i.ID, Instance: i.Name, Slot: slot, Grace: v.grace(), Repair: true, Cause: why}
 		switch shape {
 		case good:
 			continue

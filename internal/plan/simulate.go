@@ -57,8 +57,9 @@ func (s *simulation) round(p Plan) bool {
 		key := a.Service + a.Cause
 		if !s.said[key] {
 			s.said[key] = true
-			a.Until = time.Time{}
-			s.way = append(s.way, a)
+			said := a
+			said.Until = time.Time{} // in a simulation it is not a time of day
+			s.way = append(s.way, said)
 		}
 		if !a.Stuck && !a.Until.IsZero() && (until.IsZero() || a.Until.Before(until)) {
 			until = a.Until
