@@ -298,7 +298,10 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	}
 	old, had := d.base.service(svc.Name)
 	had = had && old.Service.Revision != ""
-	w := store.WantedService{Service: svc, Image: image, RenewAnon: s.RenewAnon, Strategy: s.Strategy, RestartAfter: old.RestartAfter}
+	w := store.WantedService{Service: svc, Image: image, RenewAnon: s.RenewAnon, Strategy: s.Strategy, RestartAfter: old.RestartAfter, StartAfter: old.StartAfter}
+	if old.Stopped {
+		w.StartAfter = d.next.At
+	}
 	if had && !s.Recreate && !s.RenewAnon && l.same(old, svc, image) {
 		w.Service.Revision, w.Service.Spec, w.Image = old.Service.Revision, old.Service.Spec, old.Image
 		w.RenewAnon, w.Strategy = old.RenewAnon, old.Strategy
@@ -366,6 +369,7 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 			adopted++
 		}
 	}
+	// Said again after a failure, it is tried again, whatever it ended with.
 	failed := had && old.Service.Revision == to && (old.Halted != "" || !isOpen && last.To == to && last.State == store.RolloutFailed)
 	v := Verdict{Service: name, To: to}
 	if had {
@@ -404,12 +408,15 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		d.say(v)
 		return
 	}
+	if failed {
+		d.next.Services[len(d.next.Services)-1].StartAfter = d.next.At
+	}
 	if isOpen {
 		d.supersedes = append(d.supersedes, open)
 	}
 	r := store.Rollout{
 		Project: d.next.Project, Service: name, Generation: d.next.N, To: to, ToImage: w.Image, Who: d.next.Who, Asked: w.Strategy,
-		Started: d.next.At, First: !had && len(there) == 0, Diff: v.Diff,
+		Started: d.next.At, First: good.To == "" && !foreign, Diff: v.Diff,
 	}
 	switch {
 	case good.To != "" && good.To != to:
@@ -417,9 +424,6 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		r.From, r.FromImage, r.Back = good.To, good.ToImage, true
 	case had && old.Service.Revision != to:
 		r.From, r.FromImage = old.Service.Revision, old.Image
-	}
-	if had && good.To == "" && len(there) == 0 {
-		r.First = true
 	}
 	if w.Service.Job {
 		r.Back = false // a job that failed cannot be undone by the one before it

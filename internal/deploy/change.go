@@ -161,6 +161,9 @@ func (d *draft) start(c Change) error {
 		if !todo[s.Service.Name] {
 			continue
 		}
+		if s.Stopped {
+			s.StartAfter = d.next.At
+		}
 		s.Stopped, s.Gone, s.RenewAnon = false, false, false
 		named := len(c.Services) == 0 || slices.Contains(c.Services, s.Service.Name)
 		if c.Verb == "restart" && named && !s.Service.Job {

@@ -61,7 +61,7 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try) plan
 	for _, s := range g.Services {
 		p := plan.Service{
 			Service: s.Service, ImageHealthcheck: s.Image.Healthcheck,
-			Stopped: s.Stopped, Gone: s.Gone, StopIn: s.StopIn, RestartAfter: s.RestartAfter,
+			Stopped: s.Stopped, Gone: s.Gone, StopIn: s.StopIn, RestartAfter: s.RestartAfter, StartAfter: s.StartAfter,
 			RenewAnon: s.RenewAnon, Halted: s.Halted, Adopted: s.Adopted, Tries: tries[s.Service.Name],
 		}
 		if o, ok := r.open[s.Service.Name]; ok {

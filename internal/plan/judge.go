@@ -54,6 +54,9 @@ func (v *view) judge(i *tender.Instance, now time.Time) (shape, string) {
 		return broken, i.Name + " is dead" + tail(i.Error)
 	}
 	why := i.Name + " " + exit(i)
+	if !v.Job && i.Started.Before(v.StartAfter) {
+		return ended, "started by request"
+	}
 	switch v.Restart {
 	case "always", "unless-stopped":
 		return ended, why

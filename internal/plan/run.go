@@ -54,7 +54,10 @@ func (m *maker) bad(v *view) map[int]string {
 			continue
 		}
 		shape, why := v.judge(i, m.now)
+		// What began before this rollout is mended first and proves nothing.
+		earlier := !i.Started.IsZero() && i.Started.Before(v.Open.Began) && tries.Count < Hopeless
 		switch {
+		case earlier:
 		case shape == sick, shape == spent:
 			bad[slot] = why
 		case shape == broken, shape == ended && i.Started.IsZero():

@@ -41,6 +41,8 @@ type Service struct {
 	StopIn  *time.Duration // grace asked for with stop, rm or restart; nil: the service's own
 	// RestartAfter: instances that were started before are restarted.
 	RestartAfter time.Time
+	// StartAfter: instances that ended and were started before are started, even if they ended well.
+	StartAfter time.Time
 	// RenewAnon: newcomers get new anonymous volumes, the old ones go.
 	RenewAnon bool
 	// Halted says why a paused rollout leaves everything as it is.

@@ -82,9 +82,11 @@ type WantedService struct {
 	StopIn  *time.Duration `json:"stop_in,omitempty"`
 	// RestartAfter: instances started before it are restarted.
 	RestartAfter time.Time `json:"restart_after,omitzero"`
-	RenewAnon    bool      `json:"renew_anon,omitempty"`
-	Strategy     string    `json:"strategy,omitempty"` // for the rollout of this generation
-	Halted       string    `json:"halted,omitempty"`
+	// StartAfter: instances that ended are started if that was before it.
+	StartAfter time.Time `json:"start_after,omitzero"`
+	RenewAnon  bool      `json:"renew_anon,omitempty"`
+	Strategy   string    `json:"strategy,omitempty"` // for the rollout of this generation
+	Halted     string    `json:"halted,omitempty"`
 	// Adopted maps ids of foreign instances to the revision they count as.
 	Adopted map[string]string `json:"adopted,omitempty"`
 }
