@@ -107,7 +107,7 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 }
 
 // buildMissing builds, before an up, what has no image yet, or all that can be built.
-func (a *app) buildMissing(ctx context.Context, d client, doc compose.Document, p tender.Project, f upFlags, services []string) error {
+func (a *app) buildMissing(ctx context.Context, d *api.Client, doc compose.Document, p tender.Project, f upFlags, services []string) error {
 	in, err := need(p, services, f.noDeps)
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func (a *app) buildMissing(ctx context.Context, d client, doc compose.Document, 
 }
 
 // buildOne streams the context of one service to the daemon, which builds it.
-func (a *app) buildOne(ctx context.Context, d client, b compose.Build) (string, error) {
+func (a *app) buildOne(ctx context.Context, d *api.Client, b compose.Build) (string, error) {
 	if strings.Contains(b.Context, "://") || strings.HasPrefix(b.Context, "git@") {
 		return "", tender.Errorf(tender.Invalid, "build %s: the context %s is not on this machine", b.Service, b.Context).
 			Hint("clone it and name the directory under build.context")

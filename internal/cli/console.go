@@ -40,7 +40,7 @@ func (a *app) execCommand() *cobra.Command {
 			if r.Detach {
 				return s.Close()
 			}
-			return a.connect(c.Context(), s, r.TTY, false)
+			return a.connect(c.Context(), s, r.Stdin, r.TTY, false)
 		},
 	}
 	f := c.Flags()
@@ -115,7 +115,7 @@ The service is the one the daemon holds: tender up comes first.`,
 				fmt.Fprintln(a.Out, s.Instance)
 				return s.Close()
 			}
-			return a.connect(ctx, s, r.TTY, true)
+			return a.connect(ctx, s, r.Stdin, r.TTY, true)
 		},
 	}
 	f := c.Flags()
@@ -159,7 +159,7 @@ running where it has a terminal.`,
 			if err != nil {
 				return fmt.Errorf("attach %s/%s: %w", project, words[0], err)
 			}
-			return a.connect(c.Context(), s, s.TTY && !noStdin && isTerminal(a.In), true)
+			return a.connect(c.Context(), s, !noStdin, s.TTY && !noStdin && isTerminal(a.In), true)
 		},
 	}
 	c.Flags().IntVar(&index, "index", 0, "`slot` of the instance (default: the first that runs)")
@@ -191,7 +191,7 @@ func (a *app) waitCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) wait(ctx context.Context, d client, instances []api.Instance) error {
+func (a *app) wait(ctx context.Context, d *api.Client, instances []api.Instance) error {
 	type ended struct {
 		Instance string `json:"instance"`
 		Code     int    `json:"exit_code"`

@@ -59,7 +59,7 @@ func (a *app) cpCommand() *cobra.Command {
 }
 
 // copyOut unpacks the tar of source in an instance at target on this machine.
-func (a *app) copyOut(ctx context.Context, d client, t api.Target, source, target string) error {
+func (a *app) copyOut(ctx context.Context, d *api.Client, t api.Target, source, target string) error {
 	// The engine names the entries of "dir/." differently from version to version.
 	plain, content := strings.CutSuffix(source, "/.")
 	if plain == "" {
@@ -173,7 +173,7 @@ func unpackOne(root *os.Root, r io.Reader, h *tar.Header, to, hard string) error
 }
 
 // copyIn sends source of this machine into an instance.
-func (a *app) copyIn(ctx context.Context, d client, t api.Target, source, target string, archive, follow bool) error {
+func (a *app) copyIn(ctx context.Context, d *api.Client, t api.Target, source, target string, archive, follow bool) error {
 	if source == "-" {
 		return d.CopyTo(ctx, t, target, a.In)
 	}
@@ -203,7 +203,7 @@ func (a *app) copyIn(ctx context.Context, d client, t api.Target, source, target
 
 // landing says in which directory of the instance the tar is unpacked and what
 // its first element is called there.
-func landing(ctx context.Context, d client, t api.Target, target, base string, sourceIsDir, content bool) (dir, name string, err error) {
+func landing(ctx context.Context, d *api.Client, t api.Target, target, base string, sourceIsDir, content bool) (dir, name string, err error) {
 	isDir, err := inside(ctx, d, t, target)
 	switch {
 	case err == nil && isDir && content:
@@ -220,7 +220,7 @@ func landing(ctx context.Context, d client, t api.Target, target, base string, s
 
 // inside reports whether path in an instance is a directory. The head of its
 // tar tells.
-func inside(ctx context.Context, d client, t api.Target, p string) (bool, error) {
+func inside(ctx context.Context, d *api.Client, t api.Target, p string) (bool, error) {
 	r, err := d.CopyFrom(ctx, t, p)
 	if err != nil {
 		return false, err

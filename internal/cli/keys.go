@@ -30,12 +30,12 @@ taken as an argument and never shown again.`
 }
 
 // ofProject adds the flag that says whose secret it is.
-func ofProject(c *cobra.Command, project *string) {
-	c.Flags().StringVarP(project, "project", "p", "", "a secret of this `project` alone (default: for all projects)")
+func (a *app) ofProject(c *cobra.Command) {
+	c.Flags().StringVarP(&a.project, "project", "p", a.project, "a secret of this `project` alone (default: for all projects)")
 }
 
 func (a *app) secretSet() *cobra.Command {
-	var project, file string
+	var file string
 	c := &cobra.Command{
 		Use:   "set [flags] NAME",
 		Short: "Store a value: from stdin, a file, or typed without echo",
@@ -55,7 +55,7 @@ if there is one. Services take the new version with the next tender up.`,
 			if err != nil {
 				return err
 			}
-			s, err := d.SetSecret(c.Context(), project, words[0], value)
+			s, err := d.SetSecret(c.Context(), a.project, words[0], value)
 			if err != nil {
 				return fmt.Errorf("set secret %s: %w", words[0], err)
 			}
@@ -69,7 +69,7 @@ if there is one. Services take the new version with the next tender up.`,
 			return nil
 		},
 	}
-	ofProject(c, &project)
+	a.ofProject(c)
 	c.Flags().StringVar(&file, "file", "", "read the value from this `file`")
 	return c
 }
@@ -132,7 +132,6 @@ func (a *app) askValue(name string) ([]byte, error) {
 }
 
 func (a *app) secretList() *cobra.Command {
-	var project string
 	var quiet bool
 	c := &cobra.Command{
 		Use:   "ls [flags]",
@@ -143,7 +142,7 @@ func (a *app) secretList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := d.Secrets(c.Context(), project)
+			all, err := d.Secrets(c.Context(), a.project)
 			if err != nil {
 				return fmt.Errorf("list secrets: %w", err)
 			}
@@ -165,7 +164,7 @@ func (a *app) secretList() *cobra.Command {
 			return table(a.Out, []string{"NAME", "PROJECT", "VERSION", "BYTES", "SET", "WHO", "USED BY"}, rows)
 		},
 	}
-	c.Flags().StringVarP(&project, "project", "p", "", "the secrets of this `project` (default: those for all projects)")
+	c.Flags().StringVarP(&a.project, "project", "p", a.project, "the secrets of this `project` (default: those for all projects)")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print names alone")
 	return c
 }
@@ -178,7 +177,6 @@ func orAll(project string) string {
 }
 
 func (a *app) secretShow() *cobra.Command {
-	var project string
 	c := &cobra.Command{
 		Use:               "show [flags] NAME",
 		Short:             "Show versions and users of a secret, never its value",
@@ -189,7 +187,7 @@ func (a *app) secretShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := d.Secret(c.Context(), project, words[0])
+			s, err := d.Secret(c.Context(), a.project, words[0])
 			if err != nil {
 				return fmt.Errorf("show secret %s: %w", words[0], err)
 			}
@@ -204,12 +202,11 @@ func (a *app) secretShow() *cobra.Command {
 			return table(a.Out, []string{"VERSION", "BYTES", "SET", "WHO"}, rows)
 		},
 	}
-	ofProject(c, &project)
+	a.ofProject(c)
 	return c
 }
 
 func (a *app) secretRemove() *cobra.Command {
-	var project string
 	var force bool
 	c := &cobra.Command{
 		Use:               "rm [flags] NAME...",
@@ -223,7 +220,7 @@ func (a *app) secretRemove() *cobra.Command {
 			}
 			var errs []error
 			for _, name := range words {
-				if err := d.RemoveSecret(c.Context(), project, name); err != nil {
+				if err := d.RemoveSecret(c.Context(), a.project, name); err != nil {
 					errs = append(errs, fmt.Errorf("remove secret %s: %w", name, err))
 					continue
 				}
@@ -232,7 +229,7 @@ func (a *app) secretRemove() *cobra.Command {
 			return joined(errs)
 		},
 	}
-	ofProject(c, &project)
+	a.ofProject(c)
 	c.Flags().BoolVarP(&force, "force", "f", false, "accepted as docker's; a secret in use is never removed")
 	c.Flags().Lookup("force").Hidden = true
 	return c
@@ -351,7 +348,6 @@ func (a *app) tokenRemove() *cobra.Command {
 
 func (a *app) auditCommand() *cobra.Command {
 	var limit int
-	var project string
 	c := &cobra.Command{
 		Use:   "audit [flags]",
 		Short: "List who changed what, newest first",
@@ -361,7 +357,7 @@ func (a *app) auditCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := d.Audit(c.Context(), project, limit)
+			all, err := d.Audit(c.Context(), a.project, limit)
 			if err != nil {
 				return fmt.Errorf("audit: %w", err)
 			}
@@ -380,6 +376,6 @@ func (a *app) auditCommand() *cobra.Command {
 		},
 	}
 	c.Flags().IntVarP(&limit, "limit", "n", 50, "how `many`, 0 for all")
-	c.Flags().StringVarP(&project, "project", "p", "", "of this `project` alone")
+	c.Flags().StringVarP(&a.project, "project", "p", a.project, "of this `project` alone")
 	return c
 }

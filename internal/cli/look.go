@@ -228,7 +228,7 @@ output, restarts, images, ports and dependencies, with the evidence and what to 
 }
 
 // at returns the project a command is about and the daemon to ask.
-func (a *app) at(ctx context.Context) (string, client, error) {
+func (a *app) at(ctx context.Context) (string, *api.Client, error) {
 	project, err := a.name(ctx)
 	if err != nil {
 		return "", nil, err

@@ -3,14 +3,12 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"sync"
 	"time"
 
-	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -147,6 +145,9 @@ func (a *app) change(ctx context.Context, doing string, run func(ctx context.Con
 		}
 		p.report(e)
 	})
+	if err == nil {
+		p.report(api.Event{Time: time.Now().UTC(), Kind: api.KindDone, Text: r.Text, Result: &r})
+	}
 	p.close()
 	mu.Lock()
 	defer mu.Unlock()
@@ -201,11 +202,4 @@ func (a *app) outcome(doing string, r api.Result, d time.Duration) error {
 	}
 	a.complain(msg, hint)
 	return exit(unhealthy)
-}
-
-// asked reports whether err came from the daemon's answer and not from a cut
-// connection.
-func asked(err error) bool {
-	_, ok := errors.AsType[*tender.Error](err)
-	return ok
 }

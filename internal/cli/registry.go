@@ -81,7 +81,7 @@ func (a *app) pull(ctx context.Context, services []string, deps, ignoreFailures 
 			refs = append(refs, s.Image)
 		}
 	}
-	err = a.transfer(ctx, "pull", p, refs, client.Pull)
+	err = a.transfer(ctx, "pull", p, refs, (*api.Client).Pull)
 	if err != nil && ignoreFailures && ctx.Err() == nil {
 		a.note("warning: %v", err)
 		return nil
@@ -112,12 +112,12 @@ func (a *app) push(ctx context.Context, services []string) error {
 		a.note("nothing to push: no service here has build:")
 		return nil
 	}
-	return a.transfer(ctx, "push", p, refs, client.Push)
+	return a.transfer(ctx, "push", p, refs, (*api.Client).Push)
 }
 
 // transfer moves images, three at a time, each once, and returns every error.
 func (a *app) transfer(ctx context.Context, verb string, p tender.Project, refs []string,
-	move func(d client, ctx context.Context, ref, auth string, report func(api.Event)) error,
+	move func(d *api.Client, ctx context.Context, ref, auth string, report func(api.Event)) error,
 ) error {
 	d, err := a.client()
 	if err != nil {

@@ -120,7 +120,7 @@ func need(p tender.Project, services []string, alone bool) (map[string]bool, err
 			if near := nearest(name, names); near != "" {
 				hint = "did you mean: " + near
 			}
-			return nil, misuse(hint, "project %s has no service %q", p.Name, name)
+			return nil, tender.Errorf(tender.NotFound, "no service %q in project %s", name, p.Name).Hint("%s", hint)
 		}
 		in[name] = true
 		if !alone {

@@ -26,8 +26,8 @@ func (a *app) window(tty bool) (width, height int) {
 var errDetached = errors.New("detached")
 
 // connect joins the user's streams with a process until it ends, and returns
-// its code as exit. raw hands every key over; keys lets Ctrl-P Ctrl-Q leave.
-func (a *app) connect(ctx context.Context, s api.Stream, raw, keys bool) error {
+// its code as exit. stdin says whether it reads; raw hands every key over; keys lets Ctrl-P Ctrl-Q leave.
+func (a *app) connect(ctx context.Context, s api.Stream, stdin, raw, keys bool) error {
 	defer s.Close()
 	// Ctrl-C ends the wait where the terminal is not raw: the connection is what is read from.
 	defer context.AfterFunc(ctx, func() { s.Close() })()
@@ -45,7 +45,7 @@ func (a *app) connect(ctx context.Context, s api.Stream, raw, keys bool) error {
 	}
 
 	detached := make(chan struct{})
-	if s.Input != nil {
+	if stdin && s.Input != nil {
 		in := a.In
 		if raw && keys {
 			in = &leaveKeys{r: a.In}

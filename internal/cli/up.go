@@ -192,7 +192,7 @@ func (a *app) submission(doc compose.Document, f upFlags, services []string) (ap
 		a.note("warning: %s", w)
 	}
 	return api.Submission{
-		YAML: doc.YAML, Files: doc.Files, Secrets: doc.Secrets, ComposeFiles: doc.ComposeFiles, WorkingDir: doc.WorkingDir,
+		Project: doc.Name, YAML: doc.YAML, Files: doc.Files, Secrets: doc.Secrets, ComposeFiles: doc.ComposeFiles, WorkingDir: doc.WorkingDir,
 		Services: services, NoDeps: f.noDeps, Scale: scale, Strategy: f.strategy, Supersede: f.supersede, Recreate: f.recreate,
 		RenewAnon: f.renew, Orphans: f.orphans, Pull: f.pull, Auths: auths, Token: f.token, Detach: f.detach,
 	}, p, nil
