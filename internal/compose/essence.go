@@ -6,7 +6,6 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	tender "github.com/tenderhq/tender"
-	"go.yaml.in/yaml/v4"
 )
 
 // Essence returns canonical bytes of what makes an instance of the service in
@@ -59,11 +58,11 @@ func Essence(spec []byte) ([]byte, error) {
 			e.Secrets[key]["name"] = c.Name
 		}
 	}
-	var b bytes.Buffer
-	if err := yaml.NewEncoder(&b).Encode(e); err != nil {
+	b, err := write(e)
+	if err != nil {
 		return nil, fmt.Errorf("write essence: %w", err)
 	}
-	return b.Bytes(), nil
+	return b, nil
 }
 
 // Same reports whether two specs of a service, each read anew with this binary,

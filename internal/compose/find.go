@@ -2,7 +2,9 @@ package compose
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/template"
 	tender "github.com/tenderhq/tender"
 	"go.yaml.in/yaml/v4"
 )
@@ -26,7 +29,7 @@ type found struct {
 	dir      string            // the project's folder, absolute
 	env      map[string]string // the user's environment, then what env files add
 	profiles []string
-	name     string // "" when name: in a file decides
+	name     string
 	warnings []Warning
 }
 
@@ -173,9 +176,9 @@ func (f *found) dotenv(files []string, dir string) error {
 		}
 		files = []string{p}
 	}
-	add, err := dotenv.GetEnvFromFile(maps.Clone(f.env), files)
+	add, err := readEnv(f.env, files)
 	if err != nil {
-		return tender.Errorf(tender.Invalid, "read env file: %w", err)
+		return err
 	}
 	for k, v := range add {
 		if _, ok := f.env[k]; !ok {
@@ -183,6 +186,20 @@ func (f *found) dotenv(files []string, dir string) error {
 		}
 	}
 	return nil
+}
+
+// readEnv reads env files; in them env wins.
+func readEnv(env map[string]string, files []string) (map[string]string, error) {
+	for _, p := range files {
+		if _, err := readFile(p, maxFile); err != nil {
+			return nil, tender.Errorf(tender.KindOf(err), "env file %w", err)
+		}
+	}
+	add, err := dotenv.GetEnvFromFile(maps.Clone(env), files)
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "env file: %s", strings.TrimPrefix(err.Error(), "failed to read "))
+	}
+	return add, nil
 }
 
 func (f *found) settleName(flag string) error {
@@ -199,30 +216,38 @@ func (f *found) settleName(flag string) error {
 		return nil
 	}
 	for _, in := range f.files {
-		if named(in.content) {
-			return nil
+		if n := nameIn(in.content); n != "" {
+			name = n
 		}
 	}
-	f.name = loader.NormalizeProjectName(filepath.Base(f.dir))
-	if f.name == "" {
-		return tender.Errorf(tender.Invalid, "no project name: folder %s gives none", f.dir).Hint("name the project with -p NAME or a line name: NAME")
+	if name == "" {
+		name = filepath.Base(f.dir)
+	}
+	lookup := func(v string) (string, bool) { value, ok := f.env[v]; return value, ok }
+	// A name whose variable is missing is told about later, with its line.
+	if full, err := template.SubstituteWithOptions(name, lookup, template.WithoutLogging); err == nil {
+		name = full
+	}
+	if f.name = loader.NormalizeProjectName(name); f.name == "" {
+		return tender.Errorf(tender.Invalid, "no project name: %q gives none", name).Hint("name the project with -p NAME or a line name: NAME")
 	}
 	return nil
 }
 
-// named reports whether a file has a name of its own. A file that cannot be
-// read as YAML is told about later, with its line.
-func named(content []byte) bool {
+// nameIn returns the name: of a file, the last one where it holds several
+// documents. A file that is not YAML is told about later, with its line.
+func nameIn(content []byte) string {
+	name := ""
 	d := yaml.NewDecoder(bytes.NewReader(content))
 	for {
 		var n struct {
-			Name any `yaml:"name"`
+			Name yaml.Node `yaml:"name"`
 		}
 		if err := d.Decode(&n); err != nil {
-			return false
+			return name
 		}
-		if n.Name != nil && n.Name != "" {
-			return true
+		if n.Name.Kind == yaml.ScalarNode {
+			name = orElse(n.Name.Value, name)
 		}
 	}
 }
@@ -240,8 +265,11 @@ func read(path string, stdin io.Reader) ([]byte, error) {
 
 func readFile(path string, limit int64) ([]byte, error) {
 	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, tender.Errorf(tender.NotFound, "%s: no such file", path)
+	}
 	if err != nil {
-		return nil, tender.Errorf(tender.NotFound, "%w", err)
+		return nil, tender.Errorf(tender.Invalid, "%w", err)
 	}
 	if st.IsDir() {
 		return nil, tender.Errorf(tender.Invalid, "%s is a folder, not a file", path)

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -19,69 +20,197 @@ import (
 // gets. Errors in the files are Invalid and name file, line and column, ten of
 // them at most.
 func Load(ctx context.Context, s Source) (Document, error) {
-	f, err := find(s)
-	if err != nil {
-		return Document{}, err
-	}
-	warnings := f.warnings
-	project, said, err := assemble(ctx, f, s.Services)
+	d, said, err := quietly(func() (Document, error) { return load(ctx, s) })
 	if err != nil {
 		return Document{}, err
 	}
 	for _, text := range said {
-		warnings = append(warnings, Warning{Text: text})
+		d.Warnings = append(d.Warnings, Warning{Text: text})
 	}
-	d := Document{Name: project.Name, WorkingDir: f.dir, Warnings: warnings}
+	return d, nil
+}
+
+func load(ctx context.Context, s Source) (Document, error) {
+	f, err := find(s)
+	if err != nil {
+		return Document{}, err
+	}
+	c, err := newCheck(s.Dir, false)
+	if err != nil {
+		return Document{}, err
+	}
+	env := maps.Clone(f.env)
+	env["COMPOSE_PROJECT_NAME"] = f.name
+	for _, in := range f.files {
+		c.add(source{path: in.path, content: in.content, env: env, dir: f.dir})
+	}
+	// The parser only sees what has passed: it repeats the first error alone, and
+	// it takes hostile aliases as they come.
+	if err := c.err(c.problems); err != nil {
+		return Document{}, err
+	}
+	project, err := assemble(ctx, f, c, s.Services)
+	if err != nil {
+		return Document{}, err
+	}
+	d := Document{Name: project.Name, WorkingDir: f.dir, Warnings: append(f.warnings, c.warnings...)}
 	for _, in := range f.files {
 		d.ComposeFiles = append(d.ComposeFiles, in.path)
 	}
-	n := normalizer{project: project, document: &d, remote: s.Remote}
-	return d, n.run()
+	n := normalizer{project: project, document: &d, check: c}
+	return d, n.run(s.Remote)
 }
 
-// assemble has the parser read, interpolate, merge and check the files. said is
-// what it would have written to its log.
-func assemble(ctx context.Context, f *found, services []string) (*types.Project, []string, error) {
+// assemble has the parser read, interpolate, merge and check the files.
+func assemble(ctx context.Context, f *found, c *check, services []string) (*types.Project, error) {
 	details := types.ConfigDetails{WorkingDir: f.dir, Environment: maps.Clone(f.env)}
 	for _, in := range f.files {
 		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: in.path, Content: in.content})
 	}
-	project, said, err := quietly(func() (*types.Project, error) {
-		return loader.LoadWithContext(ctx, details, func(o *loader.Options) {
-			o.SetProjectName(f.name, f.name != "")
-			o.Profiles = f.profiles
-			o.SkipResolveEnvironment = true
-			o.SkipResolveLabels = true
-		})
+	profiles := slices.Clone(f.profiles)
+	options := func(o *loader.Options) {
+		o.SetProjectName(f.name, true)
+		o.Profiles = profiles
+		o.SkipResolveEnvironment = true
+		o.SkipResolveLabels = true
+	}
+	p, err := caught(func() (*types.Project, error) {
+		model, err := loader.LoadModelWithContext(ctx, details, options)
+		if err != nil {
+			return nil, err
+		}
+		bind := func(lenient bool) (*types.Project, error) {
+			o := loader.ToOptions(&details, []func(*loader.Options){options})
+			o.SkipConsistencyCheck = lenient
+			return loader.ModelToProject(clone(model).(map[string]any), o, details)
+		}
+		// Once without the parser's consistency check, which stops at the first name
+		// that leads nowhere and does not say where it is written.
+		loose, err := bind(true)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range services {
+			s, ok := loose.AllServices()[name]
+			if !ok {
+				return nil, tender.Errorf(tender.NotFound, "no service %q in project %s", name, loose.Name).
+					Hint("its services: %s", strings.Join(slices.Sorted(maps.Keys(loose.AllServices())), ", "))
+			}
+			if _, active := loose.Services[name]; !active {
+				profiles = append(profiles, s.Profiles...)
+			}
+		}
+		if loose, err = loose.WithProfiles(profiles); err != nil {
+			return nil, err
+		}
+		if err := c.err(c.references(loose)); err != nil {
+			return nil, err
+		}
+		return bind(false)
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, c.explain(err)
 	}
-	for _, name := range services {
-		if _, ok := project.AllServices()[name]; !ok {
-			return nil, nil, tender.Errorf(tender.NotFound, "no service %q in project %s", name, project.Name).
-				Hint("its services: %s", strings.Join(slices.Sorted(maps.Keys(project.AllServices())), ", "))
+	p = p.WithoutUnnecessaryResources()
+	if err := c.err(c.envFiles(p)); err != nil {
+		return nil, err
+	}
+	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
+		return nil, c.explain(err)
+	}
+	if p, err = p.WithServicesLabelsResolved(true); err != nil {
+		return nil, c.explain(err)
+	}
+	return p, nil
+}
+
+// envFiles finds env and label files that are not there.
+func (c *check) envFiles(p *types.Project) []problem {
+	var out []problem
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		s := p.Services[name]
+		look := func(field, path string, required bool) {
+			if _, err := readFile(path, maxFile); err != nil && (required || tender.KindOf(err) != tender.NotFound) {
+				out = append(out, c.locate(problem{text: fmt.Sprintf("services.%s.%s: %s", name, field, err)}, []string{"services", name, field, path}))
+			}
+		}
+		for _, f := range s.EnvFiles {
+			look("env_file", f.Path, bool(f.Required))
+		}
+		for _, f := range s.LabelFiles {
+			look("label_file", f, true)
 		}
 	}
-	if project, err = project.WithServicesEnabled(services...); err != nil {
-		return nil, nil, err
+	return out
+}
+
+// clone copies a model, because binding it changes it.
+func clone(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for k, e := range v {
+			m[k] = clone(e)
+		}
+		return m
+	case []any:
+		l := make([]any, len(v))
+		for i, e := range v {
+			l[i] = clone(e)
+		}
+		return l
 	}
-	project = project.WithoutUnnecessaryResources()
-	if project, err = project.WithServicesEnvironmentResolved(true); err != nil {
-		return nil, nil, err
+	return v
+}
+
+// explain gives an error of the parser its place. Doubts of our own are better
+// where there are some.
+func (c *check) explain(err error) error {
+	var own *tender.Error
+	if errors.As(err, &own) {
+		return own
 	}
-	if project, err = project.WithServicesLabelsResolved(true); err != nil {
-		return nil, nil, err
+	if len(c.doubts) > 0 {
+		return c.err(c.doubts)
 	}
-	return project, said, nil
+	text := err.Error()
+	text, _, _ = strings.Cut(text, ": invalid compose project")
+	if rest, ok := strings.CutPrefix(text, "validating "); ok {
+		_, text, _ = strings.Cut(rest, ": ")
+	}
+	return c.locate(problem{text: text}, pathIn(text)).error()
+}
+
+// pathIn finds the path or the service that an error of the parser speaks of.
+func pathIn(text string) []string {
+	var extending string
+	if _, err := fmt.Sscanf(text, "cannot extend service %q", &extending); err == nil {
+		return []string{"services", extending, "extends"}
+	}
+	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune(" :'\"`,\n", r) }) {
+		top, _, dotted := strings.Cut(word, ".")
+		if !dotted || !slices.Contains([]string{"services", "networks", "volumes", "configs", "secrets"}, top) {
+			continue
+		}
+		word = strings.ReplaceAll(strings.TrimSuffix(word, "."), "[", ".[")
+		return strings.Split(word, ".")
+	}
+	for _, kind := range []string{"service", "secret", "config", "volume", "network"} {
+		var name string
+		if i := strings.Index(text, kind+" \""); i >= 0 {
+			if _, err := fmt.Sscanf(text[i+len(kind)+1:], "%q", &name); err == nil {
+				return []string{kind + "s", name}
+			}
+		}
+	}
+	return nil
 }
 
 // quiet guards the parser's logger, of which a process has one.
 var quiet sync.Mutex
 
-// quietly runs load with the parser's log turned into return values, and its
-// panics, which odd input can provoke, into errors.
-func quietly(load func() (*types.Project, error)) (p *types.Project, said []string, err error) {
+// quietly runs load and returns what the parser would have written to its log.
+func quietly[T any](load func() (T, error)) (v T, said []string, err error) {
 	quiet.Lock()
 	defer quiet.Unlock()
 	var lines listener
@@ -92,13 +221,20 @@ func quietly(load func() (*types.Project, error)) (p *types.Project, said []stri
 	defer func() {
 		log.SetOutput(out)
 		log.ReplaceHooks(hooks)
-		said = lines.said
+	}()
+	v, err = load()
+	return v, lines.said, err
+}
+
+// caught turns a panic of the parser into an error: it trusts its input to have
+// the right kinds of values.
+func caught(load func() (*types.Project, error)) (p *types.Project, err error) {
+	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("the file has a value of a kind that has no place there (%v)", r)
+			p, err = nil, fmt.Errorf("a value has a kind that does not belong there (%v)", r)
 		}
 	}()
-	p, err = load()
-	return p, nil, err
+	return load()
 }
 
 // listener collects what the parser logs, except what Load says better itself.

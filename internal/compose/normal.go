@@ -29,12 +29,16 @@ const (
 type normalizer struct {
 	project  *types.Project
 	document *Document
-	remote   bool
 	check    *check
 }
 
-func (n *normalizer) run() error {
+// run fills the document. With remote, mounts of the user's own folders are
+// refused.
+func (n *normalizer) run(remote bool) error {
 	d := n.document
+	if err := n.check.err(n.misfits(remote)); err != nil {
+		return err
+	}
 	d.Files, d.Secrets = map[string][]byte{}, map[string][]byte{}
 	for _, name := range slices.Sorted(maps.Keys(n.project.Services)) {
 		s := n.project.Services[name]
@@ -71,10 +75,32 @@ func (n *normalizer) run() error {
 
 // fail reports an error at the place in the user's files that path names.
 func (n *normalizer) fail(err *tender.Error, path ...string) error {
-	if n.check == nil {
-		return err
-	}
 	return n.check.at(err, path...)
+}
+
+// misfits finds what can be seen in the merged project alone.
+func (n *normalizer) misfits(remote bool) []problem {
+	var out []problem
+	for _, name := range slices.Sorted(maps.Keys(n.project.Services)) {
+		s := n.project.Services[name]
+		for _, p := range s.Ports {
+			if ports := hostPorts(p.Published); ports > 0 && ports < s.GetScale() {
+				out = append(out, n.check.locate(problem{
+					text:   fmt.Sprintf("services.%s.ports: %d instances cannot share host port %s", name, s.GetScale(), p.Published),
+					advice: fmt.Sprintf("publish a range of %d ports or more, as in \"8080-%d:%d\"", s.GetScale(), 8079+s.GetScale(), p.Target),
+				}, []string{"services", name, "ports", p.Published}))
+			}
+		}
+		for _, v := range s.Volumes {
+			if remote && v.Type == types.VolumeTypeBind {
+				out = append(out, n.check.locate(problem{
+					text:   fmt.Sprintf("services.%s.volumes: the engine is on another host, which does not have %s", name, v.Source),
+					advice: "use a named volume, or configs: for single files",
+				}, []string{"services", name, "volumes", v.Target}))
+			}
+		}
+	}
+	return out
 }
 
 func (n *normalizer) config(key string) error {
@@ -203,18 +229,6 @@ func build(s types.ServiceConfig) Build {
 		b.Platform = c.Platforms[0]
 	}
 	return b
-}
-
-// marshal writes the normal form: the same project gives the same bytes.
-func marshal(p *types.Project) ([]byte, error) {
-	q := *p
-	q.Extensions = maps.Clone(p.Extensions)
-	delete(q.Extensions, formatKey)
-	yml, err := q.MarshalYAML()
-	if err != nil {
-		return nil, fmt.Errorf("write normal form: %w", err)
-	}
-	return append(fmt.Appendf(nil, "%s: %d\n", formatKey, format), yml...), nil
 }
 
 func with(e types.Extensions, key string, value any) types.Extensions {

@@ -39,7 +39,7 @@ func Parse(yml []byte) (tender.Project, error) {
 
 // Spec reads a tender.Service.Spec or tender.Project.Spec into the parser's types.
 func Spec(spec []byte) (*types.Project, error) {
-	p, _, err := quietly(func() (*types.Project, error) { return bind(spec) })
+	p, err := caught(func() (*types.Project, error) { return bind(spec) })
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "read spec: %w", err)
 	}
@@ -51,11 +51,40 @@ func decode(yml []byte) (*types.Project, error) {
 	if len(yml) > maxFile {
 		return nil, tender.Errorf(tender.Invalid, "project is larger than %d MiB", maxFile>>20)
 	}
-	p, _, err := quietly(func() (*types.Project, error) { return bind(yml) })
+	c, err := newCheck("", true)
 	if err != nil {
-		return nil, tender.Errorf(tender.Invalid, "project: %w", err)
+		return nil, err
 	}
-	return p, nil
+	c.add(source{path: "project", content: yml})
+	if err := c.err(append(c.problems, c.doubts...)); err != nil {
+		return nil, err
+	}
+	p, err := caught(func() (*types.Project, error) { return bind(yml) })
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	name := nameIn(yml)
+	switch {
+	case p.Name == "":
+		return nil, tender.Errorf(tender.Invalid, "project: it has no name")
+	case name != p.Name:
+		return nil, tender.Errorf(tender.Invalid, "project: %q is not a project's name", name)
+	}
+	return p, c.err(append(c.references(p), c.profiles(p)...))
+}
+
+// profiles finds seccomp profiles that lie in files.
+func (c *check) profiles(p *types.Project) []problem {
+	var out []problem
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		for _, opt := range p.Services[name].SecurityOpt {
+			if profile, ok := seccompProfile(opt); ok && !inlineProfile(profile) {
+				out = append(out, c.locate(problem{text: fmt.Sprintf("services.%s: seccomp profile %s is not in the normal form", name, profile)},
+					[]string{"services", name, "security_opt", opt}))
+			}
+		}
+	}
+	return out
 }
 
 // bind has the parser read a normal form with everything off that looks outside
@@ -83,7 +112,10 @@ func bind(yml []byte) (*types.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v := p.Extensions[formatKey]; v != format {
+	switch v, ok := p.Extensions[formatKey]; {
+	case !ok:
+		return nil, fmt.Errorf("%s is missing, this version reads %d", formatKey, format)
+	case v != format:
 		return nil, fmt.Errorf("%s is %v, this version reads %d", formatKey, v, format)
 	}
 	delete(p.Extensions, formatKey)

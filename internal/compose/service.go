@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -42,7 +43,7 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 	}
 	var err error
 	if out.Restart, out.RestartMax, err = restart(s); err != nil {
-		return fail("%w", err)
+		return fail("restart %q: %w", s.Restart, err)
 	}
 	if out.Rollout, err = rollout(s); err != nil {
 		return fail("%w", err)
@@ -75,7 +76,7 @@ func restart(s types.ServiceConfig) (policy string, most int, err error) {
 	if counted {
 		n, err := strconv.Atoi(count)
 		if err != nil || n < 0 || policy != types.RestartPolicyOnFailure {
-			return "", 0, fmt.Errorf("restart %q: only on-failure takes a number, as in on-failure:3", s.Restart)
+			return "", 0, errors.New("only on-failure takes a number, as in on-failure:3")
 		}
 		most = n
 	}
@@ -98,7 +99,7 @@ func restart(s types.ServiceConfig) (policy string, most int, err error) {
 	case "", types.RestartPolicyNo, types.RestartPolicyAlways, types.RestartPolicyOnFailure, types.RestartPolicyUnlessStopped:
 		return policy, most, nil
 	}
-	return "", 0, fmt.Errorf("restart %q: want no, always, on-failure, on-failure:N or unless-stopped", policy)
+	return "", 0, errors.New("want no, always, on-failure, on-failure:N or unless-stopped")
 }
 
 func steps(c *types.UpdateConfig) tender.Rollout {
