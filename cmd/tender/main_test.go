@@ -181,5 +181,9 @@ func (b *backend) note(tarball io.Reader) error {
 		}
 		fmt.Fprintf(&out, "%d:%d %s\n", h.Uid, h.Gid, h.Name)
 	}
+	// The zeros after the end are a part of it, too.
+	if _, err := io.Copy(io.Discard, tarball); err != nil {
+		return err
+	}
 	return os.WriteFile(filepath.Join(b.dir, "tar.txt"), []byte(out.String()), 0o644)
 }

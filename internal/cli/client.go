@@ -1,8 +1,7 @@
 package cli
 
 import (
-	"fmt"
-
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -10,7 +9,7 @@ import (
 func (a *app) client() (*api.Client, error) {
 	c, err := api.New(a.host, api.ClientOptions{Token: a.getenv("TENDER_TOKEN")})
 	if err != nil {
-		return nil, fmt.Errorf("--host: %w", err)
+		return nil, misuse(tender.AdviceOf(err), "--host: %v", err)
 	}
 	return c, nil
 }

@@ -25,10 +25,10 @@ func (a *app) configCommand() *cobra.Command {
 	var f configFlags
 	c := &cobra.Command{
 		Use:   "config [flags] [SERVICE...]",
-		Short: "Check the Compose file and print its normal form",
+		Short: "Check the Compose file and print what it comes to",
 		Long: `Loads the Compose file as up does, with variables, includes and profiles resolved, and
-prints what would be sent to the daemon. Values of secrets are not part of it. No
-daemon is needed.`,
+prints the result as one Compose file. Values of secrets are not part of it. No daemon
+is needed.`,
 		Example: `  tender config -q && echo fine
   tender config --images`,
 		ValidArgsFunction: a.fileServices,
@@ -109,12 +109,19 @@ func (a *app) config(ctx context.Context, f configFlags, services []string) erro
 		names = slices.Compact(names)
 	case f.format == "json" || a.json:
 		var v any
+		if doc.YAML, err = readable(doc.YAML, doc.Files); err != nil {
+			return err
+		}
 		if err := yaml.Unmarshal([]byte(doc.YAML), &v); err != nil {
 			return fmt.Errorf("read the normal form: %w", err)
 		}
 		return printJSON(out, v)
 	default:
-		_, err := io.WriteString(out, doc.YAML)
+		text, err := readable(doc.YAML, doc.Files)
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(out, text)
 		return err
 	}
 	if a.json {

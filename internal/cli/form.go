@@ -3,7 +3,9 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	tender "github.com/tenderhq/tender"
 	"go.yaml.in/yaml/v4"
@@ -69,6 +71,51 @@ func onlyServices(text string, in map[string]bool) (string, error) {
 	})
 }
 
+// readable turns a normal form into a Compose file for people and other tools:
+// without the marks of the format, with contents of configs back in their place
+// and dollar signs doubled, as docker compose config prints them.
+func readable(text string, files map[string][]byte) (string, error) {
+	return edit(text, func(root *yaml.Node) error {
+		drop(root, "x-tender-format")
+		if configs := field(root, "configs"); configs != nil {
+			for _, key := range keys(configs) {
+				c := field(configs, key)
+				sum := field(c, "x-tender-sha256")
+				if sum == nil {
+					continue
+				}
+				if raw, ok := files[sum.Value]; ok && utf8.Valid(raw) {
+					drop(c, "x-tender-sha256")
+					put(c, "content", string(raw))
+				}
+			}
+		}
+		double(root)
+		return nil
+	})
+}
+
+func double(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode {
+		n.Value = strings.ReplaceAll(n.Value, "$", "$$")
+	}
+	for _, c := range n.Content {
+		double(c)
+	}
+}
+
+func drop(m *yaml.Node, key string) {
+	if m == nil || m.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if m.Content[i].Value == key {
+			m.Content = slices.Delete(m.Content, i, i+2)
+			return
+		}
+	}
+}
+
 // edit changes YAML in place: order and comments stay.
 func edit(text string, change func(root *yaml.Node) error) (string, error) {
 	var doc yaml.Node
@@ -117,12 +164,13 @@ func keys(m *yaml.Node) []string {
 // put sets key of a mapping to a string.
 func put(m *yaml.Node, key, value string) {
 	if n := field(m, key); n != nil {
-		*n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value}
+		*n = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Style: yaml.DoubleQuotedStyle}
 		return
 	}
 	m.Content = append(m.Content,
 		&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key},
-		&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value})
+		// Quoted, because the library does not keep every text of several lines otherwise.
+		&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value, Style: yaml.DoubleQuotedStyle})
 }
 
 // indent moves every line two columns in.

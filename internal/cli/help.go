@@ -105,9 +105,13 @@ func (a *app) helpCommand() *cobra.Command {
 		Short:  "Help about a command",
 		Hidden: true,
 		RunE: func(c *cobra.Command, words []string) error {
-			found, _, err := c.Root().Find(words)
-			if err != nil || found == nil {
-				return a.known(c.Root(), words)
+			found := c.Root()
+			for _, w := range words {
+				i := slices.IndexFunc(found.Commands(), func(s *cobra.Command) bool { return s.Name() == w || s.HasAlias(w) })
+				if i < 0 {
+					return a.known(found, []string{w})
+				}
+				found = found.Commands()[i]
 			}
 			return found.Help()
 		},

@@ -155,8 +155,12 @@ func sound(s api.Status) bool {
 func (a *app) printStatus(s api.Status, now time.Time) error {
 	w := a.Out
 	fmt.Fprintf(w, "daemon   %s, started %s, state in %s\n", s.Version, ago(s.Started, now), s.Data)
-	fmt.Fprintf(w, "engine   %s %s (API %s) at %s, %s/%s, kernel %s\n", s.Engine.Name, s.Engine.Version, s.Engine.API, s.Engine.Host,
-		s.Engine.OS, s.Engine.Arch, s.Engine.Kernel)
+	if s.Engine.Version == "" {
+		fmt.Fprintf(w, "engine   does not answer at %s\n", orDash(s.Engine.Host))
+	} else {
+		fmt.Fprintf(w, "engine   %s %s (API %s) at %s, %s/%s, kernel %s\n", s.Engine.Name, s.Engine.Version, s.Engine.API, s.Engine.Host,
+			s.Engine.OS, s.Engine.Arch, s.Engine.Kernel)
+	}
 	switch {
 	case !s.Stale.IsZero():
 		fmt.Fprintf(w, "picture  stale since %s: the engine does not answer\n", stamp(s.Stale))

@@ -63,7 +63,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Args:  args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			checks := []api.Check{a.reach(c.Context())}
-			if checks[0].Result == "ok" {
+			if checks[0].Result != "failed" {
 				d, err := a.client()
 				if err != nil {
 					return err

@@ -68,7 +68,6 @@ after that it only stops watching, and the rollout goes on in the daemon.`,
 	s.BoolVar(&f.supersede, "supersede", false, "take over from a rollout that is still going on")
 	s.StringVar(&f.token, "plan", "", "do exactly what tender plan said, or nothing: its `token`")
 	a.inFile(c)
-	c.MarkFlagsMutuallyExclusive("build", "no-build")
 	return c
 }
 
