@@ -101,8 +101,8 @@ func (m *maker) runJob(v *view, rollout int64, after time.Time, cause string) {
 		i = nil
 	}
 	switch {
-	case i == nil, i.State == tender.Created, i.State == tender.Dead:
-		m.makeJob(v, i, after, cause)
+	case i == nil, i.State == tender.Dead:
+		m.makeJob(v, after, cause)
 	case i.State == tender.Exited:
 		a := Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: open, Job: true, For: rollout, Cause: "completed"}
 		if i.ExitCode != 0 || i.Error != "" {
@@ -114,7 +114,7 @@ func (m *maker) runJob(v *view, rollout int64, after time.Time, cause string) {
 	}
 }
 
-func (m *maker) makeJob(v *view, i *tender.Instance, after time.Time, cause string) {
+func (m *maker) makeJob(v *view, after time.Time, cause string) {
 	t := v.tries(1)
 	if v.Open != nil && t.Count >= Hopeless {
 		m.add(Action{Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: t.Reason})
@@ -137,8 +137,8 @@ func (m *maker) makeJob(v *view, i *tender.Instance, after time.Time, cause stri
 	}
 	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: []int{1}, Grace: v.grace(), Cause: cause}
 	for _, old := range v.instances() {
-		if old.State == tender.Created && old == i {
-			continue // made and not started: Scale starts it
+		if old == v.leftover[1] && !old.Created.Before(after) {
+			continue // Scale starts it
 		}
 		a.Drop, a.dropped = append(a.Drop, old.ID), append(a.dropped, old.Name)
 	}

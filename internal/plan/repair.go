@@ -39,9 +39,6 @@ func (m *maker) mend(v *view) {
 			a.Verb = Restart
 		case ended:
 			a.Verb = Start
-			if i.State == tender.Created && !i.Foreign {
-				a.Verb, a.ID, a.Instance, a.Slots = Scale, "", "", []int{slot}
-			}
 		case broken:
 			a.Verb, a.ID, a.Instance, a.Slots = Scale, "", "", []int{slot}
 			a.Drop, a.dropped = []string{i.ID}, []string{i.Name}

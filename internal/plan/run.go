@@ -60,7 +60,7 @@ func (m *maker) bad(v *view) map[int]string {
 		case earlier:
 		case shape == sick, shape == spent:
 			bad[slot] = why
-		case shape == broken, shape == ended && i.Started.IsZero():
+		case shape == broken:
 			if tries.Count >= Hopeless {
 				bad[slot] = why + tail(tries.Reason)
 			}
