@@ -27,7 +27,7 @@ func (m *maker) beforeOnly(v *view) bool {
 // plans the job's next step.
 func (m *maker) before(v *view, act bool) (why string, hopeless bool) {
 	job := m.views[v.Service.Rollout.Before]
-	if job == nil || v.Open == nil || v.Open.Reverse {
+	if job == nil || job.Replicas == 0 || v.Open == nil || v.Open.Reverse {
 		return "", false
 	}
 	if end, ok := job.ended(v.Open.ID); ok {
@@ -60,6 +60,17 @@ func (m *maker) beforeJob(v *view) {
 
 // job plans a job that runs once per own revision; repair never repeats it.
 func (m *maker) job(v *view) {
+	if v.Replicas == 0 {
+		for _, i := range v.instances() {
+			if i.State != tender.Removing {
+				m.remove(i, v.grace(), v.RenewAnon, "none wanted")
+			}
+		}
+		if len(v.instances()) == 0 && v.Open != nil {
+			m.add(Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: "none wanted"})
+		}
+		return
+	}
 	if end, ok := v.ended(0); ok {
 		switch {
 		case v.Open != nil && end.Code == 0:
