@@ -143,7 +143,7 @@ func (m *maker) makeJob(v *view, after time.Time, cause string) {
 		return
 	}
 	if m.now.Before(t.Next()) {
-		m.wait(v, t.Next(), "%s, attempt %d follows", t.Reason, t.Count+1)
+		m.pause(v, t, t.Reason)
 		return
 	}
 	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: []int{1}, Grace: v.grace(), Cause: cause}

@@ -170,6 +170,12 @@ func (m *maker) wait(v *view, until time.Time, format string, args ...any) {
 	m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Until: until, Cause: fmt.Sprintf(format, args...)})
 }
 
+// pause plans the wait for the next attempt.
+func (m *maker) pause(v *view, t Try, why string) {
+	m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Until: t.Next(), Tried: t.Count,
+		Cause: fmt.Sprintf("%s, attempt %d follows", why, t.Count+1)})
+}
+
 func (m *maker) stuck(v *view, format string, args ...any) {
 	m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Stuck: true, Cause: fmt.Sprintf(format, args...)})
 }
@@ -194,7 +200,7 @@ func (m *maker) ensure() {
 		m.blocked = t.Reason
 		m.hopeless = t.Count >= Hopeless
 		if m.now.Before(t.Next()) {
-			m.add(Action{Verb: Wait, Service: m.w.Project, Until: t.Next(), Cause: t.Reason + ", is tried again"})
+			m.add(Action{Verb: Wait, Service: m.w.Project, Until: t.Next(), Tried: t.Count, Cause: t.Reason + ", is tried again"})
 			return
 		}
 	}

@@ -53,7 +53,7 @@ func (m *maker) mend(v *view) {
 			m.stuck(v, "given up after %d attempts: %s", t.Count, why)
 			continue
 		} else if m.now.Before(t.Next()) {
-			m.wait(v, t.Next(), "%s, attempt %d follows", why, t.Count+1)
+			m.pause(v, t, why)
 			continue
 		}
 		m.add(a)

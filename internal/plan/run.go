@@ -217,7 +217,7 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 		m.stuck(v, "given up after %d attempts: %s", t.Count, t.Reason)
 		return
 	} else if m.now.Before(t.Next()) {
-		m.wait(v, t.Next(), "%s, attempt %d follows", t.Reason, t.Count+1)
+		m.pause(v, t, t.Reason)
 		return
 	}
 	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Grace: v.grace()}
@@ -342,7 +342,7 @@ func (m *maker) drift(v *view, slots []int) {
 		m.stuck(v, "given up after %d attempts: %s", t.Count, t.Reason)
 		return
 	} else if m.now.Before(t.Next()) {
-		m.wait(v, t.Next(), "%s has drifted: %s", i.Name, i.Drift)
+		m.pause(v, t, i.Name+" has drifted: "+i.Drift)
 		return
 	}
 	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: slots[:1], Drop: []string{i.ID}, dropped: []string{i.Name},
