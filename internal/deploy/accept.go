@@ -123,6 +123,12 @@ func (l *Loop) commit(ctx context.Context, d draft, files map[string][]byte) (Ac
 				}
 			}
 		}
+		if d.next.Down != nil {
+			// What they did may go with the volumes, and the containers that tell of it go.
+			if err := tx.ForgetJobs(project); err != nil {
+				return err
+			}
+		}
 		var err error
 		ids, err = commit(tx, d.next, files, d.rollouts)
 		return err
@@ -205,6 +211,11 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 		}
 		if err := l.draftService(ctx, s, &d, good[svc.Name], svc, there[svc.Name]); err != nil {
 			return draft{}, err
+		}
+	}
+	for name, o := range base.open {
+		if _, wanted := p.Service(name); !wanted {
+			d.supersedes = append(d.supersedes, o)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(there)) {
@@ -380,13 +391,17 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 	if had {
 		v.From = old.Service.Revision
 	}
-	moves := !had || old.Service.Revision != to || foreign || failed || isOpen && s.Supersede
+	// After a down everything begins anew.
+	reborn := had && (old.Gone || d.base.head.Down != nil)
+	moves := !had || old.Service.Revision != to || foreign || failed || reborn || isOpen && s.Supersede
 	if !had && !foreign && adopted > 0 && adopted >= w.Service.Replicas {
 		moves = false // all of it is there and stays
 	}
 	switch {
 	case len(there) == 0 && !had:
 		v.Verdict, v.Why = "create", "new service"
+	case reborn && len(there) == 0:
+		v.Verdict, v.Why = "create", "was removed"
 	case adopted > 0 && !foreign && !moves:
 		v.Verdict, v.Why = "adopt", "Docker Compose made it just so"
 	case failed:
@@ -399,11 +414,8 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		if had && old.Service.Revision != to {
 			v.Diff = changes(old, w)
 		}
-	case old.Stopped || old.Gone || d.base.head.Down != nil:
+	case old.Stopped:
 		v.Verdict, v.Why = "start", "was stopped"
-		if len(there) == 0 {
-			v.Verdict, v.Why = "create", "was removed"
-		}
 	case old.Service.Replicas != w.Service.Replicas:
 		v.Verdict, v.Why = "scale", fmt.Sprintf("from %d to %d", old.Service.Replicas, w.Service.Replicas)
 	default:
@@ -421,7 +433,7 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 	}
 	r := store.Rollout{
 		Project: d.next.Project, Service: name, Generation: d.next.N, To: to, ToImage: w.Image, Who: d.next.Who, Asked: w.Strategy,
-		Started: d.next.At, First: good.To == "" && !foreign, Diff: v.Diff,
+		Started: d.next.At, First: (good.To == "" || reborn) && !foreign, Diff: v.Diff,
 	}
 	switch {
 	case good.To != "" && good.To != to:

@@ -27,9 +27,6 @@ func describe(a plan.Action) string {
 
 // act takes one action.
 func (w *worker) act(ctx context.Context, a plan.Action) error {
-	if isRecord(a.Verb) {
-		return w.record(ctx, a)
-	}
 	ctx, cancel := context.WithTimeout(ctx, patience+a.Grace)
 	defer cancel()
 	e := w.l.o.Engine
@@ -120,80 +117,75 @@ func wantOf(g store.Generation, s store.WantedService) engine.Want {
 	}
 }
 
-// step adds a line to the proof of the service's open rollout.
-func (w *worker) step(ctx context.Context, a plan.Action, text string) {
-	open, ok := w.known().open[a.Service]
-	if !ok {
-		return
-	}
-	err := w.l.o.Store.Update(ctx, func(tx *store.Tx) error { return tx.AddStep(open.ID, time.Now(), text) })
-	if err != nil && ctx.Err() == nil {
-		w.l.log.Warn("proof of a rollout has a gap", "project", w.project, "rollout", open.ID, "err", err)
+// step keeps a line for the proof of the service's open rollout. It goes to the
+// store with others, so that a rollout does not wait for the disk at each step.
+func (w *worker) step(a plan.Action, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if open, ok := w.records.open[a.Service]; ok {
+		w.steps = append(w.steps, step{open.ID, store.Step{Time: time.Now(), Text: text}})
 	}
 }
 
-// record writes how a rollout or a job ended.
-func (w *worker) record(ctx context.Context, a plan.Action) error {
+// prove writes the steps that are kept.
+func (w *worker) prove(ctx context.Context) {
+	steps := w.takeSteps()
+	if len(steps) == 0 {
+		return
+	}
+	err := w.l.o.Store.Update(ctx, func(tx *store.Tx) error { return addSteps(tx, steps) })
+	if err != nil && ctx.Err() == nil {
+		w.l.log.Warn("proof of a rollout has a gap", "project", w.project, "err", err)
+	}
+}
+
+func (w *worker) takeSteps() []step {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	steps := w.steps
+	w.steps = nil
+	return steps
+}
+
+func addSteps(tx *store.Tx, steps []step) error {
+	for _, s := range steps {
+		if err := tx.AddStep(s.rollout, s.Time, s.Text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// record writes how rollouts and jobs ended.
+func (w *worker) record(ctx context.Context, actions []plan.Action) error {
 	unlock, err := w.l.lock(ctx, w.project)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	now := time.Now()
+	steps := w.takeSteps()
 	var news []News
 	err = w.l.o.Store.Update(ctx, func(tx *store.Tx) error {
 		news = nil // Update may run this twice
-		r, err := read(tx, w.project)
-		if err != nil {
+		if err := addSteps(tx, steps); err != nil {
 			return err
 		}
-		s, ok := r.service(a.Service)
-		if !ok || s.Service.Revision != a.Revision {
-			return nil
-		}
-		if a.Job {
-			if err := tx.AddJobEnd(store.JobEnd{Project: w.project, Service: a.Service, Revision: a.Revision, Rollout: a.For, Code: a.Code, Ended: now}); err != nil {
+		r, err := read(tx, w.project)
+		for _, a := range actions {
+			if err != nil {
 				return err
 			}
-		}
-		open, ok := r.open[a.Service]
-		if !ok || open.ID != a.Rollout {
-			return nil
-		}
-		state, text := store.RolloutDone, "done"
-		switch a.Verb {
-		case plan.Fail:
-			state, text = store.RolloutFailed, "failed: "+a.Cause
-			if a.Pause {
-				text = "failed and paused: " + a.Cause
+			var n []News
+			if n, err = w.recordOne(tx, r, a, now); err != nil {
+				return err
 			}
-		case plan.Rollback:
-			state, text = store.RolledBack, "rolled back: "+a.Cause
+			news = append(news, n...)
+			if a.Verb != plan.Finish {
+				r, err = read(tx, w.project) // there may be a new generation
+			}
 		}
-		if err := tx.AddStep(open.ID, now, text); err != nil {
-			return err
-		}
-		reason := a.Cause
-		if a.Verb == plan.Finish {
-			reason = ""
-		}
-		if _, err := tx.EndRollout(open.ID, state, reason, now); err != nil {
-			return err
-		}
-		news = append(news, News{Kind: NewsRollout, Project: w.project, Service: a.Service, Revision: a.Revision, Rollout: open.ID,
-			Generation: open.Generation, Text: fmt.Sprintf("%s@%s: %s", a.Service, a.Revision, text)})
-		if a.Verb != plan.Finish {
-			news[0].Hint = fmt.Sprintf("tender why %s -p %s", a.Service, w.project)
-		}
-		switch {
-		case a.Pause:
-			return tx.SetHalted(w.project, a.Service, a.Cause)
-		case a.Verb == plan.Rollback:
-			back, err := w.rollBack(tx, r, open, a.Cause, now)
-			news = append(news, back)
-			return err
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return err
@@ -203,6 +195,59 @@ func (w *worker) record(ctx context.Context, a plan.Action) error {
 		w.l.log.Info("rollout", "project", w.project, "service", n.Service, "revision", n.Revision, "text", n.Text)
 	}
 	return nil
+}
+
+// recordOne writes the end of one rollout or job, if it is still wanted.
+func (w *worker) recordOne(tx *store.Tx, r records, a plan.Action, now time.Time) ([]News, error) {
+	s, ok := r.service(a.Service)
+	if !ok || s.Service.Revision != a.Revision {
+		return nil, nil
+	}
+	if a.Job {
+		err := tx.AddJobEnd(store.JobEnd{Project: w.project, Service: a.Service, Revision: a.Revision, Rollout: a.For, Code: a.Code, Ended: now})
+		if err != nil {
+			return nil, err
+		}
+	}
+	open, ok := r.open[a.Service]
+	if !ok || open.ID != a.Rollout {
+		return nil, nil
+	}
+	state, text, reason := store.RolloutDone, "done", ""
+	switch {
+	case a.Verb == plan.Rollback && kept(tx, open):
+		state, text, reason = store.RolledBack, "rolled back: "+a.Cause, a.Cause
+	case a.Verb != plan.Finish:
+		state, text, reason = store.RolloutFailed, "failed: "+a.Cause, a.Cause
+		if a.Pause {
+			text = "failed and paused: " + a.Cause
+		}
+	}
+	if err := tx.AddStep(open.ID, now, text); err != nil {
+		return nil, err
+	}
+	if _, err := tx.EndRollout(open.ID, state, reason, now); err != nil {
+		return nil, err
+	}
+	n := News{Kind: NewsRollout, Project: w.project, Service: a.Service, Revision: a.Revision, Rollout: open.ID,
+		Generation: open.Generation, Text: fmt.Sprintf("%s@%s: %s", a.Service, a.Revision, text)}
+	if state != store.RolloutDone {
+		n.Hint = fmt.Sprintf("tender why %s -p %s", a.Service, w.project)
+	}
+	switch {
+	case a.Pause:
+		return []News{n}, tx.SetHalted(w.project, a.Service, a.Cause)
+	case state == store.RolledBack:
+		back, err := w.rollBack(tx, r, open, a.Cause, now)
+		return []News{n, back}, err
+	}
+	return []News{n}, nil
+}
+
+// kept reports whether the revision that a rollout came from is still known.
+func kept(tx *store.Tx, open store.Rollout) bool {
+	_, err := tx.Revision(open.Project, open.Service, open.From)
+	return err == nil
 }
 
 // rollBack writes the generation that goes back to what open came from, and

@@ -63,6 +63,9 @@ func (l *Loop) Follow(ctx context.Context, project string, generation int, repor
 
 // outcome says how a generation ended, if it has.
 func (l *Loop) outcome(ctx context.Context, project string, generation int, now round) (out Outcome, ended bool, err error) {
+	if now.busy || now.generation < generation {
+		return Outcome{}, false, nil
+	}
 	var r records
 	var rollouts []store.Rollout
 	byOthers := 0
@@ -71,7 +74,7 @@ func (l *Loop) outcome(ctx context.Context, project string, generation int, now 
 		if r, err = read(tx, project); err != nil {
 			return err
 		}
-		if rollouts, err = tx.Rollouts(project, ""); err != nil {
+		if rollouts, err = tx.RolloutsSince(project, generation); err != nil {
 			return err
 		}
 		for n := generation + 1; n <= r.head.N; n++ {
@@ -79,8 +82,8 @@ func (l *Loop) outcome(ctx context.Context, project string, generation int, now 
 			if err != nil && tender.KindOf(err) != tender.NotFound {
 				return err
 			}
-			// What the loop wrote itself in answer to a failure belongs to this generation.
-			if g.Origin < generation {
+			// What the loop wrote itself in answer to a failure supersedes nothing.
+			if err == nil && g.Origin == 0 {
 				byOthers = n
 			}
 		}
@@ -92,14 +95,11 @@ func (l *Loop) outcome(ctx context.Context, project string, generation int, now 
 	if byOthers > 0 {
 		return Outcome{Outcome: Superseded, Text: fmt.Sprintf("generation %d was superseded by generation %d", generation, byOthers)}, true, nil
 	}
-	if now.generation != r.head.N || now.busy || len(r.open) > 0 {
+	if now.generation != r.head.N || len(r.open) > 0 {
 		return Outcome{}, false, nil
 	}
 	var back, failed []string
 	for _, o := range rollouts {
-		if o.Generation < generation {
-			continue
-		}
 		switch o.State {
 		case store.RolledBack:
 			back = append(back, fmt.Sprintf("%s: %s", o.Service, o.Reason))
@@ -110,7 +110,7 @@ func (l *Loop) outcome(ctx context.Context, project string, generation int, now 
 		}
 	}
 	if len(failed) == 0 && len(back) == 0 {
-		failed = stuck(now.plan, r)
+		failed = stuck(now.plan)
 	}
 	slices.Sort(back)
 	slices.Sort(failed)
@@ -123,7 +123,7 @@ func (l *Loop) outcome(ctx context.Context, project string, generation int, now 
 		out.Outcome, out.Text = Failed, strings.Join(append(failed, back...), "; ")
 		out.Hint = fmt.Sprintf("tender why%s -p %s", name, project)
 	case len(back) > 0:
-		if len(now.plan) > 0 && now.plan.Waiting() == false {
+		if !now.plan.Waiting() {
 			return Outcome{}, false, nil
 		}
 		out.Outcome, out.Text = BackAgain, "rolled back, "+strings.Join(back, "; ")
@@ -141,13 +141,13 @@ func (l *Loop) outcome(ctx context.Context, project string, generation int, now 
 
 // stuck names what will not become good by itself: a plan that only waits for
 // a person, or that has tried too often.
-func stuck(p plan.Plan, r records) (why []string) {
+func stuck(p plan.Plan) (why []string) {
 	if !p.Waiting() {
 		return nil
 	}
 	for _, a := range p {
-		if !a.Stuck {
-			return nil
+		if !a.Stuck && a.Tried < plan.Hopeless {
+			continue
 		}
 		why = append(why, a.Service+": "+a.Cause)
 	}

@@ -25,7 +25,11 @@ type rig struct {
 	fake *enginetest.Fake
 	dir  string
 	loop *deploy.Loop
+	kill func() // ends the loop in the middle of whatever it does
+	dead <-chan struct{}
 	stop func() // kills the loop and closes the store; start makes new ones
+
+	engine engine.Engine // what the loop talks to; nil: fake
 }
 
 // inTime runs a test in fake time.
@@ -47,13 +51,18 @@ func (r *rig) start() {
 		r.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	inventory := engine.NewInventory(r.fake, log)
+	talk := r.engine
+	if talk == nil {
+		talk = r.fake
+	}
+	inventory := engine.NewInventory(talk, log)
 	r.loop = deploy.New(deploy.Options{
-		Store: db, Engine: r.fake, Inventory: inventory, Log: log,
+		Store: db, Engine: talk, Inventory: inventory, Log: log,
 		Same:    bytes.Equal,
 		Essence: func(spec []byte) ([]byte, error) { return spec, nil },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
+	r.kill, r.dead = cancel, ctx.Done()
 	var all sync.WaitGroup
 	all.Go(func() { _ = inventory.Run(ctx) })
 	all.Go(func() {

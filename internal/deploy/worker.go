@@ -9,6 +9,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/plan"
+	"github.com/tenderhq/tender/internal/store"
 )
 
 // pause is between two looks when the engine or the store does not answer.
@@ -31,8 +32,15 @@ type worker struct {
 	errors map[string][]Problem // the newest last
 	// records is replaced as a whole, never changed.
 	records records
+	steps   []step // of rollouts, not yet in the store
 
 	seen map[string]tender.Instance // only run touches it
+}
+
+// step is a line for the proof of a rollout.
+type step struct {
+	rollout int64
+	store.Step
 }
 
 // round is how a project stood at one look.
@@ -120,6 +128,7 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 		w.mu.Unlock()
 		return time.Time{}, nil, err
 	}
+	w.prove(ctx)
 	if stale {
 		r, err := w.l.records(ctx, w.project)
 		if err != nil {
@@ -312,6 +321,7 @@ func (w *worker) problem(service, text string) {
 func (w *worker) launch(ctx context.Context, running *sync.WaitGroup, p plan.Plan, busy map[string]bool, now time.Time) (rest time.Time) {
 	batches := map[string][]plan.Action{}
 	var order []string
+	var records []plan.Action
 	for _, a := range p {
 		key := a.Service
 		if a.Verb == plan.Ensure || a.Verb == plan.RemoveNetwork || a.Verb == plan.RemoveVolume {
@@ -327,12 +337,27 @@ func (w *worker) launch(ctx context.Context, running *sync.WaitGroup, p plan.Pla
 			rest = earliest(rest, until)
 			continue
 		}
+		if isRecord(a.Verb) {
+			records = append(records, a)
+			continue
+		}
 		if batches[key] == nil {
 			order = append(order, key)
 		}
 		batches[key] = append(batches[key], a)
 	}
+	if len(records) > 0 {
+		w.mu.Lock()
+		for _, a := range records {
+			w.flight[a.Service], busy[a.Service] = true, true
+		}
+		w.mu.Unlock()
+		running.Go(func() { w.end(ctx, records) })
+	}
 	for _, key := range order {
+		if busy[key] {
+			continue // how its rollout ended is written first
+		}
 		w.mu.Lock()
 		w.flight[key] = true
 		w.mu.Unlock()
@@ -359,7 +384,27 @@ func (w *worker) batch(ctx context.Context, key string, actions []plan.Action) {
 	all.Wait()
 	w.mu.Lock()
 	delete(w.flight, key)
-	w.acted, w.stale = true, true
+	for _, a := range actions {
+		w.stale = w.stale || a.Verb == plan.Ensure
+	}
+	w.acted = true
+	w.mu.Unlock()
+	w.ring()
+}
+
+// end writes how rollouts and jobs ended, all in one transaction.
+func (w *worker) end(ctx context.Context, actions []plan.Action) {
+	err := w.record(ctx, actions)
+	if err != nil && ctx.Err() == nil {
+		for _, a := range actions {
+			w.failed(a.Service, a, err)
+		}
+	}
+	w.mu.Lock()
+	for _, a := range actions {
+		delete(w.flight, a.Service)
+	}
+	w.stale = true
 	w.mu.Unlock()
 	w.ring()
 }
@@ -367,11 +412,9 @@ func (w *worker) batch(ctx context.Context, key string, actions []plan.Action) {
 // take takes one action and remembers how it went.
 func (w *worker) take(ctx context.Context, key string, a plan.Action) {
 	n := News{Project: w.project, Service: a.Service, Instance: a.Instance, Revision: a.Revision, Rollout: a.Rollout}
-	if !isRecord(a.Verb) {
-		n.Kind, n.Text = NewsBegun, describe(a)+": "+a.Cause
-		w.step(ctx, a, n.Text)
-		w.l.tell(n)
-	}
+	n.Kind, n.Text = NewsBegun, describe(a)+": "+a.Cause
+	w.step(a, n.Text)
+	w.l.tell(n)
 	err := w.act(ctx, a)
 	if ctx.Err() != nil && err != nil {
 		return
@@ -384,18 +427,16 @@ func (w *worker) take(ctx context.Context, key string, a plan.Action) {
 		w.tried(a.Service, slots, a.Cause)
 		w.problem(a.Service, a.Cause)
 	}
-	if err == nil {
-		if !isRecord(a.Verb) {
-			n.Kind, n.Text = NewsEnded, describe(a)
-			w.step(ctx, a, "done: "+n.Text)
-			w.l.tell(n)
-		}
+	if err != nil {
+		w.failed(key, a, err)
 		return
 	}
-	w.failed(ctx, key, a, err)
+	n.Kind, n.Text = NewsEnded, describe(a)
+	w.step(a, "done: "+n.Text)
+	w.l.tell(n)
 }
 
-func (w *worker) failed(ctx context.Context, key string, a plan.Action, err error) {
+func (w *worker) failed(key string, a plan.Action, err error) {
 	text := err.Error()
 	if errors.Is(err, context.DeadlineExceeded) {
 		text = "the engine took too long: " + text
@@ -414,7 +455,7 @@ func (w *worker) failed(ctx context.Context, key string, a plan.Action, err erro
 	w.rest[key] = time.Now().Add(pause)
 	w.mu.Unlock()
 	w.problem(a.Service, text)
-	w.step(ctx, a, "failed: "+text)
+	w.step(a, "failed: "+text)
 	w.l.tell(News{Kind: NewsFailed, Project: w.project, Service: a.Service, Instance: a.Instance, Revision: a.Revision,
 		Rollout: a.Rollout, Text: describe(a) + ": " + text, Hint: tender.AdviceOf(err)})
 	w.l.log.Warn("action failed", "project", w.project, "action", describe(a), "err", err)

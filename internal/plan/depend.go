@@ -54,6 +54,7 @@ func (m *maker) dependency(on *view, c tender.Condition) (why string, hopeless b
 	if c == tender.Completed {
 		end, ended := on.ended(0)
 		switch {
+		case on.Replicas == 0:
 		case !ended:
 			return on.Name + " has not completed yet", on.Halted != ""
 		case end.Code != 0:

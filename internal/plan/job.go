@@ -27,7 +27,7 @@ func (m *maker) beforeOnly(v *view) bool {
 // plans the job's next step.
 func (m *maker) before(v *view, act bool) (why string, hopeless bool) {
 	job := m.views[v.Service.Rollout.Before]
-	if job == nil || v.Open == nil || v.Open.Reverse {
+	if job == nil || job.Replicas == 0 || v.Open == nil || v.Open.Reverse {
 		return "", false
 	}
 	if end, ok := job.ended(v.Open.ID); ok {
@@ -60,6 +60,17 @@ func (m *maker) beforeJob(v *view) {
 
 // job plans a job that runs once per own revision; repair never repeats it.
 func (m *maker) job(v *view) {
+	if v.Replicas == 0 {
+		for _, i := range v.instances() {
+			if i.State != tender.Removing {
+				m.remove(i, v.grace(), v.RenewAnon, "none wanted")
+			}
+		}
+		if len(v.instances()) == 0 && v.Open != nil {
+			m.add(Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: "none wanted"})
+		}
+		return
+	}
 	if end, ok := v.ended(0); ok {
 		switch {
 		case v.Open != nil && end.Code == 0:
@@ -101,8 +112,8 @@ func (m *maker) runJob(v *view, rollout int64, after time.Time, cause string) {
 		i = nil
 	}
 	switch {
-	case i == nil, i.State == tender.Created, i.State == tender.Dead:
-		m.makeJob(v, i, after, cause)
+	case i == nil, i.State == tender.Dead:
+		m.makeJob(v, after, cause)
 	case i.State == tender.Exited:
 		a := Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: open, Job: true, For: rollout, Cause: "completed"}
 		if i.ExitCode != 0 || i.Error != "" {
@@ -114,7 +125,7 @@ func (m *maker) runJob(v *view, rollout int64, after time.Time, cause string) {
 	}
 }
 
-func (m *maker) makeJob(v *view, i *tender.Instance, after time.Time, cause string) {
+func (m *maker) makeJob(v *view, after time.Time, cause string) {
 	t := v.tries(1)
 	if v.Open != nil && t.Count >= Hopeless {
 		m.add(Action{Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: t.Reason})
@@ -132,13 +143,13 @@ func (m *maker) makeJob(v *view, i *tender.Instance, after time.Time, cause stri
 		return
 	}
 	if m.now.Before(t.Next()) {
-		m.wait(v, t.Next(), "%s, attempt %d follows", t.Reason, t.Count+1)
+		m.pause(v, t, t.Reason)
 		return
 	}
 	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: []int{1}, Grace: v.grace(), Cause: cause}
 	for _, old := range v.instances() {
-		if old.State == tender.Created && old == i {
-			continue // made and not started: Scale starts it
+		if old == v.leftover[1] && !old.Created.Before(after) {
+			continue // Scale starts it
 		}
 		a.Drop, a.dropped = append(a.Drop, old.ID), append(a.dropped, old.Name)
 	}

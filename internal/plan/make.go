@@ -54,15 +54,18 @@ type maker struct {
 type view struct {
 	*Service
 	fresh map[int]*tender.Instance // of the wanted revision, one per slot
-	extra []*tender.Instance       // of the wanted revision, above the replicas or doubled
-	old   []*tender.Instance       // of any other revision, foreign ones too
+	// leftover are of the wanted revision, too, and were created and never started: somebody was killed
+	// there. Scale takes them up, so that their slots count as empty.
+	leftover map[int]*tender.Instance
+	extra    []*tender.Instance // of the wanted revision, above the replicas or doubled
+	old      []*tender.Instance // of any other revision, foreign ones too
 }
 
 func newMaker(w Wanted, seen tender.Picture, now time.Time) *maker {
 	m := &maker{w: &w, now: now, seen: seen, views: map[string]*view{}, names: map[string]int{}, jobs: map[string]bool{}}
 	for i := range w.Services {
 		s := &w.Services[i]
-		m.views[s.Name] = &view{Service: s, fresh: map[int]*tender.Instance{}}
+		m.views[s.Name] = &view{Service: s, fresh: map[int]*tender.Instance{}, leftover: map[int]*tender.Instance{}}
 	}
 	for _, i := range seen.Instances {
 		m.names[i.Name]++
@@ -95,6 +98,10 @@ func (v *view) take(i *tender.Instance) {
 		return
 	}
 	have := v.fresh[i.Slot]
+	if i.State == tender.Created && !i.Foreign && have == nil && v.leftover[i.Slot] == nil {
+		v.leftover[i.Slot] = i
+		return
+	}
 	switch {
 	case have == nil:
 		v.fresh[i.Slot] = i
@@ -107,6 +114,12 @@ func (v *view) take(i *tender.Instance) {
 }
 
 func (v *view) sort() {
+	for slot, i := range v.leftover {
+		if v.fresh[slot] != nil {
+			v.extra = append(v.extra, i)
+			delete(v.leftover, slot)
+		}
+	}
 	slices.SortFunc(v.old, func(a, b *tender.Instance) int {
 		return cmp.Or(cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Name, b.Name))
 	})
@@ -157,6 +170,12 @@ func (m *maker) wait(v *view, until time.Time, format string, args ...any) {
 	m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Until: until, Cause: fmt.Sprintf(format, args...)})
 }
 
+// pause plans the wait for the next attempt.
+func (m *maker) pause(v *view, t Try, why string) {
+	m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Until: t.Next(), Tried: t.Count,
+		Cause: fmt.Sprintf("%s, attempt %d follows", why, t.Count+1)})
+}
+
 func (m *maker) stuck(v *view, format string, args ...any) {
 	m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Stuck: true, Cause: fmt.Sprintf(format, args...)})
 }
@@ -181,7 +200,7 @@ func (m *maker) ensure() {
 		m.blocked = t.Reason
 		m.hopeless = t.Count >= Hopeless
 		if m.now.Before(t.Next()) {
-			m.add(Action{Verb: Wait, Service: m.w.Project, Until: t.Next(), Cause: t.Reason + ", is tried again"})
+			m.add(Action{Verb: Wait, Service: m.w.Project, Until: t.Next(), Tried: t.Count, Cause: t.Reason + ", is tried again"})
 			return
 		}
 	}
@@ -248,6 +267,9 @@ func (v *view) instances() []*tender.Instance {
 	var all []*tender.Instance
 	for _, slot := range slices.Sorted(maps.Keys(v.fresh)) {
 		all = append(all, v.fresh[slot])
+	}
+	for _, slot := range slices.Sorted(maps.Keys(v.leftover)) {
+		all = append(all, v.leftover[slot])
 	}
 	return append(append(all, v.extra...), v.old...)
 }

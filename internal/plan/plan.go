@@ -68,6 +68,8 @@ type Action struct {
 	Repair bool
 	// Until is when a Wait ends at the latest; zero: when the picture changes.
 	Until time.Time
+	// Tried is how many attempts in a row a Wait follows on.
+	Tried int
 	// Stuck: a Wait that only a person ends.
 	Stuck bool
 	Cause string

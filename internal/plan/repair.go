@@ -39,9 +39,6 @@ func (m *maker) mend(v *view) {
 			a.Verb = Restart
 		case ended:
 			a.Verb = Start
-			if i.State == tender.Created && !i.Foreign {
-				a.Verb, a.ID, a.Instance, a.Slots = Scale, "", "", []int{slot}
-			}
 		case broken:
 			a.Verb, a.ID, a.Instance, a.Slots = Scale, "", "", []int{slot}
 			a.Drop, a.dropped = []string{i.ID}, []string{i.Name}
@@ -56,7 +53,7 @@ func (m *maker) mend(v *view) {
 			m.stuck(v, "given up after %d attempts: %s", t.Count, why)
 			continue
 		} else if m.now.Before(t.Next()) {
-			m.wait(v, t.Next(), "%s, attempt %d follows", why, t.Count+1)
+			m.pause(v, t, why)
 			continue
 		}
 		m.add(a)

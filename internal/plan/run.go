@@ -60,7 +60,7 @@ func (m *maker) bad(v *view) map[int]string {
 		case earlier:
 		case shape == sick, shape == spent:
 			bad[slot] = why
-		case shape == broken, shape == ended && i.Started.IsZero():
+		case shape == broken:
 			if tries.Count >= Hopeless {
 				bad[slot] = why + tail(tries.Reason)
 			}
@@ -149,6 +149,13 @@ func (m *maker) settled(v *view, i *tender.Instance) bool {
 	return shape == good && !m.now.Before(since(i).Add(v.hold()))
 }
 
+// say adds a wait that has a cause; what mend deals with has none.
+func (m *maker) say(what Action) {
+	if what.Cause != "" {
+		m.add(what)
+	}
+}
+
 // busy counts the instances that the next step waits for.
 func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
 	hold := v.hold()
@@ -167,7 +174,7 @@ func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
 		case shape == good:
 			what.Until = since(i).Add(hold)
 			what.Cause = fmt.Sprintf("%s must stay good for %s", i.Name, hold)
-		default:
+		case shape == coming:
 			what.Cause = why
 			if i.Health == tender.Starting && !i.Started.IsZero() {
 				what.Until = i.Started.Add(healthBound)
@@ -191,7 +198,7 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 	}
 	if len(todo) == 0 && len(drifted) == 0 {
 		if busy, what := m.busy(v, tolerated); busy > 0 && v.Open != nil {
-			m.add(what)
+			m.say(what)
 		}
 		return
 	}
@@ -210,7 +217,7 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 		m.stuck(v, "given up after %d attempts: %s", t.Count, t.Reason)
 		return
 	} else if m.now.Before(t.Next()) {
-		m.wait(v, t.Next(), "%s, attempt %d follows", t.Reason, t.Count+1)
+		m.pause(v, t, t.Reason)
 		return
 	}
 	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Grace: v.grace()}
@@ -242,7 +249,7 @@ func (m *maker) replace(v *view, a Action, todo []int, tolerated map[int]bool) {
 		return
 	}
 	if busy, what := m.busy(v, tolerated); busy > 0 {
-		m.add(what)
+		m.say(what)
 		return
 	}
 	p := v.policy()
@@ -324,7 +331,7 @@ func (v *view) inherit(a *Action, mine func(*tender.Instance) bool) {
 // is taken by the same revision, so the old one goes first.
 func (m *maker) drift(v *view, slots []int) {
 	if busy, what := m.busy(v, nil); busy > 0 {
-		m.add(what)
+		m.say(what)
 		return
 	}
 	i := v.fresh[slots[0]]
@@ -335,7 +342,7 @@ func (m *maker) drift(v *view, slots []int) {
 		m.stuck(v, "given up after %d attempts: %s", t.Count, t.Reason)
 		return
 	} else if m.now.Before(t.Next()) {
-		m.wait(v, t.Next(), "%s has drifted: %s", i.Name, i.Drift)
+		m.pause(v, t, i.Name+" has drifted: "+i.Drift)
 		return
 	}
 	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: slots[:1], Drop: []string{i.ID}, dropped: []string{i.Name},

@@ -165,6 +165,14 @@ func (tx *Tx) JobEnds(project string) ([]JobEnd, error) {
 	return list, nil
 }
 
+// ForgetJobs lets all jobs of a project run again.
+func (tx *Tx) ForgetJobs(project string) error {
+	if _, err := tx.exec(`DELETE FROM jobs WHERE project = ?`, project); err != nil {
+		return fmt.Errorf("forget jobs of %s: %w", project, err)
+	}
+	return nil
+}
+
 // ForgetFailedJobs lets a job run again at a revision at which it failed.
 func (tx *Tx) ForgetFailedJobs(project, service, revision string) error {
 	_, err := tx.exec(`DELETE FROM jobs WHERE project = ? AND service = ? AND revision = ? AND code <> 0`, project, service, revision)

@@ -170,6 +170,11 @@ func (tx *Tx) Rollouts(project, service string) ([]Rollout, error) {
 	return tx.rollouts(`WHERE project = ?1 AND (service = ?2 OR ?2 = '') ORDER BY id DESC`, project, service)
 }
 
+// RolloutsSince returns the rollouts that generation n of a project or a later one opened.
+func (tx *Tx) RolloutsSince(project string, n int) ([]Rollout, error) {
+	return tx.rollouts(`WHERE project = ? AND generation >= ? ORDER BY id DESC`, project, n)
+}
+
 // OpenRollouts returns the open rollouts of a project.
 func (tx *Tx) OpenRollouts(project string) ([]Rollout, error) {
 	return tx.rollouts(`WHERE project = ? AND state = 'open' ORDER BY id`, project)
