@@ -249,8 +249,11 @@ func join(errs []error) error {
 			first = own
 		}
 	}
-	if len(all) < 2 {
-		return errors.Join(all...)
+	switch len(all) {
+	case 0:
+		return nil
+	case 1:
+		return all[0]
 	}
 	// Ten instances of one service fail for one reason: say it once.
 	same := true
