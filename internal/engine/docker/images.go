@@ -162,7 +162,7 @@ func (e *Engine) Build(ctx context.Context, tarball io.Reader, o engine.BuildOpt
 		for {
 			var m jsonstream.Message
 			if err := d.Decode(&m); err != nil {
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					yield(m, err)
 				}
 				return

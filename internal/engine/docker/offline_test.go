@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -87,7 +88,7 @@ func TestOnlyATellingPartOfTheStatusCounts(t *testing.T) {
 
 func TestSeveralErrorsBecomeOne(t *testing.T) {
 	port := tender.Errorf(tender.Conflict, "port 80 is taken").Hint("choose another")
-	if err := join([]error{nil, port, nil}); err != error(port) {
+	if err := join([]error{nil, port, nil}); !errors.Is(err, port) || err.Error() != port.Error() {
 		t.Errorf("one error became %v", err)
 	}
 	if err := join([]error{port, port}); err.Error() != "port 80 is taken" {

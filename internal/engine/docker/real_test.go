@@ -104,8 +104,10 @@ func (h *host) want(service, revision string, spec []byte, slots ...int) engine.
 	id, err := h.Resolve(h.Context(), "busybox")
 	h.must(err)
 	h.must(h.Ensure(h.Context(), tender.Project{Name: h.project, Spec: spec}))
-	return engine.Want{Project: h.project, Image: id, Slots: slots, WorkingDir: "/srv/shop", ComposeFiles: []string{"/srv/shop/compose.yaml"},
-		Generation: 4, Service: tender.Service{Name: service, Revision: revision, Spec: spec}}
+	return engine.Want{
+		Project: h.project, Image: id, Slots: slots, WorkingDir: "/srv/shop", ComposeFiles: []string{"/srv/shop/compose.yaml"},
+		Generation: 4, Service: tender.Service{Name: service, Revision: revision, Spec: spec},
+	}
 }
 
 func (h *host) instances() []tender.Instance {
@@ -518,7 +520,8 @@ func TestForeignContainersAreShownAndCompared(t *testing.T) {
 			}},
 			HostConfig: &container.HostConfig{Binds: []string{h.project + "_data:/data:rw"}, NetworkMode: container.NetworkMode(h.project + "_default")},
 			NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
-				h.project + "_default": {Aliases: []string{h.project + "-web-1", "web"}}}},
+				h.project + "_default": {Aliases: []string{h.project + "-web-1", "web"}},
+			}},
 		})
 		h.must(err)
 		_, err = h.raw.ContainerStart(t.Context(), made.ID, client.ContainerStartOptions{})
