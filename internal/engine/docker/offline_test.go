@@ -2,9 +2,13 @@ package docker
 
 import (
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,6 +27,30 @@ func TestAnEngineThatIsAwayIsUnavailable(t *testing.T) {
 	for _, err := range []error{listErr, watchErr, e.Ensure(t.Context(), tender.Project{}), e.Start(t.Context(), "abc")} {
 		if tender.KindOf(err) != tender.Unavailable || !strings.Contains(tender.AdviceOf(err), "systemctl start docker") {
 			t.Errorf("%v, kind %s, advice %q", err, tender.KindOf(err), tender.AdviceOf(err))
+		}
+	}
+}
+
+func TestAnEngineThatWasUpgradedIsSpokenToAnew(t *testing.T) {
+	var offers atomic.Value
+	offers.Store("1.41")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", offers.Load().(string))
+		if strings.HasSuffix(r.URL.Path, "/info") {
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"ServerVersion":"x"}`)
+		}
+	}))
+	defer server.Close()
+	e, err := New("tcp://"+server.Listener.Addr().String(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for _, version := range []string{"1.41", "1.44", "1.44", "1.41"} {
+		offers.Store(version)
+		if info, err := e.Info(t.Context()); err != nil || info.API != version {
+			t.Errorf("spoken %s, offered %s, %v", info.API, version, err)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func (e *Engine) scale(ctx context.Context, w engine.Want) error {
 	var coming []*newcomer
 	var holders map[string]string // name to id, of what the project has of this service
 	if len(w.Slots) > 0 {
-		list, err := e.c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).
+		list, err := e.c().ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).
 			Add("label", composeProject+"="+w.Project, composeService+"="+w.Service.Name)})
 		if err != nil {
 			return wrap(err, "list containers")
@@ -69,7 +69,7 @@ func (e *Engine) scale(ctx context.Context, w engine.Want) error {
 		c := coming[i]
 		if holder := holders[c.plain]; c.name != c.plain && (holder == "" || slices.Contains(w.Drop, holder)) {
 			// The name came free just now. If somebody else took it, Name is asked for later.
-			_, err := e.c.ContainerRename(ctx, c.id, client.ContainerRenameOptions{NewName: c.plain})
+			_, err := e.c().ContainerRename(ctx, c.id, client.ContainerRenameOptions{NewName: c.plain})
 			if err != nil && kind(err) != tender.Conflict {
 				return wrap(err, "rename %s", c.name)
 			}
@@ -104,7 +104,7 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 		case have[0].State == container.StateRunning || have[0].State == container.StateRestarting:
 			continue
 		case have[0].State == container.StatePaused:
-			if _, err := e.c.ContainerUnpause(ctx, have[0].ID, client.ContainerUnpauseOptions{}); err != nil {
+			if _, err := e.c().ContainerUnpause(ctx, have[0].ID, client.ContainerUnpauseOptions{}); err != nil {
 				return nil, wrap(err, "unpause %s", nameOf(have[0].Names))
 			}
 			continue
@@ -136,7 +136,7 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 		}
 		inherited := map[string]string{}
 		if from := w.Inherit[n.slot]; from != "" {
-			old, err := e.c.ContainerInspect(ctx, from, client.ContainerInspectOptions{})
+			old, err := e.c().ContainerInspect(ctx, from, client.ContainerInspectOptions{})
 			switch {
 			case err == nil:
 				inherited = anonymous(old.Container)
@@ -188,7 +188,7 @@ func rank(s container.ContainerState) int {
 
 // complete finds out what a container that a killed call left behind still lacks.
 func (e *Engine) complete(ctx context.Context, w engine.Want, img image.InspectResponse, n *newcomer) error {
-	c, err := e.c.ContainerInspect(ctx, n.id, client.ContainerInspectOptions{})
+	c, err := e.c().ContainerInspect(ctx, n.id, client.ContainerInspectOptions{})
 	if err != nil {
 		return wrap(err, "inspect %s", n.name)
 	}
@@ -234,7 +234,7 @@ func (e *Engine) create(ctx context.Context, r recipe, name string) (id string, 
 			o.NetworkingConfig.EndpointsConfig[ep.network] = ep.settings
 		}
 	}
-	made, err := e.c.ContainerCreate(ctx, o)
+	made, err := e.c().ContainerCreate(ctx, o)
 	for _, warning := range made.Warnings {
 		e.o.Log.Warn("engine warns", "container", name, "warning", warning)
 	}
@@ -243,14 +243,14 @@ func (e *Engine) create(ctx context.Context, r recipe, name string) (id string, 
 
 func (e *Engine) startNew(ctx context.Context, n *newcomer) error {
 	for _, ep := range n.missing {
-		_, err := e.c.NetworkConnect(ctx, ep.network, client.NetworkConnectOptions{Container: n.id, EndpointConfig: ep.settings})
+		_, err := e.c().NetworkConnect(ctx, ep.network, client.NetworkConnectOptions{Container: n.id, EndpointConfig: ep.settings})
 		if err != nil && !strings.Contains(err.Error(), "already exists in network") {
 			e.undo(ctx, []*newcomer{n})
 			return wrap(err, "connect %s to %s", n.name, ep.network)
 		}
 	}
-	e.seen.touch(n.id)
-	if _, err := e.c.ContainerStart(ctx, n.id, client.ContainerStartOptions{}); err != nil {
+	defer e.seen.touch(n.id)
+	if _, err := e.c().ContainerStart(ctx, n.id, client.ContainerStartOptions{}); err != nil {
 		err = e.startError(ctx, n.id, n.name, err)
 		e.undo(ctx, []*newcomer{n})
 		return err
@@ -268,7 +268,7 @@ func (e *Engine) image(ctx context.Context, want tender.ImageID) (image.InspectR
 		if ref == "" {
 			continue
 		}
-		got, err := e.c.ImageInspect(ctx, ref)
+		got, err := e.c().ImageInspect(ctx, ref)
 		if err != nil {
 			if kind(err) == tender.NotFound {
 				continue
@@ -288,16 +288,16 @@ func (e *Engine) image(ctx context.Context, want tender.ImageID) (image.InspectR
 
 // stopAndRemove lets a container end in its own time and removes it; its volumes stay.
 func (e *Engine) stopAndRemove(ctx context.Context, id string) error {
-	e.seen.touch(id)
-	if _, err := e.c.ContainerStop(ctx, id, client.ContainerStopOptions{}); err != nil && kind(err) != tender.NotFound {
+	defer e.seen.touch(id)
+	if _, err := e.c().ContainerStop(ctx, id, client.ContainerStopOptions{}); err != nil && kind(err) != tender.NotFound {
 		return wrap(err, "stop %s", short(id))
 	}
 	return e.remove(ctx, id)
 }
 
 func (e *Engine) remove(ctx context.Context, id string) error {
-	e.seen.touch(id)
-	_, err := e.c.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
+	defer e.seen.touch(id)
+	_, err := e.c().ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
 	if err == nil || kind(err) == tender.NotFound {
 		return nil
 	}
@@ -309,7 +309,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 
 // gone waits for a removal that somebody else began.
 func (e *Engine) gone(ctx context.Context, id string) error {
-	wait := e.c.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
+	wait := e.c().ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
 	select {
 	case <-wait.Result:
 		return nil
