@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
@@ -128,7 +128,6 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 	if err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex // guards holders
 	err = each(len(coming), func(i int) error {
 		n := coming[i]
 		if n.id != "" {
@@ -150,24 +149,24 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 		}
 		r.config.Image = ref
 		n.heir = len(inherited) > 0
-		n.made = true
 		if !allAtOnce && len(r.endpoints) > 1 {
 			n.missing = r.endpoints[1:]
 			r.endpoints = r.endpoints[:1]
 		}
-		mu.Lock()
 		_, taken := holders[n.plain]
-		mu.Unlock()
 		beside := n.plain + "-" + w.Service.Revision
 		names := []string{n.plain, beside, beside + "-" + strings.ToLower(rand.Text()[:4])}
 		if taken {
 			names = names[1:]
 		}
 		for _, n.name = range names {
-			n.id, err = e.create(ctx, r, n.name)
+			n.id, n.made, err = e.createOnce(ctx, r, n.name, w, n.slot)
 			if err == nil || kind(err) != tender.Conflict {
 				break
 			}
+		}
+		if err == nil && !n.made {
+			return e.complete(ctx, w, img, n)
 		}
 		return createError(n.name, err)
 	})
@@ -239,6 +238,35 @@ func (e *Engine) create(ctx context.Context, r recipe, name string) (id string, 
 		e.o.Log.Warn("engine warns", "container", name, "warning", warning)
 	}
 	return made.ID, err
+}
+
+// createOnce creates a container under name, or finds the one that a call which
+// was cut off is still making there: the engine goes on without its caller.
+func (e *Engine) createOnce(ctx context.Context, r recipe, name string, w engine.Want, slot int) (id string, made bool, err error) {
+	for try := 0; ; try++ {
+		id, err = e.create(ctx, r, name)
+		if err == nil || kind(err) != tender.Conflict {
+			return id, err == nil, err
+		}
+		there, lookErr := e.c().ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+		if lookErr == nil {
+			l := there.Container.Config.Labels
+			if l[labelProject] == w.Project && l[labelService] == w.Service.Name && l[labelRevision] == w.Service.Revision &&
+				l[labelSlot] == strconv.Itoa(slot) && l[composeOneoff] != "True" && !slices.Contains(w.Drop, there.Container.ID) {
+				return there.Container.ID, false, nil
+			}
+			return "", false, err
+		}
+		// The name is reserved before the container can be seen.
+		if try == 50 || kind(lookErr) != tender.NotFound {
+			return "", false, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return "", false, ctx.Err()
+		}
+	}
 }
 
 func (e *Engine) startNew(ctx context.Context, n *newcomer) error {
