@@ -21,16 +21,16 @@ func (e *Engine) Check(ctx context.Context, svc tender.Service) (warnings []stri
 		return nil, err
 	}
 	for _, n := range needs(s) {
-		if !n.used || versions.GreaterThanOrEqualTo(e.c.ClientVersion(), n.api) {
+		if !n.used || versions.GreaterThanOrEqualTo(e.c().ClientVersion(), n.api) {
 			continue
 		}
 		if n.harmless {
 			warnings = append(warnings, fmt.Sprintf("service %s: %s is left out: it needs API %s, this engine speaks %s",
-				s.Name, n.what, n.api, e.c.ClientVersion()))
+				s.Name, n.what, n.api, e.c().ClientVersion()))
 			continue
 		}
 		return warnings, tender.Errorf(tender.Invalid, "service %s: %s needs API %s, this engine speaks %s",
-			s.Name, n.what, n.api, e.c.ClientVersion()).Hint("remove %s from services.%s, or upgrade the engine", n.what, s.Name)
+			s.Name, n.what, n.api, e.c().ClientVersion()).Hint("remove %s from services.%s, or upgrade the engine", n.what, s.Name)
 	}
 	for what, used := range map[string]bool{
 		"pre_start": len(s.PreStart) > 0, "post_start": len(s.PostStart) > 0, "pre_stop": len(s.PreStop) > 0,

@@ -20,7 +20,7 @@ import (
 
 // Logs implements engine.Console.
 func (e *Engine) Logs(ctx context.Context, id string, o engine.LogOptions) (io.ReadCloser, bool, error) {
-	c, err := e.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	c, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return nil, false, wrap(err, "logs of %s", short(id))
 	}
@@ -34,7 +34,7 @@ func (e *Engine) Logs(ctx context.Context, id string, o engine.LogOptions) (io.R
 	if o.Tail >= 0 {
 		opts.Tail = strconv.Itoa(o.Tail)
 	}
-	stream, err := e.c.ContainerLogs(ctx, id, opts)
+	stream, err := e.c().ContainerLogs(ctx, id, opts)
 	if err != nil {
 		return nil, false, wrap(err, "logs of %s", short(id))
 	}
@@ -51,7 +51,7 @@ func (e *Engine) Exec(ctx context.Context, id string, o engine.ExecOptions) (*en
 			size = client.ConsoleSize{Width: uint(o.Width), Height: uint(o.Height)}
 		}
 	}
-	made, err := e.c.ExecCreate(ctx, id, client.ExecCreateOptions{
+	made, err := e.c().ExecCreate(ctx, id, client.ExecCreateOptions{
 		User: o.User, Privileged: o.Privileged, TTY: o.TTY, ConsoleSize: size, Env: o.Env, WorkingDir: o.WorkingDir, Cmd: o.Cmd,
 		AttachStdin: o.Stdin && !o.Detach, AttachStdout: !o.Detach, AttachStderr: !o.Detach,
 	})
@@ -59,18 +59,18 @@ func (e *Engine) Exec(ctx context.Context, id string, o engine.ExecOptions) (*en
 		return nil, wrap(err, "exec in %s", short(id))
 	}
 	resize := func(ctx context.Context, width, height int) error {
-		_, err := e.c.ExecResize(ctx, made.ID, client.ExecResizeOptions{Width: uint(width), Height: uint(height)})
+		_, err := e.c().ExecResize(ctx, made.ID, client.ExecResizeOptions{Width: uint(width), Height: uint(height)})
 		return wrap(err, "resize")
 	}
 	exit := func(ctx context.Context) (int, error) { return e.execExit(ctx, made.ID) }
 	if o.Detach {
-		if _, err := e.c.ExecStart(ctx, made.ID, client.ExecStartOptions{Detach: true, TTY: o.TTY}); err != nil {
+		if _, err := e.c().ExecStart(ctx, made.ID, client.ExecStartOptions{Detach: true, TTY: o.TTY}); err != nil {
 			return nil, wrap(err, "exec in %s", short(id))
 		}
 		nothing := func() error { return nil }
 		return &engine.Session{ID: made.ID, TTY: o.TTY, Output: strings.NewReader(""), CloseWrite: nothing, Close: nothing, Resize: resize, Exit: exit}, nil
 	}
-	at, err := e.c.ExecAttach(ctx, made.ID, client.ExecAttachOptions{TTY: o.TTY, ConsoleSize: size})
+	at, err := e.c().ExecAttach(ctx, made.ID, client.ExecAttachOptions{TTY: o.TTY, ConsoleSize: size})
 	if err != nil {
 		return nil, wrap(err, "exec in %s", short(id))
 	}
@@ -100,7 +100,7 @@ func (e *Engine) execExit(ctx context.Context, id string) (int, error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		x, err := e.c.ExecInspect(ctx, id, client.ExecInspectOptions{})
+		x, err := e.c().ExecInspect(ctx, id, client.ExecInspectOptions{})
 		if err != nil {
 			return 0, wrap(err, "exec")
 		}
@@ -117,19 +117,19 @@ func (e *Engine) execExit(ctx context.Context, id string) (int, error) {
 
 // Attach implements engine.Console.
 func (e *Engine) Attach(ctx context.Context, id string, stdin bool) (*engine.Session, error) {
-	c, err := e.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	c, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return nil, wrap(err, "attach to %s", short(id))
 	}
 	tty := c.Container.Config.Tty
 	stdin = stdin && c.Container.Config.OpenStdin
-	at, err := e.c.ContainerAttach(ctx, id, client.ContainerAttachOptions{Stream: true, Stdin: stdin, Stdout: true, Stderr: true})
+	at, err := e.c().ContainerAttach(ctx, id, client.ContainerAttachOptions{Stream: true, Stdin: stdin, Stdout: true, Stderr: true})
 	if err != nil {
 		return nil, wrap(err, "attach to %s", short(id))
 	}
 	s := session(at.HijackedResponse, tty, stdin)
 	s.Resize = func(ctx context.Context, width, height int) error {
-		_, err := e.c.ContainerResize(ctx, id, client.ContainerResizeOptions{Width: uint(width), Height: uint(height)})
+		_, err := e.c().ContainerResize(ctx, id, client.ContainerResizeOptions{Width: uint(width), Height: uint(height)})
 		return wrap(err, "resize")
 	}
 	s.Exit = func(ctx context.Context) (int, error) { return e.Wait(ctx, id) }
@@ -138,14 +138,14 @@ func (e *Engine) Attach(ctx context.Context, id string, stdin bool) (*engine.Ses
 
 // Top implements engine.Console.
 func (e *Engine) Top(ctx context.Context, id string, args []string) ([]string, [][]string, error) {
-	top, err := e.c.ContainerTop(ctx, id, client.ContainerTopOptions{Arguments: args})
+	top, err := e.c().ContainerTop(ctx, id, client.ContainerTopOptions{Arguments: args})
 	return top.Titles, top.Processes, wrap(err, "top of %s", short(id))
 }
 
 // Wait implements engine.Console. One that was never started is waited for too.
 func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 	created := func() (bool, int, error) {
-		c, err := e.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		c, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if err != nil {
 			return false, 0, wrap(err, "wait for %s", short(id))
 		}
@@ -159,7 +159,7 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wait := e.c.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
+	wait := e.c().ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
 	// It may have ended between the first look and the wait.
 	if comes, code, err := created(); err == nil && !comes {
 		return code, nil
@@ -179,7 +179,7 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 
 // CopyFrom implements engine.Console.
 func (e *Engine) CopyFrom(ctx context.Context, id, path string) (io.ReadCloser, error) {
-	got, err := e.c.CopyFromContainer(ctx, id, client.CopyFromContainerOptions{SourcePath: path})
+	got, err := e.c().CopyFromContainer(ctx, id, client.CopyFromContainerOptions{SourcePath: path})
 	if err != nil {
 		return nil, wrap(err, "copy %s from %s", path, short(id))
 	}
@@ -188,7 +188,7 @@ func (e *Engine) CopyFrom(ctx context.Context, id, path string) (io.ReadCloser, 
 
 // CopyTo implements engine.Console.
 func (e *Engine) CopyTo(ctx context.Context, id, path string, tarball io.Reader) error {
-	_, err := e.c.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: path, Content: tarball})
+	_, err := e.c().CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: path, Content: tarball})
 	return wrap(err, "copy to %s in %s", path, short(id))
 }
 
@@ -244,7 +244,7 @@ func (e *Engine) Oneoff(ctx context.Context, w engine.Want, o engine.OneoffOptio
 		return "", fmt.Errorf("run %s: %w", w.Service.Name, createError(name, err))
 	}
 	for _, ep := range rest {
-		if _, err := e.c.NetworkConnect(ctx, ep.network, client.NetworkConnectOptions{Container: id, EndpointConfig: ep.settings}); err != nil {
+		if _, err := e.c().NetworkConnect(ctx, ep.network, client.NetworkConnectOptions{Container: id, EndpointConfig: ep.settings}); err != nil {
 			e.undo(ctx, []*newcomer{{id: id, name: name, made: true}})
 			return "", wrap(err, "run %s: connect to %s", w.Service.Name, ep.network)
 		}
@@ -275,7 +275,7 @@ func (e *Engine) Stats(ctx context.Context, ids []string) (map[string]engine.Sam
 	out := map[string]engine.Sample{}
 	var mu sync.Mutex // guards out
 	err := each(len(ids), func(n int) error {
-		got, err := e.c.ContainerStats(ctx, ids[n], client.ContainerStatsOptions{})
+		got, err := e.c().ContainerStats(ctx, ids[n], client.ContainerStatsOptions{})
 		if err != nil {
 			if kind(err) == tender.NotFound || kind(err) == tender.Conflict {
 				return nil

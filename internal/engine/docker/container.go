@@ -227,19 +227,24 @@ func restartPolicy(s types.ServiceConfig) container.RestartPolicy {
 // security splits off what has fields of its own. Profiles of seccomp are inline by now.
 func security(s types.ServiceConfig, h *container.HostConfig) {
 	for _, o := range s.SecurityOpt {
-		key, value, ok := strings.Cut(o, "=")
-		if !ok {
-			key, value, ok = strings.Cut(o, ":")
-		}
-		switch {
+		switch key, value := securityOption(o); {
 		case key == "systempaths" && value == "unconfined":
 			h.MaskedPaths, h.ReadonlyPaths = []string{}, []string{}
-		case ok:
+		case value != "":
 			h.SecurityOpt = append(h.SecurityOpt, key+"="+value)
 		default:
 			h.SecurityOpt = append(h.SecurityOpt, o)
 		}
 	}
+}
+
+// securityOption splits KEY=VALUE or the older KEY:VALUE; an inline profile holds both signs.
+func securityOption(o string) (key, value string) {
+	i := strings.IndexAny(o, "=:")
+	if i < 0 {
+		return o, ""
+	}
+	return o[:i], o[i+1:]
 }
 
 func platform(s string) *ocispec.Platform {
@@ -462,7 +467,7 @@ func (e *Engine) shared(ctx context.Context, w engine.Want, s types.ServiceConfi
 
 // oneOf is a container of a service, a running one where there is one.
 func (e *Engine) oneOf(ctx context.Context, project, service string) (string, error) {
-	list, err := e.c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).
+	list, err := e.c().ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).
 		Add("label", composeProject+"="+project, composeService+"="+service, composeOneoff+"=False")})
 	if err != nil {
 		return "", wrap(err, "look for service %s", service)

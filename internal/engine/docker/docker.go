@@ -52,10 +52,10 @@ type Options struct {
 // Engine is one Docker Engine.
 type Engine struct {
 	host string
-	c    *client.Client
 	o    Options
 
-	negotiated atomic.Bool
+	line       atomic.Pointer[client.Client] // another one when the engine speaks another version
+	negotiated atomic.Pointer[string]        // the version that the engine offered
 	info       atomic.Pointer[system.Info]
 	networking sync.Mutex // makes networks one after the other: old engines allow two of one name
 	seen       cache
@@ -77,24 +77,38 @@ func New(host string, o Options) (*Engine, error) {
 	if !o.Pool.Addr().Is4() || o.Pool.Bits() > 24 {
 		return nil, tender.Errorf(tender.Invalid, "subnet pool %s: an IPv4 prefix of at most 24 bits is needed", o.Pool)
 	}
-	opts := []client.Opt{client.WithHost(host), client.WithUserAgent("tender")}
 	switch scheme, _, _ := strings.Cut(host, "://"); scheme {
-	case "unix", "http", "https", "npipe":
-	case "tcp":
-		opts = append(opts, client.WithTLSClientConfigFromEnv()) // DOCKER_CERT_PATH, DOCKER_TLS_VERIFY
+	case "unix", "tcp", "http", "https", "npipe":
 	default:
 		return nil, tender.Errorf(tender.Invalid, "engine %s: not an address of an engine", host).
 			Hint("unix:///var/run/docker.sock or tcp://HOST:PORT")
 	}
-	c, err := client.New(opts...)
+	e := &Engine{host: host, o: o, parsed: map[[32]byte]*types.Project{}}
+	c, err := e.dial()
 	if err != nil {
-		return nil, tender.Errorf(tender.Invalid, "engine %s: %w", host, err)
+		return nil, err
 	}
-	return &Engine{host: host, c: c, o: o, parsed: map[[32]byte]*types.Project{}}, nil
+	e.line.Store(c)
+	return e, nil
 }
 
+// dial makes a client that has not negotiated yet.
+func (e *Engine) dial() (*client.Client, error) {
+	opts := []client.Opt{client.WithHost(e.host), client.WithUserAgent("tender")}
+	if strings.HasPrefix(e.host, "tcp://") {
+		opts = append(opts, client.WithTLSClientConfigFromEnv()) // DOCKER_CERT_PATH, DOCKER_TLS_VERIFY
+	}
+	c, err := client.New(opts...)
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "engine %s: %w", e.host, err)
+	}
+	return c, nil
+}
+
+func (e *Engine) c() *client.Client { return e.line.Load() }
+
 // Close gives the idle connections back.
-func (e *Engine) Close() error { return e.c.Close() }
+func (e *Engine) Close() error { return e.c().Close() }
 
 // Traits implements engine.Engine.
 func (e *Engine) Traits() engine.Traits { return engine.Traits{Drop: true} }
@@ -104,23 +118,35 @@ func (e *Engine) atLeast(ctx context.Context, version string) (bool, error) {
 	if err := e.negotiate(ctx, false); err != nil {
 		return false, err
 	}
-	return versions.GreaterThanOrEqualTo(e.c.ClientVersion(), version), nil
+	return versions.GreaterThanOrEqualTo(e.c().ClientVersion(), version), nil
 }
 
 // negotiate agrees on an API version; again asks anew, since an engine may have been upgraded.
 func (e *Engine) negotiate(ctx context.Context, again bool) error {
-	if e.negotiated.Load() && !again {
+	known := e.negotiated.Load()
+	if known != nil && !again {
 		return nil
 	}
-	if _, err := e.c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true, ForceNegotiate: again}); err != nil {
+	c := e.c()
+	ping, err := c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	if err == nil && known != nil && *known != ping.APIVersion {
+		// A client does not change its version once it has one.
+		if c, err = e.dial(); err != nil {
+			return err
+		}
+		if ping, err = c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err == nil {
+			e.line.Store(c)
+		}
+	}
+	if err != nil {
 		return wrap(err, "reach engine %s", e.host)
 	}
-	info, err := e.c.Info(ctx, client.InfoOptions{})
+	info, err := c.Info(ctx, client.InfoOptions{})
 	if err != nil {
 		return wrap(err, "reach engine %s", e.host)
 	}
 	e.info.Store(&info.Info)
-	e.negotiated.Store(true)
+	e.negotiated.Store(&ping.APIVersion)
 	return nil
 }
 
@@ -131,7 +157,7 @@ func (e *Engine) Info(ctx context.Context) (engine.Info, error) {
 	}
 	i := e.info.Load()
 	return engine.Info{
-		Name: "docker", Host: e.host, Version: i.ServerVersion, API: e.c.ClientVersion(),
+		Name: "docker", Host: e.host, Version: i.ServerVersion, API: e.c().ClientVersion(),
 		OS: i.OSType, Arch: i.Architecture, Kernel: i.KernelVersion, Root: i.DockerRootDir,
 		StorageDriver: i.Driver, LoggingDriver: i.LoggingDriver, CgroupVersion: i.CgroupVersion,
 		Warnings: i.Warnings, CPUs: i.NCPU, Memory: i.MemTotal, Containers: i.Containers,
@@ -249,8 +275,11 @@ func join(errs []error) error {
 			first = own
 		}
 	}
-	if len(all) < 2 {
-		return errors.Join(all...)
+	switch len(all) {
+	case 0:
+		return nil
+	case 1:
+		return all[0]
 	}
 	// Ten instances of one service fail for one reason: say it once.
 	same := true

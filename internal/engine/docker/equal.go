@@ -25,7 +25,7 @@ func (e *Engine) Equal(ctx context.Context, w engine.Want, id string) (bool, str
 	if err := e.negotiate(ctx, false); err != nil {
 		return false, "", err
 	}
-	got, err := e.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	got, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return false, "", wrap(err, "compare %s", short(id))
 	}
@@ -234,12 +234,9 @@ func capText(in []string) []string {
 func securityText(in []string) []string {
 	var out []string
 	for _, o := range in {
-		key, value, ok := strings.Cut(o, "=")
-		if !ok {
-			key, value, ok = strings.Cut(o, ":")
-		}
+		key, value := securityOption(o)
 		var profile any
-		if ok && json.Unmarshal([]byte(value), &profile) == nil {
+		if json.Unmarshal([]byte(value), &profile) == nil {
 			value = text(profile)
 		}
 		out = append(out, key+"="+value)

@@ -23,7 +23,7 @@ import (
 
 // Resolve implements engine.Images.
 func (e *Engine) Resolve(ctx context.Context, ref string) (tender.ImageID, error) {
-	got, err := e.c.ImageInspect(ctx, ref)
+	got, err := e.c().ImageInspect(ctx, ref)
 	if err != nil {
 		err := wrap(err, "image %s", ref)
 		if tender.KindOf(err) == tender.NotFound {
@@ -69,7 +69,7 @@ func (e *Engine) Pull(ctx context.Context, ref, platformName, auth string, repor
 	if p := platform(platformName); p != nil {
 		o.Platforms = []ocispec.Platform{*p}
 	}
-	stream, err := e.c.ImagePull(ctx, ref, o)
+	stream, err := e.c().ImagePull(ctx, ref, o)
 	if err != nil {
 		return pullError(err, ref)
 	}
@@ -104,7 +104,7 @@ func pullError(err error, ref string) error {
 
 // Push implements engine.Images.
 func (e *Engine) Push(ctx context.Context, ref, auth string, report func(engine.Progress)) error {
-	stream, err := e.c.ImagePush(ctx, ref, client.ImagePushOptions{RegistryAuth: auth})
+	stream, err := e.c().ImagePush(ctx, ref, client.ImagePushOptions{RegistryAuth: auth})
 	if err != nil {
 		return wrap(err, "push %s", ref)
 	}
@@ -152,7 +152,7 @@ func (e *Engine) Build(ctx context.Context, tarball io.Reader, o engine.BuildOpt
 	if p := platform(o.Platform); p != nil {
 		opts.Platforms = []ocispec.Platform{*p}
 	}
-	got, err := e.c.ImageBuild(ctx, tarball, opts)
+	got, err := e.c().ImageBuild(ctx, tarball, opts)
 	if err != nil {
 		return "", wrap(err, "build %s", name)
 	}
@@ -162,7 +162,7 @@ func (e *Engine) Build(ctx context.Context, tarball io.Reader, o engine.BuildOpt
 		for {
 			var m jsonstream.Message
 			if err := d.Decode(&m); err != nil {
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					yield(m, err)
 				}
 				return
@@ -193,13 +193,13 @@ func (e *Engine) Build(ctx context.Context, tarball io.Reader, o engine.BuildOpt
 
 // Tag implements engine.Images.
 func (e *Engine) Tag(ctx context.Context, id, ref string) error {
-	_, err := e.c.ImageTag(ctx, client.ImageTagOptions{Source: id, Target: ref})
+	_, err := e.c().ImageTag(ctx, client.ImageTagOptions{Source: id, Target: ref})
 	return wrap(err, "tag %s", ref)
 }
 
 // RemoveImage implements engine.Images: gone already is no error.
 func (e *Engine) RemoveImage(ctx context.Context, ref string) error {
-	_, err := e.c.ImageRemove(ctx, ref, client.ImageRemoveOptions{PruneChildren: true})
+	_, err := e.c().ImageRemove(ctx, ref, client.ImageRemoveOptions{PruneChildren: true})
 	if err != nil && kind(err) == tender.NotFound {
 		return nil
 	}

@@ -18,7 +18,7 @@ import (
 
 // Name implements engine.Engine.
 func (e *Engine) Name(ctx context.Context, id string) error {
-	c, err := e.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	c, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return wrap(err, "name %s", short(id))
 	}
@@ -35,15 +35,15 @@ func (e *Engine) Name(ctx context.Context, id string) error {
 	if strings.TrimPrefix(c.Container.Name, "/") == plain {
 		return nil
 	}
-	_, err = e.c.ContainerRename(ctx, id, client.ContainerRenameOptions{NewName: plain})
+	_, err = e.c().ContainerRename(ctx, id, client.ContainerRenameOptions{NewName: plain})
 	e.seen.touch(id)
 	return wrap(err, "name %s %s", short(id), plain)
 }
 
 // Start implements engine.Engine.
 func (e *Engine) Start(ctx context.Context, id string) error {
-	e.seen.touch(id)
-	if _, err := e.c.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+	defer e.seen.touch(id)
+	if _, err := e.c().ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		return e.startError(ctx, id, short(id), err)
 	}
 	return nil
@@ -51,15 +51,15 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 
 // Stop implements engine.Engine. A negative grace is the container's own.
 func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error {
-	e.seen.touch(id)
-	_, err := e.c.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: timeout(grace)})
+	defer e.seen.touch(id)
+	_, err := e.c().ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: timeout(grace)})
 	return wrap(err, "stop %s", short(id))
 }
 
 // Restart implements engine.Engine. A negative grace is the container's own.
 func (e *Engine) Restart(ctx context.Context, id string, grace time.Duration) error {
-	e.seen.touch(id)
-	if _, err := e.c.ContainerRestart(ctx, id, client.ContainerRestartOptions{Timeout: timeout(grace)}); err != nil {
+	defer e.seen.touch(id)
+	if _, err := e.c().ContainerRestart(ctx, id, client.ContainerRestartOptions{Timeout: timeout(grace)}); err != nil {
 		return e.startError(ctx, id, short(id), err)
 	}
 	return nil
@@ -78,22 +78,22 @@ func timeout(grace time.Duration) *int {
 
 // Signal implements engine.Engine.
 func (e *Engine) Signal(ctx context.Context, id, signal string) error {
-	e.seen.touch(id)
-	_, err := e.c.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: signal})
+	defer e.seen.touch(id)
+	_, err := e.c().ContainerKill(ctx, id, client.ContainerKillOptions{Signal: signal})
 	return wrap(err, "signal %s", short(id))
 }
 
 // Pause implements engine.Engine.
 func (e *Engine) Pause(ctx context.Context, id string) error {
-	e.seen.touch(id)
-	_, err := e.c.ContainerPause(ctx, id, client.ContainerPauseOptions{})
+	defer e.seen.touch(id)
+	_, err := e.c().ContainerPause(ctx, id, client.ContainerPauseOptions{})
 	return wrap(err, "pause %s", short(id))
 }
 
 // Unpause implements engine.Engine.
 func (e *Engine) Unpause(ctx context.Context, id string) error {
-	e.seen.touch(id)
-	_, err := e.c.ContainerUnpause(ctx, id, client.ContainerUnpauseOptions{})
+	defer e.seen.touch(id)
+	_, err := e.c().ContainerUnpause(ctx, id, client.ContainerUnpauseOptions{})
 	return wrap(err, "unpause %s", short(id))
 }
 
@@ -102,7 +102,7 @@ func (e *Engine) Remove(ctx context.Context, id string, grace time.Duration, vol
 	var names []string
 	if volumes {
 		// Inherited ones have a name for the engine, which therefore would keep them.
-		c, err := e.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+		c, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if err != nil && kind(err) != tender.NotFound {
 			return wrap(err, "remove %s", short(id))
 		}
@@ -162,7 +162,7 @@ func (e *Engine) startError(ctx context.Context, id, name string, err error) err
 // ranges are the ranges of host ports that a container may choose from.
 func (e *Engine) ranges(ctx context.Context, id string) string {
 	var out []string
-	if c, err := e.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil {
+	if c, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{}); err == nil {
 		for _, bindings := range c.Container.HostConfig.PortBindings {
 			for _, b := range bindings {
 				if strings.Contains(b.HostPort, "-") {
@@ -200,7 +200,7 @@ func notMounted(doing, source string) error {
 
 // holder is the name of the running container that publishes port, but for id.
 func (e *Engine) holder(ctx context.Context, port, id string) string {
-	list, err := e.c.ContainerList(ctx, client.ContainerListOptions{Filters: make(client.Filters).Add("publish", port)})
+	list, err := e.c().ContainerList(ctx, client.ContainerListOptions{Filters: make(client.Filters).Add("publish", port)})
 	if err != nil {
 		return ""
 	}

@@ -21,7 +21,7 @@ import (
 // watch is alive, which says what was touched.
 type cache struct {
 	mu      sync.Mutex
-	live    bool // events arrive
+	watches int // alive
 	entries map[string]entry
 	touched map[string]uint64 // how often an id was touched
 }
@@ -29,7 +29,11 @@ type cache struct {
 type entry struct {
 	key      string // what the list shows of it
 	instance tender.Instance
+	at       time.Time
 }
+
+// believed is how long an inspect counts without an event: one may get lost.
+const believed = 3 * time.Minute
 
 // touch makes the next List look at id anew.
 func (c *cache) touch(id string) {
@@ -42,26 +46,30 @@ func (c *cache) touch(id string) {
 	delete(c.entries, id)
 }
 
-// watching forgets all that was seen without events.
-func (c *cache) watching(live bool) {
+// watching begins (1) or ends (-1) a watch. What was seen without one may be old.
+func (c *cache) watching(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.live, c.entries, c.touched = live, map[string]entry{}, map[string]uint64{}
+	c.watches += n
+	if n < 0 && c.watches > 0 {
+		return
+	}
+	c.entries, c.touched = map[string]entry{}, map[string]uint64{}
 }
 
 func (c *cache) get(id, key string) (i tender.Instance, ok bool, touched uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.entries[id]
-	return e.instance, ok && e.key == key, c.touched[id]
+	return e.instance, ok && e.key == key && time.Since(e.at) < believed, c.touched[id]
 }
 
 // put keeps what was seen unless it was touched meanwhile.
 func (c *cache) put(id, key string, touched uint64, i tender.Instance) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.live && c.touched[id] == touched {
-		c.entries[id] = entry{key, i}
+	if c.watches > 0 && c.touched[id] == touched {
+		c.entries[id] = entry{key, i, time.Now()}
 	}
 }
 
@@ -89,7 +97,7 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 	}
 	p := tender.Picture{Taken: time.Now()}
 	ours := make(client.Filters).Add("label", composeProject)
-	list, err := e.c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: ours})
+	list, err := e.c().ContainerList(ctx, client.ContainerListOptions{All: true, Filters: ours})
 	if err != nil {
 		return tender.Picture{}, wrap(err, "list containers")
 	}
@@ -117,7 +125,7 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 	}
 	e.seen.keep(ids)
 
-	networks, err := e.c.NetworkList(ctx, client.NetworkListOptions{Filters: ours})
+	networks, err := e.c().NetworkList(ctx, client.NetworkListOptions{Filters: ours})
 	if err != nil {
 		return tender.Picture{}, wrap(err, "list networks")
 	}
@@ -126,7 +134,7 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 			ID: n.ID, Name: n.Name, Project: n.Labels[composeProject], Key: n.Labels[composeNetwork], Foreign: n.Labels[labelProject] == "",
 		})
 	}
-	volumes, err := e.c.VolumeList(ctx, client.VolumeListOptions{Filters: ours})
+	volumes, err := e.c().VolumeList(ctx, client.VolumeListOptions{Filters: ours})
 	if err != nil {
 		return tender.Picture{}, wrap(err, "list volumes")
 	}
@@ -145,7 +153,7 @@ func (e *Engine) look(ctx context.Context, c container.Summary) (tender.Instance
 	if ok {
 		return i, nil
 	}
-	got, err := e.c.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+	got, err := e.c().ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 	if err != nil {
 		return tender.Instance{}, err
 	}

@@ -145,7 +145,7 @@ func (e *Engine) removeVolumes(ctx context.Context, names []string) error {
 
 // RemoveVolume implements engine.Engine.
 func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
-	_, err := e.c.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
+	_, err := e.c().VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
 	if err != nil && kind(err) == tender.NotFound {
 		return nil
 	}

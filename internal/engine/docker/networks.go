@@ -177,7 +177,7 @@ func (e *Engine) ensureNetworks(ctx context.Context, project string, p *types.Pr
 	}
 	e.networking.Lock()
 	defer e.networking.Unlock()
-	list, err := e.c.NetworkList(ctx, client.NetworkListOptions{})
+	list, err := e.c().NetworkList(ctx, client.NetworkListOptions{})
 	if err != nil {
 		return wrap(err, "list networks")
 	}
@@ -198,7 +198,7 @@ func (e *Engine) ensureNetworks(ctx context.Context, project string, p *types.Pr
 			if err := e.createNetwork(ctx, project, key, name, n, list.Items); err != nil {
 				return err
 			}
-			if list, err = e.c.NetworkList(ctx, client.NetworkListOptions{}); err != nil {
+			if list, err = e.c().NetworkList(ctx, client.NetworkListOptions{}); err != nil {
 				return wrap(err, "list networks")
 			}
 		}
@@ -279,9 +279,9 @@ func (e *Engine) createNetwork(ctx context.Context, project, key, name string, n
 		return err
 	}
 	o.IPAM = ipam
-	own := o.Driver == "bridge" && (ipam == nil || len(ipam.Config) == 0 && (ipam.Driver == "" || ipam.Driver == "default"))
+	own := o.Driver == "bridge" && (n.EnableIPv4 == nil || *n.EnableIPv4) && (ipam == nil || len(ipam.Config) == 0 && (ipam.Driver == "" || ipam.Driver == "default"))
 	if !own {
-		_, err := e.c.NetworkCreate(ctx, name, o)
+		_, err := e.c().NetworkCreate(ctx, name, o)
 		return overlapHint(err, name)
 	}
 	taken := e.taken(there)
@@ -293,7 +293,7 @@ func (e *Engine) createNetwork(ctx context.Context, project, key, name string, n
 		if ipam != nil {
 			o.IPAM.Driver, o.IPAM.Options = ipam.Driver, ipam.Options
 		}
-		_, err := e.c.NetworkCreate(ctx, name, o)
+		_, err := e.c().NetworkCreate(ctx, name, o)
 		if overlaps(err) {
 			continue // somebody was faster
 		}
@@ -302,7 +302,7 @@ func (e *Engine) createNetwork(ctx context.Context, project, key, name string, n
 	// A route of the host may cover the whole pool: then the engine's own choice is better than none.
 	e.o.Log.Warn("no subnet of the pool is free: the engine chooses one", "pool", e.o.Pool, "network", name)
 	o.IPAM = ipam
-	_, err = e.c.NetworkCreate(ctx, name, o)
+	_, err = e.c().NetworkCreate(ctx, name, o)
 	return overlapHint(err, name)
 }
 
@@ -356,7 +356,7 @@ func (e *Engine) ensureVolumes(ctx context.Context, project string, p *types.Pro
 	if len(p.Volumes) == 0 {
 		return nil
 	}
-	list, err := e.c.VolumeList(ctx, client.VolumeListOptions{})
+	list, err := e.c().VolumeList(ctx, client.VolumeListOptions{})
 	if err != nil {
 		return wrap(err, "list volumes")
 	}
@@ -379,7 +379,7 @@ func (e *Engine) ensureVolumes(ctx context.Context, project string, p *types.Pro
 			maps.Copy(o.Labels, map[string]string{
 				composeProject: project, composeVolume: key, composeVersion: "tender", labelProject: project,
 			})
-			if _, err := e.c.VolumeCreate(ctx, o); err != nil {
+			if _, err := e.c().VolumeCreate(ctx, o); err != nil {
 				return wrap(err, "create volume %s", name)
 			}
 		}
@@ -411,7 +411,7 @@ func (e *Engine) sameVolume(project, key string, v types.VolumeConfig, there vol
 
 // RemoveNetwork implements engine.Engine.
 func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
-	_, err := e.c.NetworkRemove(ctx, id, client.NetworkRemoveOptions{})
+	_, err := e.c().NetworkRemove(ctx, id, client.NetworkRemoveOptions{})
 	if err == nil || kind(err) == tender.NotFound {
 		return nil
 	}

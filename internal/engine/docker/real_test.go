@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/moby/api/types/container"
@@ -104,8 +106,10 @@ func (h *host) want(service, revision string, spec []byte, slots ...int) engine.
 	id, err := h.Resolve(h.Context(), "busybox")
 	h.must(err)
 	h.must(h.Ensure(h.Context(), tender.Project{Name: h.project, Spec: spec}))
-	return engine.Want{Project: h.project, Image: id, Slots: slots, WorkingDir: "/srv/shop", ComposeFiles: []string{"/srv/shop/compose.yaml"},
-		Generation: 4, Service: tender.Service{Name: service, Revision: revision, Spec: spec}}
+	return engine.Want{
+		Project: h.project, Image: id, Slots: slots, WorkingDir: "/srv/shop", ComposeFiles: []string{"/srv/shop/compose.yaml"},
+		Generation: 4, Service: tender.Service{Name: service, Revision: revision, Spec: spec},
+	}
 }
 
 func (h *host) instances() []tender.Instance {
@@ -364,6 +368,24 @@ func TestAPortInUseSaysWhoHasIt(t *testing.T) {
 	}
 }
 
+func TestPortAddressAndNameMoveToTheNewcomer(t *testing.T) {
+	h := newHost(t)
+	spec := func(version string) []byte {
+		return h.doc("web", sleeps+"environment: {V: \""+version+"\"}\ncontainer_name: "+h.project+"-front\n"+
+			"ports: [{target: 80, published: \"18140\", protocol: tcp}]\nnetworks: {a: {ipv4_address: 10.79.1.5}}\n",
+			"networks: {a: {name: "+h.project+"_a, ipam: {config: [{subnet: 10.79.1.0/24}]}}}\n")
+	}
+	h.must(h.Scale(t.Context(), h.want("web", "r1", spec("1"), 1)))
+	old := h.one()
+	w := h.want("web", "r2", spec("2"), 1)
+	w.Drop = []string{old.ID}
+	h.must(h.Scale(t.Context(), w))
+	i := h.one()
+	if i.Name != h.project+"-front" || i.Name != old.Name || i.Addresses[h.project+"_a"] != "10.79.1.5" || len(i.Ports) == 0 || i.Ports[0].HostPort != 18140 {
+		t.Errorf("%+v", i)
+	}
+}
+
 func TestAMissingFileFailsAndLeavesNothing(t *testing.T) {
 	h := newHost(t)
 	w := h.want("web", "r1", h.doc("web", sleeps, ""), 1)
@@ -443,6 +465,33 @@ func TestALeftoverIsFinishedNotDoubled(t *testing.T) {
 	}
 }
 
+// The engine goes on with a creation whose caller is gone.
+func TestACallThatIsCutOffAtAnyMomentDoublesNothing(t *testing.T) {
+	h := newHost(t)
+	w := h.want("web", "r1", h.doc("web", sleeps, ""), 1, 2, 3)
+	for moment := range 6 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(moment)*50*time.Millisecond)
+		if err := h.Scale(ctx, w); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("cut off after %d steps: %v", moment, err)
+		}
+		cancel()
+		h.must(h.Scale(t.Context(), w))
+		var got []string
+		var ids []string
+		for _, i := range h.instances() {
+			got = append(got, fmt.Sprintf("%s %d %s", i.Name, i.Slot, i.State))
+			ids = append(ids, i.ID)
+		}
+		plain := h.project + "-web-"
+		if diff := cmp.Diff([]string{plain + "1 1 running", plain + "2 2 running", plain + "3 3 running"}, got); diff != "" {
+			t.Fatalf("cut off after %d steps (-want +got):\n%s", moment, diff)
+		}
+		none := w
+		none.Slots, none.Drop = nil, ids
+		h.must(h.Scale(t.Context(), none))
+	}
+}
+
 func TestDriftIsSeen(t *testing.T) {
 	h := newHost(t)
 	spec := h.doc("web", sleeps+"mem_limit: 20000000\nrestart: always\n", "")
@@ -518,7 +567,8 @@ func TestForeignContainersAreShownAndCompared(t *testing.T) {
 			}},
 			HostConfig: &container.HostConfig{Binds: []string{h.project + "_data:/data:rw"}, NetworkMode: container.NetworkMode(h.project + "_default")},
 			NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
-				h.project + "_default": {Aliases: []string{h.project + "-web-1", "web"}}}},
+				h.project + "_default": {Aliases: []string{h.project + "-web-1", "web"}},
+			}},
 		})
 		h.must(err)
 		_, err = h.raw.ContainerStart(t.Context(), made.ID, client.ContainerStartOptions{})

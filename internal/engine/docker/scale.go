@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
@@ -48,7 +48,7 @@ func (e *Engine) scale(ctx context.Context, w engine.Want) error {
 	var coming []*newcomer
 	var holders map[string]string // name to id, of what the project has of this service
 	if len(w.Slots) > 0 {
-		list, err := e.c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).
+		list, err := e.c().ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).
 			Add("label", composeProject+"="+w.Project, composeService+"="+w.Service.Name)})
 		if err != nil {
 			return wrap(err, "list containers")
@@ -69,7 +69,7 @@ func (e *Engine) scale(ctx context.Context, w engine.Want) error {
 		c := coming[i]
 		if holder := holders[c.plain]; c.name != c.plain && (holder == "" || slices.Contains(w.Drop, holder)) {
 			// The name came free just now. If somebody else took it, Name is asked for later.
-			_, err := e.c.ContainerRename(ctx, c.id, client.ContainerRenameOptions{NewName: c.plain})
+			_, err := e.c().ContainerRename(ctx, c.id, client.ContainerRenameOptions{NewName: c.plain})
 			if err != nil && kind(err) != tender.Conflict {
 				return wrap(err, "rename %s", c.name)
 			}
@@ -104,7 +104,7 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 		case have[0].State == container.StateRunning || have[0].State == container.StateRestarting:
 			continue
 		case have[0].State == container.StatePaused:
-			if _, err := e.c.ContainerUnpause(ctx, have[0].ID, client.ContainerUnpauseOptions{}); err != nil {
+			if _, err := e.c().ContainerUnpause(ctx, have[0].ID, client.ContainerUnpauseOptions{}); err != nil {
 				return nil, wrap(err, "unpause %s", nameOf(have[0].Names))
 			}
 			continue
@@ -128,7 +128,6 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 	if err != nil {
 		return nil, err
 	}
-	var mu sync.Mutex // guards holders
 	err = each(len(coming), func(i int) error {
 		n := coming[i]
 		if n.id != "" {
@@ -136,7 +135,7 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 		}
 		inherited := map[string]string{}
 		if from := w.Inherit[n.slot]; from != "" {
-			old, err := e.c.ContainerInspect(ctx, from, client.ContainerInspectOptions{})
+			old, err := e.c().ContainerInspect(ctx, from, client.ContainerInspectOptions{})
 			switch {
 			case err == nil:
 				inherited = anonymous(old.Container)
@@ -150,24 +149,24 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 		}
 		r.config.Image = ref
 		n.heir = len(inherited) > 0
-		n.made = true
 		if !allAtOnce && len(r.endpoints) > 1 {
 			n.missing = r.endpoints[1:]
 			r.endpoints = r.endpoints[:1]
 		}
-		mu.Lock()
 		_, taken := holders[n.plain]
-		mu.Unlock()
 		beside := n.plain + "-" + w.Service.Revision
 		names := []string{n.plain, beside, beside + "-" + strings.ToLower(rand.Text()[:4])}
 		if taken {
 			names = names[1:]
 		}
 		for _, n.name = range names {
-			n.id, err = e.create(ctx, r, n.name)
+			n.id, n.made, err = e.createOnce(ctx, r, n.name, w, n.slot)
 			if err == nil || kind(err) != tender.Conflict {
 				break
 			}
+		}
+		if err == nil && !n.made {
+			return e.complete(ctx, w, img, n)
 		}
 		return createError(n.name, err)
 	})
@@ -188,7 +187,7 @@ func rank(s container.ContainerState) int {
 
 // complete finds out what a container that a killed call left behind still lacks.
 func (e *Engine) complete(ctx context.Context, w engine.Want, img image.InspectResponse, n *newcomer) error {
-	c, err := e.c.ContainerInspect(ctx, n.id, client.ContainerInspectOptions{})
+	c, err := e.c().ContainerInspect(ctx, n.id, client.ContainerInspectOptions{})
 	if err != nil {
 		return wrap(err, "inspect %s", n.name)
 	}
@@ -234,23 +233,52 @@ func (e *Engine) create(ctx context.Context, r recipe, name string) (id string, 
 			o.NetworkingConfig.EndpointsConfig[ep.network] = ep.settings
 		}
 	}
-	made, err := e.c.ContainerCreate(ctx, o)
+	made, err := e.c().ContainerCreate(ctx, o)
 	for _, warning := range made.Warnings {
 		e.o.Log.Warn("engine warns", "container", name, "warning", warning)
 	}
 	return made.ID, err
 }
 
+// createOnce creates a container under name, or finds the one that a call which
+// was cut off is still making there: the engine goes on without its caller.
+func (e *Engine) createOnce(ctx context.Context, r recipe, name string, w engine.Want, slot int) (id string, made bool, err error) {
+	for try := 0; ; try++ {
+		id, err = e.create(ctx, r, name)
+		if err == nil || kind(err) != tender.Conflict {
+			return id, err == nil, err
+		}
+		there, lookErr := e.c().ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+		if lookErr == nil {
+			l := there.Container.Config.Labels
+			if l[labelProject] == w.Project && l[labelService] == w.Service.Name && l[labelRevision] == w.Service.Revision &&
+				l[labelSlot] == strconv.Itoa(slot) && l[composeOneoff] != "True" && !slices.Contains(w.Drop, there.Container.ID) {
+				return there.Container.ID, false, nil
+			}
+			return "", false, err
+		}
+		// The name is reserved before the container can be seen.
+		if try == 50 || kind(lookErr) != tender.NotFound {
+			return "", false, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return "", false, ctx.Err()
+		}
+	}
+}
+
 func (e *Engine) startNew(ctx context.Context, n *newcomer) error {
 	for _, ep := range n.missing {
-		_, err := e.c.NetworkConnect(ctx, ep.network, client.NetworkConnectOptions{Container: n.id, EndpointConfig: ep.settings})
+		_, err := e.c().NetworkConnect(ctx, ep.network, client.NetworkConnectOptions{Container: n.id, EndpointConfig: ep.settings})
 		if err != nil && !strings.Contains(err.Error(), "already exists in network") {
 			e.undo(ctx, []*newcomer{n})
 			return wrap(err, "connect %s to %s", n.name, ep.network)
 		}
 	}
-	e.seen.touch(n.id)
-	if _, err := e.c.ContainerStart(ctx, n.id, client.ContainerStartOptions{}); err != nil {
+	defer e.seen.touch(n.id)
+	if _, err := e.c().ContainerStart(ctx, n.id, client.ContainerStartOptions{}); err != nil {
 		err = e.startError(ctx, n.id, n.name, err)
 		e.undo(ctx, []*newcomer{n})
 		return err
@@ -268,7 +296,7 @@ func (e *Engine) image(ctx context.Context, want tender.ImageID) (image.InspectR
 		if ref == "" {
 			continue
 		}
-		got, err := e.c.ImageInspect(ctx, ref)
+		got, err := e.c().ImageInspect(ctx, ref)
 		if err != nil {
 			if kind(err) == tender.NotFound {
 				continue
@@ -288,16 +316,16 @@ func (e *Engine) image(ctx context.Context, want tender.ImageID) (image.InspectR
 
 // stopAndRemove lets a container end in its own time and removes it; its volumes stay.
 func (e *Engine) stopAndRemove(ctx context.Context, id string) error {
-	e.seen.touch(id)
-	if _, err := e.c.ContainerStop(ctx, id, client.ContainerStopOptions{}); err != nil && kind(err) != tender.NotFound {
+	defer e.seen.touch(id)
+	if _, err := e.c().ContainerStop(ctx, id, client.ContainerStopOptions{}); err != nil && kind(err) != tender.NotFound {
 		return wrap(err, "stop %s", short(id))
 	}
 	return e.remove(ctx, id)
 }
 
 func (e *Engine) remove(ctx context.Context, id string) error {
-	e.seen.touch(id)
-	_, err := e.c.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
+	defer e.seen.touch(id)
+	_, err := e.c().ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
 	if err == nil || kind(err) == tender.NotFound {
 		return nil
 	}
@@ -309,7 +337,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 
 // gone waits for a removal that somebody else began.
 func (e *Engine) gone(ctx context.Context, id string) error {
-	wait := e.c.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
+	wait := e.c().ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
 	select {
 	case <-wait.Result:
 		return nil

@@ -22,7 +22,7 @@ func (e *Engine) Watch(ctx context.Context, started, changed func()) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream := e.c.Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
+	stream := e.c().Events(ctx, client.EventsListOptions{Filters: make(client.Filters).
 		Add("type", string(events.ContainerEventType), string(events.NetworkEventType), string(events.VolumeEventType)).
 		Add("event", told...)})
 	select {
@@ -30,8 +30,8 @@ func (e *Engine) Watch(ctx context.Context, started, changed func()) error {
 		return wrap(err, "watch engine %s", e.host)
 	default:
 	}
-	e.seen.watching(true)
-	defer e.seen.watching(false)
+	e.seen.watching(1)
+	defer e.seen.watching(-1)
 	started()
 	for {
 		select {
