@@ -58,6 +58,7 @@ func TestRoundTrips(t *testing.T) {
 		}, "logs shop {Services:[web db] Instance: Since:2026-03-01 12:00:00 +0000 UTC Until:0001-01-01 00:00:00 +0000 UTC Tail:-1 Follow:false}", []string{"line 0\t<&>", "line 1\t<&>", "line 2\t<&>"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Stats(ctx, "shop", []string{"web", "db"}) }, `stats shop ["web" "db"]`, []api.Sample{{CPU: 12.5}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Top(ctx, "shop", nil) }, `top shop []`, []api.Processes{{Titles: []string{"PID"}}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.Images(ctx, []string{"redis:alpine", "a/b:1"}) }, `images ["redis:alpine" "a/b:1"]`, []api.Image{{Reference: "redis:alpine", ID: "sha256:1"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Wait(ctx, web) }, "wait {Project:shop Service:web Slot:2 Instance:}", 3},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			r, err := c.CopyFrom(ctx, web, "/a b")
