@@ -423,7 +423,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"s", "GET", "/tender/v1/projects/blog", "", 403},
 		{"s", "GET", "/tender/v1/instances?project=blog", "", 403},
 		{"s", "GET", "/tender/v1/instances?project=shop&project=blog", "", 200}, // the first counts, everywhere
-		{"s", "GET", "/tender/v1/projects/blog/logs?project=shop", "", 422},
+		{"s", "GET", "/tender/v1/projects/blog/logs?project=shop", "", 403},
 		{"s", "POST", "/tender/v1/exec?instance=blog-web-1", `{"cmd":["sh"]}`, 403},
 		{"s", "GET", "/tender/v1/secrets", "", 403},
 		{"s", "PUT", "/tender/v1/secrets/db", "v", 403},
@@ -494,9 +494,9 @@ func TestBadRequestsSayWhere(t *testing.T) {
 		{"POST", "/up", ``, 400, "body is required"},
 		{"POST", "/up", `{"project":"shop","yaml":"x","pull":"sometimes"}`, 400, "none of always"},
 		{"POST", "/projects/shop/changes", `{"verb":"explode"}`, 400, `"explode" is none of down, stop`},
-		{"POST", "/projects/Shop/changes", `{"verb":"stop"}`, 422, "project: expected string to match pattern"},
-		{"GET", "/instances?projct=shop", "", 422, "projct: unknown query parameter"},
-		{"GET", "/rollouts/x", "", 422, "id: invalid integer"},
+		{"POST", "/projects/Shop/changes", `{"verb":"stop"}`, 400, "project: expected string to match pattern"},
+		{"GET", "/instances?projct=shop", "", 400, "projct: unknown query parameter"},
+		{"GET", "/rollouts/x", "", 400, "id: invalid integer"},
 		{"GET", "/wait?project=shop", "", 400, "neither a service nor an instance"},
 		{"POST", "/exec?project=shop&service=web", `{"cmd":["sh"]}`, 426, "connection of its own"},
 		{"POST", "/exec?project=shop&service=web", `{}`, 400, "no command"},
@@ -504,7 +504,7 @@ func TestBadRequestsSayWhere(t *testing.T) {
 		{"POST", "/images/pull", `{}`, 400, "no image"},
 		{"POST", "/tokens", `{"name":"x","scope":"root"}`, 400, `"root" is none of`},
 		{"POST", "/tokens", `{"name":"x","scope":"read","projects":["A B"]}`, 400, `"A B" is no name`},
-		{"PUT", "/secrets/a%2Fb", "v", 422, "name: expected string to match pattern"},
+		{"PUT", "/secrets/a%2Fb", "v", 400, "name: expected string to match pattern"},
 	} {
 		resp := raw(t, host, k.method, api.Prefix+k.path, "", k.body)
 		e := readProblem(t, resp)
