@@ -252,7 +252,7 @@ func (f *Fake) CopyTo(_ context.Context, id, dir string, tarball io.Reader) erro
 	r := tar.NewReader(tarball)
 	for {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

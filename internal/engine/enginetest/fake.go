@@ -36,8 +36,9 @@ type Behaviour struct {
 	Code  int
 	// OOM: that exit was the kernel's doing.
 	OOM bool
-	// PullErr and ScaleErr are what Pull and Scale answer; ScaleErr only for the first ScaleErrs calls, 0: always.
-	PullErr   error
+	// PullErr is what Pull answers for an image; the key is its reference then.
+	PullErr error
+	// ScaleErr is what Scale answers the first ScaleErrs times; 0: always.
 	ScaleErr  error
 	ScaleErrs int
 	// Hang: Scale blocks until its context ends.

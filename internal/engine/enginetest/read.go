@@ -172,8 +172,7 @@ func madeID(ref string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Pull implements engine.Images: the PullErr of the service that is called as ref
-// says, "" for all, is its answer.
+// Pull implements engine.Images: Behave(ref, Behaviour{PullErr: err}) makes it fail.
 func (f *Fake) Pull(_ context.Context, ref, _, _ string, report func(engine.Progress)) error {
 	if err := f.called("Pull", "pull "+ref); err != nil {
 		return err
