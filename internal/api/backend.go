@@ -6,22 +6,6 @@ import (
 	"time"
 )
 
-// Person is who asks: from SO_PEERCRED on the socket, from the token elsewhere.
-type Person struct {
-	Name     string // "root (uid 0)", "token ci"
-	Scope    Scope
-	Projects []string // empty: all
-}
-
-// Scope is what a token may do.
-type Scope string
-
-const (
-	Read   Scope = "read"
-	Deploy Scope = "deploy"
-	Admin  Scope = "admin"
-)
-
 // Backend is what Handler serves. Errors are *tender.Error where they are
 // the caller's to mend. Methods with report block until the change has ended
 // or ctx does; what was accepted before goes on without them.
