@@ -33,11 +33,14 @@ type check struct {
 	read  map[string]bool // included and extended files
 	open  []string        // the files on the way to the one that is read now
 	unset map[string]bool // variables warned about
+	ports int             // published one by one
 	told  map[string]bool // problems, since aliases lead to one place twice
 }
 
 const (
 	maxProblems  = 10
+	maxCounted   = 1000 // problems after which no more are looked for
+	maxPorts     = 10_000
 	maxFiles     = 100
 	maxVariables = 1000 // in one value: the parser takes quadratic time over them
 )
@@ -87,7 +90,11 @@ func (p place) text(format string, args ...any) string {
 
 // add reads one file and walks it, after those that it includes or extends.
 func (c *check) add(f source) {
-	t, bad := parseTree(c.show(f.path), f.path, f.content)
+	most := maxNodes
+	if c.normal {
+		most = maxNormal
+	}
+	t, bad := parseTree(c.show(f.path), f.path, f.content, most)
 	if bad != nil {
 		c.problem(*bad)
 		return
@@ -202,7 +209,7 @@ func (w *walk) doubt(n *yaml.Node, text string) {
 
 // node walks n; s is nil where anything may stand.
 func (w *walk) node(n *yaml.Node, s *shape, at place) {
-	if n.Tag == "!reset" {
+	if n.Tag == "!reset" || len(w.problems) > maxCounted {
 		return
 	}
 	n = follow(n)
@@ -378,7 +385,7 @@ func (s *shape) choose(kind string) *shape {
 
 func (w *walk) mapping(n *yaml.Node, s *shape, at place) {
 	seen := map[string]*yaml.Node{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && len(w.problems) <= maxCounted; i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if k.ShortTag() == "!!merge" || k.Value == "<<" {
 			w.merge(v, s, at)

@@ -79,14 +79,11 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (*type
 		if err != nil {
 			return nil, err
 		}
-		bind := func(lenient bool) (*types.Project, error) {
-			o := loader.ToOptions(&details, []func(*loader.Options){options})
-			o.SkipConsistencyCheck = lenient
-			return loader.ModelToProject(clone(model).(map[string]any), o, details)
-		}
 		// Once without the parser's consistency check, which stops at the first name
 		// that leads nowhere and does not say where it is written.
-		loose, err := bind(true)
+		o := loader.ToOptions(&details, []func(*loader.Options){options})
+		o.SkipConsistencyCheck = true
+		loose, err := loader.ModelToProject(clone(model).(map[string]any), o, details)
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +103,7 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (*type
 		if err := c.err(c.references(loose)); err != nil {
 			return nil, err
 		}
-		return bind(false)
+		return loose, consistent(model, details, options)
 	})
 	if err != nil {
 		return nil, c.explain(err)
@@ -124,13 +121,28 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (*type
 	return p, nil
 }
 
+// consistent runs the parser's own check, without dependencies: it follows every
+// path through them, of which there can be more than there is time for.
+func consistent(model map[string]any, details types.ConfigDetails, options func(*loader.Options)) error {
+	for _, section := range []string{"services", "jobs"} {
+		services, _ := model[section].(map[string]any)
+		for _, s := range services {
+			if s, ok := s.(map[string]any); ok {
+				delete(s, "depends_on")
+			}
+		}
+	}
+	_, err := loader.ModelToProject(model, loader.ToOptions(&details, []func(*loader.Options){options}), details)
+	return err
+}
+
 // envFiles finds env and label files that are not there.
 func (c *check) envFiles(p *types.Project) []problem {
 	var out []problem
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
 		s := p.Services[name]
 		look := func(field, path string, required bool) {
-			if _, err := readFile(path, maxFile); err != nil && (required || tender.KindOf(err) != tender.NotFound) {
+			if err := present(path); err != nil && (required || tender.KindOf(err) != tender.NotFound) {
 				out = append(out, c.locate(problem{text: fmt.Sprintf("services.%s.%s: %s", name, field, err)}, []string{"services", name, field, path}))
 			}
 		}

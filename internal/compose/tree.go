@@ -24,15 +24,17 @@ type tree struct {
 }
 
 const (
-	maxNodes = 100_000 // in one document with its aliases written out; the parser has the same bound
-	maxDepth = 100
+	maxNodes  = 100_000 // in one document with its aliases written out; the parser has the same bound
+	maxNormal = 250_000 // in the normal form, which has more of them, as ports are written out
+	maxDepth  = 100
+	maxItems  = 20_000 // in one mapping or list: the YAML library compares each key with each
 )
 
 var yamlPlace = regexp.MustCompile(`line (\d+)(?:, column (\d+))?`)
 
 // parseTree reads content. It refuses what would grow without bound: deep
 // nesting, anchors within themselves, and aliases that multiply.
-func parseTree(name, path string, content []byte) (*tree, *problem) {
+func parseTree(name, path string, content []byte, most int) (*tree, *problem) {
 	t := &tree{name: name, path: path}
 	d := yaml.NewDecoder(bytes.NewReader(content))
 	for {
@@ -48,10 +50,10 @@ func parseTree(name, path string, content []byte) (*tree, *problem) {
 			continue
 		}
 		root := doc.Content[0]
-		budget := maxNodes
+		budget := most
 		if n := measure(root, 0, &budget, map[*yaml.Node]bool{}); n != nil {
 			return nil, &problem{file: name, line: n.Line, column: n.Column,
-				text: "too large: more than 100,000 values with aliases written out, nested deeper than 100, or an anchor within itself"}
+				text: "too large: more than 100,000 values with aliases written out, 10,000 in one place, 100 levels, or an anchor within itself"}
 		}
 		t.docs = append(t.docs, root)
 	}
@@ -78,7 +80,7 @@ func syntax(name string, err error) *problem {
 // measure walks n with its aliases and returns where a bound was passed.
 func measure(n *yaml.Node, depth int, budget *int, open map[*yaml.Node]bool) *yaml.Node {
 	*budget--
-	if *budget < 0 || depth > maxDepth || open[n] {
+	if *budget < 0 || depth > maxDepth || open[n] || len(n.Content) > maxItems {
 		return n
 	}
 	if n.Kind == yaml.AliasNode {

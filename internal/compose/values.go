@@ -30,10 +30,27 @@ func (w *walk) value(n *yaml.Node, s *shape, kind, value string, at place) {
 			w.bad(n, "", at.text("want %v or less", *s.max))
 		}
 	}
+	if at.field == "services.*.ports.[]" {
+		w.portRange(n, value, at)
+	}
 	if rule := values[at.field]; rule != nil && kind != "null" {
 		if err := rule(value); err != nil {
 			w.bad(n, "", at.text("%q: %s", value, err))
 		}
+	}
+}
+
+// portRange checks the short syntax of ports, which the parser writes out one by one.
+func (w *walk) portRange(n *yaml.Node, value string, at place) {
+	if w.ports > maxPorts {
+		return
+	}
+	ports, err := types.ParsePortConfig(value)
+	if err != nil {
+		w.bad(n, "", at.text("%q: %s", value, err))
+	}
+	if w.ports += len(ports); w.ports > maxPorts {
+		w.bad(n, "", at.text("more than %d ports in one project", maxPorts))
 	}
 }
 
@@ -75,12 +92,8 @@ var values = map[string]func(string) error{
 	"services.*.deploy.resources.limits.cpus":         number,
 	"services.*.deploy.replicas":                      count,
 	"services.*.scale":                                count,
-	"services.*.ports.[]": func(v string) error {
-		_, err := types.ParsePortConfig(v)
-		return err
-	},
-	"services.*.ports.[].mode":     oneOf("host", "ingress"),
-	"services.*.ports.[].protocol": oneOf("tcp", "udp", "sctp"),
+	"services.*.ports.[].mode":                        oneOf("host", "ingress"),
+	"services.*.ports.[].protocol":                    oneOf("tcp", "udp", "sctp"),
 	"services.*.volumes.[]": func(v string) error {
 		_, err := composeformat.ParseVolume(v)
 		return err
