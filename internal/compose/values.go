@@ -98,7 +98,7 @@ var values = map[string]func(string) error{
 		_, err := composeformat.ParseVolume(v)
 		return err
 	},
-	"services.*.volumes.[].type": oneOf("bind", "volume", "tmpfs"),
+	"services.*.volumes.[].type": oneOf("bind", "volume", "tmpfs", "image"),
 	"services.*.restart": func(v string) error {
 		_, _, err := restart(types.ServiceConfig{Restart: v})
 		return err
