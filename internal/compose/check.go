@@ -363,6 +363,14 @@ func (w *walk) fitting(n *yaml.Node, s *shape, kind string, known bool, at place
 		w.doubt(n, at.text("is empty, want %s", s.words()))
 		return nil
 	}
+	if n.Kind == yaml.ScalarNode && s.choose("string") != nil {
+		if rule := values[at.field]; rule != nil && rule(n.Value) != nil {
+			w.bad(n, "", at.text("%q: %s", n.Value, rule(n.Value)))
+			return nil
+		}
+		w.bad(n, "", at.text("want text: put %s in quotes", n.Value))
+		return nil
+	}
 	w.bad(n, "", at.text("want %s", s.words()))
 	return nil
 }
@@ -409,6 +417,9 @@ func (w *walk) mapping(n *yaml.Node, s *shape, at place) {
 		if seen[need] == nil {
 			w.doubt(n, at.text("%s is missing", need))
 		}
+	}
+	if kind := seen["type"]; at.field == "services.*.volumes.[]" && kind != nil && seen["source"] == nil && w.text(n, "type") == "bind" {
+		w.doubt(n, at.text("source is missing"))
 	}
 }
 
