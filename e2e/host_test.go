@@ -1,0 +1,363 @@
+// Package e2e holds behaviour tests on a real engine: "X must Y", looked at in
+// containers, traffic and files, not in our own output alone. They run with
+// TENDER_E2E=1 and fail without an engine.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait: reached only by what never comes.
+const patience = 3 * time.Minute
+
+var (
+	binary string // the tender under test
+	root   string // of the repository
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		if os.Getenv("TENDER_E2E") == "" {
+			fmt.Println("e2e: these tests need a real engine: run make e2e, or set TENDER_E2E=1")
+			return m.Run()
+		}
+		dir, err := os.MkdirTemp("", "tender-e2e-")
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		if root, err = filepath.Abs(".."); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		binary = filepath.Join(dir, "tender")
+		build := exec.Command("go", "build", "-o", binary, "./cmd/tender")
+		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Printf("go build ./cmd/tender: %v\n%s", err, out)
+			return 1
+		}
+		if out, err := exec.Command("docker", "version").CombinedOutput(); err != nil {
+			fmt.Printf("no engine answers (e2e/engine.sh start begins one): %s\n", out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// host is one machine with a daemon of its own on the shared engine.
+type host struct {
+	t       *testing.T
+	dir     string
+	project string // a name that nobody else has
+	serve   *exec.Cmd
+	ended   chan struct{} // closed when serve has ended
+	log     *os.File
+	flags   []string
+}
+
+func newHost(t *testing.T, flags ...string) *host {
+	t.Helper()
+	if os.Getenv("TENDER_E2E") == "" {
+		t.Skip("needs a real engine: make e2e, or TENDER_E2E=1")
+	}
+	// Unix socket paths are short: not t.TempDir, whose name holds the test's.
+	dir, err := os.MkdirTemp("", "te-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "serve.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, dir: dir, project: filepath.Base(dir), log: log, flags: flags}
+	h.project = strings.ToLower(h.project)
+	t.Cleanup(func() {
+		if t.Failed() {
+			h.artifacts()
+		}
+		h.stop()
+		h.wipe()
+		log.Close()
+		os.RemoveAll(dir)
+	})
+	h.start()
+	return h
+}
+
+func (h *host) socket() string { return filepath.Join(h.dir, "run", "tender.sock") }
+
+// start begins serve and waits until it answers.
+func (h *host) start() {
+	h.t.Helper()
+	if err := os.MkdirAll(filepath.Join(h.dir, "run"), 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+	args := append([]string{
+		"serve", "--data-dir", filepath.Join(h.dir, "data"), "--run-dir", filepath.Join(h.dir, "run"),
+		"--vault-key", filepath.Join(h.dir, "vault.key"), "--listen", "",
+	}, h.flags...)
+	cmd := exec.Command(binary, args...)
+	cmd.Stdout, cmd.Stderr = h.log, h.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	h.serve, h.ended = cmd, ended
+	h.until("serve answers", func() error {
+		select {
+		case <-ended:
+			h.t.Fatalf("serve ended: %s", h.serveLog())
+		default:
+		}
+		return h.tender("status").err()
+	})
+}
+
+// stop ends serve as systemd would.
+func (h *host) stop() { h.end(syscall.SIGTERM) }
+
+// kill is kill -9.
+func (h *host) kill() { h.end(syscall.SIGKILL) }
+
+func (h *host) end(sig syscall.Signal) {
+	if h.serve == nil {
+		return
+	}
+	h.serve.Process.Signal(sig)
+	select {
+	case <-h.ended:
+	case <-time.After(patience):
+		h.serve.Process.Kill()
+		h.t.Errorf("serve did not end after %s", sig)
+	}
+	h.serve = nil
+}
+
+// wipe removes what the test left on the engine, by its project's label.
+func (h *host) wipe() {
+	label := "label=com.docker.compose.project=" + h.project
+	for _, kind := range [][2][]string{
+		{{"ps", "-aq"}, {"rm", "-fv"}},
+		{{"network", "ls", "-q"}, {"network", "rm"}},
+		{{"volume", "ls", "-q"}, {"volume", "rm", "-f"}},
+	} {
+		out, _ := exec.Command("docker", append(kind[0], "--filter", label)...).Output()
+		if ids := strings.Fields(string(out)); len(ids) > 0 {
+			if out, err := exec.Command("docker", append(kind[1], ids...)...).CombinedOutput(); err != nil {
+				h.t.Logf("clean up: %s", out)
+			}
+		}
+	}
+}
+
+func (h *host) serveLog() string {
+	b, _ := os.ReadFile(h.log.Name())
+	if len(b) > 20_000 {
+		b = b[len(b)-20_000:]
+	}
+	return string(b)
+}
+
+// artifacts prints what one would ask for first.
+func (h *host) artifacts() {
+	h.t.Logf("serve's log:\n%s", h.serveLog())
+	h.t.Logf("containers:\n%s", docker("ps", "-a", "--no-trunc", "--filter", "label=com.docker.compose.project="+h.project).all())
+	if h.serve != nil {
+		h.t.Logf("status:\n%s", h.tender("status").all())
+		h.t.Logf("history:\n%s", h.tender("history", "-p", h.project).all())
+	}
+}
+
+// result is what a command came to.
+type result struct {
+	what        string
+	code        int
+	out, stderr string
+}
+
+func (r result) err() error {
+	if r.code == 0 {
+		return nil
+	}
+	return errors.New(r.all())
+}
+
+func (r result) all() string {
+	return fmt.Sprintf("%s: exit %d\n%s%s", r.what, r.code, r.out, r.stderr)
+}
+
+func run(cmd *exec.Cmd) result {
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err := cmd.Run()
+	r := result{what: strings.Join(cmd.Args, " "), out: out.String(), stderr: stderr.String()}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		r.code = exit.ExitCode()
+	} else if err != nil {
+		r.code, r.stderr = -1, r.stderr+err.Error()
+	}
+	return r
+}
+
+func docker(args ...string) result { return run(exec.Command("docker", args...)) }
+
+// command is tender with this host's daemon, in the host's directory.
+func (h *host) command(args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+	h.t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Dir = h.dir
+	cmd.Env = append(os.Environ(), "TENDER_HOST=unix://"+h.socket(), "COMPOSE_PROJECT_NAME="+h.project)
+	return cmd
+}
+
+// tender runs it; must fails the test if it does not exit with 0.
+func (h *host) tender(args ...string) result { return run(h.command(args...)) }
+
+func (h *host) must(args ...string) string {
+	h.t.Helper()
+	return h.exits(0, args...).out
+}
+
+func (h *host) exits(code int, args ...string) result {
+	h.t.Helper()
+	r := h.tender(args...)
+	if r.code != code {
+		h.t.Fatalf("want exit %d: %s", code, r.all())
+	}
+	return r
+}
+
+// file writes a file into the host's directory.
+func (h *host) file(name, content string) string {
+	h.t.Helper()
+	path := filepath.Join(h.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+// until repeats f until it says nil.
+func (h *host) until(what string, f func() error) {
+	h.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline.C:
+			h.t.Fatalf("never came: %s: %v", what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// container is what the engine says of one, as docker inspect prints it.
+type container struct {
+	ID    string
+	Name  string
+	Image string
+	State struct {
+		Status   string
+		Running  bool
+		ExitCode int
+		Pid      int
+		Health   *struct{ Status string }
+	}
+	Config struct {
+		Image  string
+		Labels map[string]string
+		Env    []string
+	}
+	Mounts          []struct{ Type, Name, Source, Destination string }
+	NetworkSettings struct {
+		Networks map[string]struct {
+			IPAddress string
+			Aliases   []string
+		}
+	}
+}
+
+// containers returns those of the host's project, of one service or of all.
+func (h *host) containers(service string) []container {
+	h.t.Helper()
+	args := []string{"ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project=" + h.project}
+	if service != "" {
+		args = append(args, "--filter", "label=com.docker.compose.service="+service)
+	}
+	ids := strings.Fields(docker(args...).out)
+	if len(ids) == 0 {
+		return nil
+	}
+	// One that goes between the two commands is left out of the answer, with an error that says so.
+	var out []container
+	if err := json.Unmarshal([]byte(docker(append([]string{"inspect"}, ids...)...).out), &out); err != nil {
+		h.t.Fatal(err)
+	}
+	return out
+}
+
+// running returns the ids of the running ones.
+func (h *host) running(service string) []string {
+	h.t.Helper()
+	var ids []string
+	for _, c := range h.containers(service) {
+		if c.State.Running {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}
+
+// freePort finds a TCP port that nobody holds at this moment.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// get returns the body of an answer with status 200.
+func get(url string) (string, error) {
+	c := http.Client{Timeout: 10 * time.Second}
+	r, err := c.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, r.Status, b)
+	}
+	return string(b), err
+}

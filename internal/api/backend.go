@@ -1,0 +1,89 @@
+package api
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Person is who asks: from SO_PEERCRED on the socket, from the token elsewhere.
+type Person struct {
+	Name     string // "root (uid 0)", "token ci"
+	Scope    Scope
+	Projects []string // empty: all
+}
+
+// Scope is what a token may do.
+type Scope string
+
+const (
+	Read   Scope = "read"
+	Deploy Scope = "deploy"
+	Admin  Scope = "admin"
+)
+
+// Backend is what Handler serves. Errors are *tender.Error where they are
+// the caller's to mend. Methods with report block until the change has ended
+// or ctx does; what was accepted before goes on without them.
+type Backend interface {
+	// Authenticate finds who holds a token: Denied if nobody does.
+	Authenticate(ctx context.Context, token string) (Person, error)
+
+	Status(ctx context.Context) (Status, error)
+	Doctor(ctx context.Context) ([]Check, error)
+
+	Projects(ctx context.Context) ([]Project, error)
+	Project(ctx context.Context, project string) (Project, error)
+	Instances(ctx context.Context, project string, all bool) ([]Instance, error) // project "": all
+	// Config returns the normal form of what is wanted; generation 0: the newest.
+	Config(ctx context.Context, project string, generation int) (string, error)
+
+	Plan(ctx context.Context, s Submission) (Plan, error)
+	Up(ctx context.Context, who Person, s Submission, report func(Event)) (Result, error)
+	Change(ctx context.Context, who Person, project string, c Change, report func(Event)) (Result, error)
+
+	History(ctx context.Context, project, service string) ([]Rollout, error)
+	Rollout(ctx context.Context, id int64) (Rollout, error)
+	Why(ctx context.Context, project, service string) (Why, error)
+	// Events reports what happens from now on; project "": all. It returns when ctx ends.
+	Events(ctx context.Context, project string, report func(Event)) error
+	Audit(ctx context.Context, project string, limit int) ([]Audit, error)
+
+	Logs(ctx context.Context, project string, r LogRequest, line func(LogLine) error) error
+	Stats(ctx context.Context, project string, services []string) ([]Sample, error)
+	Top(ctx context.Context, project string, services []string) ([]Processes, error)
+	Wait(ctx context.Context, t Target) (code int, err error)
+
+	// Exec, Attach and Run open a connection to a process.
+	Exec(ctx context.Context, who Person, t Target, r ExecRequest) (Stream, error)
+	Attach(ctx context.Context, who Person, t Target, stdin bool) (Stream, error)
+	Run(ctx context.Context, who Person, project, service string, r ExecRequest, report func(Event)) (Stream, error)
+	CopyFrom(ctx context.Context, t Target, path string) (io.ReadCloser, error)
+	CopyTo(ctx context.Context, who Person, t Target, path string, tarball io.Reader) error
+
+	Build(ctx context.Context, who Person, r BuildRequest, tarball io.Reader, report func(Event)) (id string, err error)
+	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
+	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error
+
+	Secrets(ctx context.Context, project string) ([]Secret, error) // project "": those for all
+	Secret(ctx context.Context, project, name string) (Secret, error)
+	SetSecret(ctx context.Context, who Person, project, name string, value []byte) (Secret, error)
+	RemoveSecret(ctx context.Context, who Person, project, name string) error
+
+	Tokens(ctx context.Context) ([]Token, error)
+	CreateToken(ctx context.Context, who Person, name string, scope Scope, projects []string, valid time.Duration) (Token, error)
+	RemoveToken(ctx context.Context, who Person, id string) error
+}
+
+// Stream is an open connection to a process. Output is framed as Docker's
+// (8 bytes: stream, three zeros, big-endian length) unless TTY.
+type Stream struct {
+	TTY        bool
+	Instance   string // name
+	Output     io.Reader
+	Input      io.Writer // nil without stdin
+	CloseWrite func() error
+	Close      func() error
+	Resize     func(ctx context.Context, width, height int) error
+	Exit       func(ctx context.Context) (code int, err error) // once Output has ended
+}

@@ -1,0 +1,224 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
+)
+
+// ConfigFile is where serve looks when --config does not say otherwise.
+const ConfigFile = "/etc/tender/tender.yaml"
+
+// Config is what serve needs to know. Its zero value is filled by Configure.
+type Config struct {
+	DataDir string // state that outlives a reboot
+	RunDir  string // socket and unsealed secrets; a tmpfs
+	Engine  string // unix:///…, tcp://…
+	Listen  string // host:port of the API beside the socket; "" none
+	TLSCert string
+	TLSKey  string
+	Key     string // the vault's key file
+	Subnets []netip.Prefix
+}
+
+// Key is one setting: a line of tender.yaml, a flag and a variable.
+type Key struct {
+	Name     string // as in the file, dots between levels: listen.api
+	Flag     string // without dashes
+	Variable string
+	Default  string
+	Help     string
+	set      func(*Config, string) error
+}
+
+func text(field func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, v string) error { *field(c) = v; return nil }
+}
+
+// Keys lists every setting in the order in which help shows them.
+func Keys() []Key {
+	return []Key{
+		{
+			"data_dir", "data-dir", "TENDER_DATA_DIR", "/var/lib/tender", "where state is kept",
+			text(func(c *Config) *string { return &c.DataDir }),
+		},
+		{
+			"run_dir", "run-dir", "TENDER_RUN_DIR", "/run/tender", "where the socket and unsealed secrets are; a tmpfs",
+			text(func(c *Config) *string { return &c.RunDir }),
+		},
+		{
+			"engine", "engine", "TENDER_ENGINE", "unix:///var/run/docker.sock", "the engine's address (DOCKER_HOST is heeded too)",
+			text(func(c *Config) *string { return &c.Engine }),
+		},
+		{
+			"listen.api", "listen", "TENDER_LISTEN", "127.0.0.1:7070", `address of the API beside the socket, "" for none; every request needs a token`,
+			text(func(c *Config) *string { return &c.Listen }),
+		},
+		{
+			"tls.cert", "tls-cert", "TENDER_TLS_CERT", "", "certificate for --listen beyond loopback (PEM)",
+			text(func(c *Config) *string { return &c.TLSCert }),
+		},
+		{
+			"tls.key", "tls-key", "TENDER_TLS_KEY", "", "key for --listen beyond loopback (PEM)",
+			text(func(c *Config) *string { return &c.TLSKey }),
+		},
+		{
+			"vault.key", "vault-key", "TENDER_VAULT_KEY", "/etc/tender/vault.key", "file with the key of the secrets, made when missing; not inside --data-dir",
+			text(func(c *Config) *string { return &c.Key }),
+		},
+		{"subnets", "subnets", "TENDER_SUBNETS", "10.201.0.0/16", "pools that networks get their subnets from, separated by commas", setSubnets},
+	}
+}
+
+func setSubnets(c *Config, v string) error {
+	c.Subnets = nil
+	for s := range strings.SplitSeq(v, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(s))
+		if err != nil || p.Masked() != p || p.Bits() > p.Addr().BitLen()-8 {
+			return fmt.Errorf("%q is not a pool of subnets such as 10.201.0.0/16", s)
+		}
+		c.Subnets = append(c.Subnets, p)
+	}
+	return nil
+}
+
+// Configure makes a Config: flags win over variables, variables over the file,
+// the file over defaults. file "" means ConfigFile, which may be absent; a file
+// that was named must be there.
+func Configure(file string, env func(string) string, flags map[string]string) (Config, error) {
+	said, where, err := readFile(file)
+	if err != nil {
+		return Config{}, err
+	}
+	var c Config
+	for _, k := range Keys() {
+		v, from := k.Default, "default"
+		if k.Name == "engine" && env("DOCKER_HOST") != "" {
+			v, from = env("DOCKER_HOST"), "DOCKER_HOST"
+		}
+		if f, ok := said[k.Name]; ok {
+			v, from = f, where+": "+k.Name
+		}
+		if e := env(k.Variable); e != "" {
+			v, from = e, k.Variable
+		}
+		if f, ok := flags[k.Flag]; ok {
+			v, from = f, "--"+k.Flag
+		}
+		if err := k.set(&c, v); err != nil {
+			return Config{}, tender.Errorf(tender.Invalid, "%s: %w", from, err)
+		}
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	for _, dir := range []*string{&c.DataDir, &c.RunDir, &c.Key} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", *dir, err)
+		}
+		*dir = abs
+	}
+	if rel, err := filepath.Rel(c.DataDir, c.Key); err == nil && filepath.IsLocal(rel) {
+		return tender.Errorf(tender.Invalid, "the vault's key %s lies inside the data directory %s, beside what it opens", c.Key, c.DataDir).
+			Hint("choose another place: --vault-key /etc/tender/vault.key")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return tender.Errorf(tender.Invalid, "--tls-cert and --tls-key go together").Hint("give both, or neither")
+	}
+	if c.Listen == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return tender.Errorf(tender.Invalid, "listen on %q: %w", c.Listen, err).Hint("give host:port, such as 127.0.0.1:7070")
+	}
+	if a, err := netip.ParseAddr(host); c.TLSCert == "" && host != "localhost" && (err != nil || !a.IsLoopback()) {
+		return tender.Errorf(tender.Invalid, "listen on %s: tokens would cross the network in the clear", c.Listen).
+			Hint("give --tls-cert and --tls-key, or listen on 127.0.0.1")
+	}
+	return nil
+}
+
+// readFile reads the strict YAML file as a flat table of dotted keys.
+func readFile(file string) (map[string]string, string, error) {
+	where := file
+	if file == "" {
+		where = ConfigFile
+	}
+	raw, err := os.ReadFile(where)
+	if file == "" && errors.Is(err, fs.ErrNotExist) {
+		return nil, where, nil
+	}
+	if err != nil {
+		return nil, where, tender.Errorf(tender.Invalid, "read configuration: %w", err).Hint("name a file that is there: --config %s", ConfigFile)
+	}
+	var doc yaml.Node
+	if err := yaml.NewDecoder(bytes.NewReader(raw)).Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, where, nil
+	} else if err != nil {
+		return nil, where, tender.Errorf(tender.Invalid, "%s: %w", where, err)
+	}
+	known := map[string]bool{}
+	for _, k := range Keys() {
+		known[k.Name] = true
+	}
+	said := map[string]string{}
+	if len(doc.Content) > 0 {
+		if err := flatten(doc.Content[0], "", known, said); err != nil {
+			return nil, where, tender.Errorf(tender.Invalid, "%s:%w", where, err).Hint("see: tender serve --help")
+		}
+	}
+	return said, where, nil
+}
+
+func flatten(n *yaml.Node, prefix string, known map[string]bool, said map[string]string) error {
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("%d:%d: %s is not a mapping", n.Line, n.Column, strings.TrimSuffix(prefix, "."))
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		name := prefix + k.Value
+		if _, twice := said[name]; twice {
+			return fmt.Errorf("%d:%d: %s is there twice", k.Line, k.Column, name)
+		}
+		switch {
+		case known[name] && v.Kind == yaml.ScalarNode:
+			said[name] = v.Value
+		case known[name] && v.Kind == yaml.SequenceNode:
+			var all []string
+			for _, e := range v.Content {
+				all = append(all, e.Value)
+			}
+			said[name] = strings.Join(all, ",")
+		case v.Kind == yaml.MappingNode && isLevel(name, known):
+			if err := flatten(v, name+".", known, said); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("%d:%d: unknown key %q", k.Line, k.Column, name)
+		}
+	}
+	return nil
+}
+
+func isLevel(name string, known map[string]bool) bool {
+	for k := range known {
+		if strings.HasPrefix(k, name+".") {
+			return true
+		}
+	}
+	return false
+}
