@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/client/pkg/versions"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/engine"
@@ -198,5 +200,34 @@ func TestLogsAreBoundedWhereTheUserSaysNothing(t *testing.T) {
 	}
 	if got.Config["max-size"] != "10m" || got.Config["max-file"] != "3" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// What needs a later API arrives there, and is refused before anything is made elsewhere.
+func TestFieldsOfLaterEngines(t *testing.T) {
+	h := newHost(t)
+	info, err := h.Engine.Info(t.Context())
+	h.must(err)
+	spec := h.doc("web", sleeps+`
+annotations: {com.example.a: b}
+healthcheck: {test: [CMD, "true"], start_interval: 2s}
+networks: {default: {mac_address: "02:42:ac:11:00:09", gw_priority: 3}}
+volumes: [{type: volume, source: data, target: /data, volume: {subpath: .}}]
+`, "volumes: {data: {name: "+h.project+"_data}}\n")
+	w := h.want("web", "r1", spec, 1)
+	warnings, err := h.Check(t.Context(), w.Service)
+	if versions.LessThan(info.API, "1.48") {
+		h.is(err, tender.Invalid, "needs API 1.4", "this engine speaks "+info.API, "upgrade the engine")
+		return
+	}
+	if err != nil || len(warnings) != 0 {
+		t.Fatalf("Check: %v, %v", warnings, err)
+	}
+	h.must(h.Scale(t.Context(), w))
+	c := h.inspect(h.one().ID)
+	n := c.NetworkSettings.Networks[h.project+"_default"]
+	if c.HostConfig.Annotations["com.example.a"] != "b" || c.Config.Healthcheck.StartInterval != 2*time.Second ||
+		n.MacAddress.String() != "02:42:ac:11:00:09" || n.GwPriority != 3 || c.HostConfig.Mounts[0].VolumeOptions.Subpath != "." {
+		t.Errorf("%+v %+v %+v", c.HostConfig, c.Config.Healthcheck, n)
 	}
 }

@@ -56,6 +56,7 @@ func TestBuildMakesAnImageOrSaysWhatFailed(t *testing.T) {
 		t.Fatalf("%v %q", err, lines)
 	}
 	got, err := h.Resolve(t.Context(), h.project+":1")
+	got.Digest = "" // engines that keep images in containerd have one for what was never pushed, too
 	want := tender.ImageID{Reference: h.project + ":1", ID: id, Healthcheck: true, Volumes: []string{"/data"}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
