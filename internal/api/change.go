@@ -70,7 +70,7 @@ func (h *handler) changeRoutes() {
 		Description: "A stream of events. It ends with kind done or error.",
 		Responses:   contents(ndjson, schemaOf[Event](h))},
 		func(_ context.Context, in *struct {
-			projectIn
+			ProjectIn
 			Body Change
 		},
 		) (*huma.StreamResponse, error) {

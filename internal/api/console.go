@@ -65,7 +65,7 @@ func (h *handler) consoleRoutes() {
 	}
 	add(h, deploy, huma.Operation{OperationID: "exec", Method: http.MethodPost, Path: "/exec", Summary: "Run a command in an instance", Description: upgrade, Responses: switching()},
 		func(_ context.Context, in *struct {
-			targetIn
+			TargetIn
 			Body ExecRequest
 		},
 		) (*huma.StreamResponse, error) {
@@ -79,7 +79,7 @@ func (h *handler) consoleRoutes() {
 		})
 	add(h, deploy, huma.Operation{OperationID: "attach", Method: http.MethodPost, Path: "/attach", Summary: "Connect to the main process of an instance", Description: upgrade, Responses: switching()},
 		func(_ context.Context, in *struct {
-			targetIn
+			TargetIn
 			Stdin bool `query:"stdin"`
 		},
 		) (*huma.StreamResponse, error) {
@@ -90,7 +90,7 @@ func (h *handler) consoleRoutes() {
 		})
 	add(h, deploy, huma.Operation{OperationID: "run", Method: http.MethodPost, Path: "/projects/{project}/services/{service}/run", Summary: "Run a one-off instance of a service", Description: upgrade, Responses: switching()},
 		func(_ context.Context, in *struct {
-			projectIn
+			ProjectIn
 			Service string `path:"service" maxLength:"128"`
 			Body    ExecRequest
 		},
@@ -120,7 +120,7 @@ func (h *handler) consoleRoutes() {
 }
 
 type copyIn struct {
-	targetIn
+	TargetIn
 	Path string `query:"path" required:"true" maxLength:"4096" doc:"In the instance"`
 }
 

@@ -12,8 +12,9 @@ import (
 	"github.com/tenderhq/tender"
 )
 
-type secretIn struct {
-	someProjectIn
+// SecretIn names a secret.
+type SecretIn struct {
+	SomeProjectIn
 	Name string `path:"name" maxLength:"128" pattern:"^[a-zA-Z0-9._-]+$"`
 }
 
@@ -21,17 +22,17 @@ func (h *handler) secretRoutes() {
 	read, change := rule{scope: Read}, rule{scope: Deploy}
 	add(h, read, huma.Operation{OperationID: "secrets", Method: http.MethodGet, Path: "/secrets", Summary: "Names and versions of secrets, never values",
 		Description: "Without a project: those for all projects."},
-		func(ctx context.Context, in *someProjectIn) (*answer[[]Secret], error) {
+		func(ctx context.Context, in *SomeProjectIn) (*answer[[]Secret], error) {
 			return list(h.backend.Secrets(ctx, in.Project))
 		})
 	add(h, read, huma.Operation{OperationID: "secret", Method: http.MethodGet, Path: "/secrets/{name}", Summary: "What may be known of one secret"},
-		func(ctx context.Context, in *secretIn) (*answer[Secret], error) {
+		func(ctx context.Context, in *SecretIn) (*answer[Secret], error) {
 			return one(h.backend.Secret(ctx, in.Project, in.Name))
 		})
 	add(h, change, huma.Operation{OperationID: "set-secret", Method: http.MethodPut, Path: "/secrets/{name}", Summary: "Give a secret a value",
 		Description: "The body is the value, byte for byte. The same value again makes no new version.", MaxBodyBytes: MaxSecret},
 		func(ctx context.Context, in *struct {
-			secretIn
+			SecretIn
 			RawBody []byte `contentType:"application/octet-stream"`
 		},
 		) (*answer[Secret], error) {
@@ -40,7 +41,7 @@ func (h *handler) secretRoutes() {
 			return one(h.backend.SetSecret(ctx, who, in.Project, in.Name, slices.Clone(in.RawBody)))
 		})
 	add(h, change, huma.Operation{OperationID: "remove-secret", Method: http.MethodDelete, Path: "/secrets/{name}", Summary: "Remove a secret that nothing uses", DefaultStatus: http.StatusNoContent},
-		func(ctx context.Context, in *secretIn) (*nothing, error) {
+		func(ctx context.Context, in *SecretIn) (*nothing, error) {
 			who, _ := PersonFrom(ctx)
 			return &nothing{}, h.backend.RemoveSecret(ctx, who, in.Project, in.Name)
 		})

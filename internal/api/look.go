@@ -12,28 +12,32 @@ import (
 	"github.com/tenderhq/tender"
 )
 
-// projectIn, serviceIn and targetIn are what paths and queries name.
-type projectIn struct {
+// ProjectIn is a project that a path names. This one and those below are
+// exported only because huma reads embedded fields by reflection.
+type ProjectIn struct {
 	Project string `path:"project" maxLength:"128" pattern:"^[a-z0-9][a-z0-9_-]*$"`
 }
 
-type someProjectIn struct {
+// SomeProjectIn is a project that a query may name.
+type SomeProjectIn struct {
 	Project string `query:"project" maxLength:"128" pattern:"^[a-z0-9][a-z0-9_-]*$" doc:"Absent: all"`
 }
 
-type servicesIn struct {
-	projectIn
+// ServicesIn is a project and some of its services.
+type ServicesIn struct {
+	ProjectIn
 	Services []string `query:"service,explode" maxItems:"1000" doc:"May be given several times; absent: all"`
 }
 
-type targetIn struct {
-	someProjectIn
+// TargetIn is a Target in a query.
+type TargetIn struct {
+	SomeProjectIn
 	Service  string `query:"service" maxLength:"128" pattern:"^[a-zA-Z0-9._-]+$"`
 	Slot     int    `query:"slot" minimum:"0" doc:"0: the first that runs"`
 	Instance string `query:"instance" maxLength:"256" pattern:"^[a-zA-Z0-9._-]+$" doc:"Id or name; wins over service"`
 }
 
-func (t targetIn) target() (Target, error) {
+func (t TargetIn) target() (Target, error) {
 	if t.Service == "" && t.Instance == "" {
 		return Target{}, tender.Errorf(tender.Invalid, "neither a service nor an instance is named").
 			Hint("add service=NAME or instance=NAME to the query")
@@ -62,12 +66,12 @@ func (h *handler) lookRoutes() {
 			return list(visible(ctx, l, func(p Project) string { return p.Name }), err)
 		})
 	add(h, read, huma.Operation{OperationID: "project", Method: http.MethodGet, Path: "/projects/{project}", Summary: "One project with its services"},
-		func(ctx context.Context, in *projectIn) (*answer[Project], error) {
+		func(ctx context.Context, in *ProjectIn) (*answer[Project], error) {
 			return one(h.backend.Project(ctx, in.Project))
 		})
 	add(h, some, huma.Operation{OperationID: "instances", Method: http.MethodGet, Path: "/instances", Summary: "Instances, as ps shows them"},
 		func(ctx context.Context, in *struct {
-			someProjectIn
+			SomeProjectIn
 			All bool `query:"all" doc:"Also those that do not run"`
 		},
 		) (*answer[[]Instance], error) {
@@ -77,7 +81,7 @@ func (h *handler) lookRoutes() {
 	add(h, read, huma.Operation{OperationID: "config", Method: http.MethodGet, Path: "/projects/{project}/config", Summary: "The normal form of what is wanted, as YAML",
 		Responses: contents("application/yaml", &huma.Schema{Type: huma.TypeString})},
 		func(ctx context.Context, in *struct {
-			projectIn
+			ProjectIn
 			Generation int `query:"generation" minimum:"0" doc:"0: the newest"`
 		},
 		) (*configOut, error) {
@@ -86,7 +90,7 @@ func (h *handler) lookRoutes() {
 		})
 	add(h, read, huma.Operation{OperationID: "rollouts", Method: http.MethodGet, Path: "/projects/{project}/rollouts", Summary: "Rollouts, newest first"},
 		func(ctx context.Context, in *struct {
-			projectIn
+			ProjectIn
 			Service string `query:"service" maxLength:"128" doc:"Absent: all"`
 		},
 		) (*answer[[]Rollout], error) {
@@ -106,7 +110,7 @@ func (h *handler) lookRoutes() {
 		})
 	add(h, read, huma.Operation{OperationID: "why", Method: http.MethodGet, Path: "/projects/{project}/services/{service}/why", Summary: "Why a service is as it is"},
 		func(ctx context.Context, in *struct {
-			projectIn
+			ProjectIn
 			Service string `path:"service" maxLength:"128"`
 		},
 		) (*answer[Why], error) {
@@ -114,24 +118,24 @@ func (h *handler) lookRoutes() {
 		})
 	add(h, read, huma.Operation{OperationID: "audit", Method: http.MethodGet, Path: "/audit", Summary: "Who did what, newest first"},
 		func(ctx context.Context, in *struct {
-			someProjectIn
+			SomeProjectIn
 			Limit int `query:"limit" minimum:"0" doc:"0: all that is kept"`
 		},
 		) (*answer[[]Audit], error) {
 			return list(h.backend.Audit(ctx, in.Project, in.Limit))
 		})
 	add(h, read, huma.Operation{OperationID: "stats", Method: http.MethodGet, Path: "/projects/{project}/stats", Summary: "What instances use now"},
-		func(ctx context.Context, in *servicesIn) (*answer[[]Sample], error) {
+		func(ctx context.Context, in *ServicesIn) (*answer[[]Sample], error) {
 			return list(h.backend.Stats(ctx, in.Project, in.Services))
 		})
 	add(h, read, huma.Operation{OperationID: "top", Method: http.MethodGet, Path: "/projects/{project}/top", Summary: "The processes of instances"},
-		func(ctx context.Context, in *servicesIn) (*answer[[]Processes], error) {
+		func(ctx context.Context, in *ServicesIn) (*answer[[]Processes], error) {
 			return list(h.backend.Top(ctx, in.Project, in.Services))
 		})
 	add(h, read, huma.Operation{OperationID: "wait", Method: http.MethodGet, Path: "/wait", Summary: "Wait until an instance ends",
 		Description: "A stream, because it may take long: empty lines until the end, then one line.",
 		Responses:   contents(ndjson, schemaOf[exit](h))},
-		func(ctx context.Context, in *targetIn) (*huma.StreamResponse, error) {
+		func(ctx context.Context, in *TargetIn) (*huma.StreamResponse, error) {
 			t, err := in.target()
 			if err != nil {
 				return nil, err
@@ -148,7 +152,7 @@ func (h *handler) lookRoutes() {
 		Description: "A stream of lines, or of server-sent events when Accept asks for text/event-stream.",
 		Responses:   contents(ndjson, schemaOf[Event](h), "text/event-stream")},
 		func(_ context.Context, in *struct {
-			someProjectIn
+			SomeProjectIn
 			Accept string `header:"Accept"`
 		},
 		) (*huma.StreamResponse, error) {
@@ -164,7 +168,7 @@ func (h *handler) lookRoutes() {
 	add(h, read, huma.Operation{OperationID: "logs", Method: http.MethodGet, Path: "/projects/{project}/logs", Summary: "What instances wrote",
 		Description: "A stream of lines.", Responses: contents(ndjson, schemaOf[LogLine](h))},
 		func(_ context.Context, in *struct {
-			servicesIn
+			ServicesIn
 			Instance string    `query:"instance" maxLength:"256" doc:"Name or id; absent: all of the services"`
 			Since    time.Time `query:"since"`
 			Until    time.Time `query:"until"`

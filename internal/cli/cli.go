@@ -20,7 +20,6 @@ import (
 	"syscall"
 
 	tender "github.com/tenderhq/tender"
-	"github.com/tenderhq/tender/internal/daemon"
 	"golang.org/x/term"
 )
 
@@ -35,16 +34,14 @@ const (
 	interrupted = 130
 )
 
-// Stdio is what a process is given: streams, environment and place. Version and
-// Serve come from whoever links the binary.
+// Stdio is what a process is given: streams, environment and place. Version
+// comes from whoever links the binary.
 type Stdio struct {
 	In       io.Reader
 	Out, Err io.Writer
 	Env      []string // NAME=value
 	Dir      string   // the working directory, absolute
 	Version  string
-	// Serve runs the control plane until ctx ends.
-	Serve func(ctx context.Context, c daemon.Config) error
 }
 
 // Main runs one command and returns the exit code of the process.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"runtime"
 	"strings"
@@ -41,10 +42,8 @@ over a variable, a variable over the file.`,
 			if err != nil {
 				return fmt.Errorf("serve: %w", err)
 			}
-			if a.Serve == nil {
-				return tender.Errorf(tender.Unavailable, "serve: this build holds no control plane")
-			}
-			if err := a.Serve(c.Context(), cfg); err != nil {
+			log := slog.New(slog.NewTextHandler(a.Err, nil))
+			if err := daemon.Run(c.Context(), cfg, daemon.Options{Version: a.Version, Log: log}); err != nil {
 				return fmt.Errorf("serve: %w", err)
 			}
 			return nil

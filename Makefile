@@ -1,0 +1,62 @@
+# Everything a developer types. `make` lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+TENDER_VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+export CGO_ENABLED ?= 0
+
+# The race detector is the one thing that needs a C compiler.
+RACE = CGO_ENABLED=1
+
+.PHONY: help build test unit e2e lint demo demo-down bench fuzz tidy ci engine images cc clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## build bin/tender
+	@mkdir -p bin
+	go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(TENDER_VERSION)' -o bin/tender ./cmd/tender
+
+test: cc engine images build ## all tests: unit, scripts, and behaviour on a real engine
+	@echo "testing on $$(docker version -f '{{.Server.Version}}')"
+	$(RACE) TENDER_E2E=1 go test -race -shuffle=on -timeout 10m ./...
+
+unit: cc ## the tests that need no engine
+	$(RACE) go test -race -shuffle=on ./...
+
+e2e: engine images build ## the behaviour tests alone, one line per step
+	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 10m -v ./e2e/... ./internal/engine/docker/...
+
+lint: ## formatting, imports, vet, staticcheck, error wrapping
+	@.ci/lint
+
+demo: ## set everything up and run examples/shop; safe to run again
+	@examples/shop/demo.sh
+
+demo-down: ## remove the demo with its data
+	@examples/shop/demo.sh down
+
+bench: engine images build ## a table against docker compose v5 and the bare engine
+	go run ./bench
+
+fuzz: ## every fuzz test for FUZZTIME (10s) each
+	@.ci/fuzz $(or $(FUZZTIME),10s)
+
+tidy: ## go.mod and go.sum as the imports need them
+	go mod tidy
+
+ci: ## what CI runs
+	@bash .ci/run
+
+engine: ## find a Docker Engine, else install Debian's and start it
+	@e2e/engine.sh start
+
+images: engine ## make sure that the images the tests need are there
+	@e2e/images.sh
+
+cc:
+	@command -v gcc >/dev/null || { echo "installing gcc from Debian: the race detector needs it"; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; }
+
+clean: ## remove what was built here; engine, images and data stay
+	rm -rf bin dist
