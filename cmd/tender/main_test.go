@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/cli"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -186,4 +188,35 @@ func (b *backend) note(tarball io.Reader) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(b.dir, "tar.txt"), []byte(out.String()), 0o644)
+}
+
+// docs/commands.md names every command, and no command that is not there.
+func TestCommandsAreDocumented(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/commands.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if got := cli.Main([]string{"--help"}, cli.Stdio{Out: &out, Err: io.Discard}); got != 0 {
+		t.Fatalf("exit code %d", got)
+	}
+	there := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+) {2,}[A-Z]`).FindAllStringSubmatch(out.String(), -1) {
+		there[m[1]] = true
+	}
+	if len(there) < 30 {
+		t.Fatalf("the help lists only %d commands:\n%s", len(there), &out)
+	}
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile("`tender ([a-z]+)").FindAllStringSubmatch(string(raw), -1) {
+		named[m[1]] = true
+		if !there[m[1]] {
+			t.Errorf("docs/commands.md names tender %s, which is not there", m[1])
+		}
+	}
+	for name := range there {
+		if !named[name] {
+			t.Errorf("docs/commands.md does not name tender %s", name)
+		}
+	}
 }

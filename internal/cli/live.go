@@ -153,7 +153,7 @@ func (l *live) draw() {
 	width, height := size(l.w)
 	var b bytes.Buffer
 	if l.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", l.drawn)
+		fmt.Fprintf(&b, "\r\x1b[%dA", l.drawn)
 	}
 	b.WriteString("\x1b[J")
 	for _, s := range l.above {

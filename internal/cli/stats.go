@@ -119,7 +119,7 @@ func (a *app) repeat(ctx context.Context, once bool, show func(context.Context) 
 			}
 			text = strings.Join(lines, "\n") + "\n"
 			if drawn > 0 {
-				text = fmt.Sprintf("\x1b[%dA\x1b[J", drawn) + text
+				text = fmt.Sprintf("\r\x1b[%dA\x1b[J", drawn) + text
 			}
 			drawn = len(lines)
 		}
