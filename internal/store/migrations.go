@@ -19,6 +19,7 @@ import (
 // of a table is a new entry at the end. The SQL lies in the file of its noun.
 var migrations = []string{
 	secretsTables + tokensTables + auditTables,
+	generationsTables + revisionsTables + rolloutsTables,
 }
 
 // applicationID marks the file as ours ("TNDR").
