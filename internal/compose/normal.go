@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/distribution/reference"
 	tender "github.com/tenderhq/tender"
 )
 
@@ -49,7 +50,11 @@ func (n *normalizer) run(remote bool) error {
 		}
 		if s.Build != nil {
 			if s.Image == "" {
-				s.Image = n.project.Name + "-" + name
+				s.Image = builtImage(n.project.Name, name)
+				if _, err := reference.ParseAnyReference(s.Image); err != nil {
+					return n.fail(tender.Errorf(tender.Invalid, "services.%s: %q cannot be the name of its image", name, s.Image).
+						Hint("add image: NAME under services.%s", name), "services", name, "build")
+				}
 			}
 			d.Builds = append(d.Builds, build(s))
 		}
@@ -201,6 +206,12 @@ func seccompProfile(opt string) (string, bool) {
 
 func inlineProfile(profile string) bool {
 	return profile == "unconfined" || profile == "builtin" || strings.HasPrefix(profile, "{")
+}
+
+// builtImage is Docker Compose's name for the image of a service that gives none,
+// in the lower case that names of images need.
+func builtImage(project, service string) string {
+	return project + "-" + strings.ToLower(service)
 }
 
 func build(s types.ServiceConfig) Build {

@@ -27,7 +27,7 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 		Grace:    10 * time.Second,
 	}
 	if out.Image == "" && out.Build {
-		out.Image = p.Name + "-" + s.Name
+		out.Image = builtImage(p.Name, s.Name)
 	}
 	if s.StopGracePeriod != nil {
 		out.Grace = time.Duration(*s.StopGracePeriod)
