@@ -6,8 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	tender "github.com/tenderhq/tender"
 	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // check reads the files of a project beside the parser, for what the parser
