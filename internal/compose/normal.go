@@ -50,6 +50,10 @@ func (n *normalizer) run(remote bool) error {
 			return err
 		}
 		if s.Build != nil {
+			s.Build.Context = orElse(s.Build.Context, n.project.WorkingDir)
+			if s.Build.DockerfileInline == "" {
+				s.Build.Dockerfile = orElse(s.Build.Dockerfile, "Dockerfile")
+			}
 			if s.Image == "" {
 				s.Image = builtImage(n.project.Name, name)
 				if _, err := reference.ParseAnyReference(s.Image); err != nil {

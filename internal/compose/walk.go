@@ -30,6 +30,10 @@ func (w *walk) node(n *yaml.Node, s *shape, at place) {
 		return
 	}
 	n = follow(n)
+	if strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") && n.Tag != "!override" {
+		w.bad(n, "", at.text("tag %s is not known, only !reset and !override are", n.Tag))
+		return
+	}
 	kind, value, known := "", "", true
 	switch n.Kind {
 	case yaml.MappingNode:
