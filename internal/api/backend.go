@@ -6,22 +6,6 @@ import (
 	"time"
 )
 
-// Person is who asks: from SO_PEERCRED on the socket, from the token elsewhere.
-type Person struct {
-	Name     string // "root (uid 0)", "token ci"
-	Scope    Scope
-	Projects []string // empty: all
-}
-
-// Scope is what a token may do.
-type Scope string
-
-const (
-	Read   Scope = "read"
-	Deploy Scope = "deploy"
-	Admin  Scope = "admin"
-)
-
 // Backend is what Handler serves. Errors are *tender.Error where they are
 // the caller's to mend. Methods with report block until the change has ended
 // or ctx does; what was accepted before goes on without them.
@@ -61,6 +45,8 @@ type Backend interface {
 	CopyFrom(ctx context.Context, t Target, path string) (io.ReadCloser, error)
 	CopyTo(ctx context.Context, who Person, t Target, path string, tarball io.Reader) error
 
+	// Images looks references up among the engine's images; those it does not have are left out.
+	Images(ctx context.Context, refs []string) ([]Image, error)
 	Build(ctx context.Context, who Person, r BuildRequest, tarball io.Reader, report func(Event)) (id string, err error)
 	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error

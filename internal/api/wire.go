@@ -19,6 +19,9 @@ type Error struct {
 // Submission is what up and plan send: the normal form, what it needs beside
 // it, and what was said on the command line.
 type Submission struct {
+	// Project is the name that YAML gives to itself. It is said here too, because a token may be
+	// good for some projects only; the backend refuses a YAML that says otherwise.
+	Project      string            `json:"project"`
 	YAML         string            `json:"yaml"`              // compose.Document.YAML
 	Files        map[string][]byte `json:"files,omitempty"`   // sha256 hex -> content
 	Secrets      map[string][]byte `json:"secrets,omitempty"` // key under secrets: -> value; goes to the vault and nowhere else
@@ -87,6 +90,8 @@ type Event struct {
 	Current    int64     `json:"current,omitempty"` // bytes, of a pull
 	Total      int64     `json:"total,omitempty"`
 	Result     *Result   `json:"result,omitempty"` // with done
+	Image      string    `json:"image,omitempty"`  // with the done of a build: its id
+	Error      *Error    `json:"error,omitempty"`  // with error
 }
 
 // Kinds of Event.
@@ -100,7 +105,8 @@ const (
 	KindState    = "state"    // an instance changed
 	KindRollout  = "rollout"  // a rollout began, was rolled back, ended
 	KindWarning  = "warning"
-	KindDone     = "done" // the last one of a stream, with Result
+	KindDone     = "done"  // the last one of a stream, with Result
+	KindError    = "error" // the last one of a stream that ended badly, with Error
 )
 
 // Result is how a change ended.
@@ -359,7 +365,8 @@ type Processes struct {
 	Rows     [][]string `json:"rows"`
 }
 
-// Target names one instance of a service.
+// Target names one instance of a service. Where Project is given, the instance
+// must be one of that project: a token may be good for some projects only.
 type Target struct {
 	Project, Service string
 	Slot             int    // 0: the first that runs
@@ -384,6 +391,13 @@ type ExecRequest struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	Width      int               `json:"width,omitempty"`
 	Height     int               `json:"height,omitempty"`
+}
+
+// Image is an image that the engine has.
+type Image struct {
+	Reference string `json:"reference"` // as asked for
+	ID        string `json:"id"`
+	Digest    string `json:"digest,omitempty"` // repository digest, where one is known
 }
 
 // BuildRequest is one build; the context follows as a tar stream.

@@ -26,6 +26,13 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 		Image:    s.Image,
 		Build:    s.Build != nil,
 		Grace:    10 * time.Second,
+		Platform: s.Platform,
+	}
+	switch s.PullPolicy {
+	case "if_not_present":
+		out.PullPolicy = "missing"
+	default:
+		out.PullPolicy = s.PullPolicy
 	}
 	if out.Image == "" && out.Build {
 		out.Image = builtImage(p.Name, s.Name)

@@ -30,11 +30,16 @@ type Engine interface {
 	// removed. Networks without a subnet get one from the engine's pool of subnets.
 	Ensure(ctx context.Context, p tender.Project) error
 
-	// Scale removes the instances in w.Drop (stopped first, with their grace),
-	// then makes one started instance of w's revision exist in each slot of
-	// w.Slots. Instances of the revision in other slots are left alone. It returns
-	// when the engine has accepted that; healthy or not shows in List. A slot that
-	// is there but not running is started, not made again.
+	// Scale removes the instances in w.Drop (stopped first, with the grace they
+	// were made with), then makes one started instance of w's revision exist in
+	// each slot of w.Slots. Instances of the revision in other slots are left
+	// alone. It returns when the engine has accepted that; healthy or not shows in
+	// List. A slot that is there but not running is started, not made again.
+	//
+	// A newcomer is called by the plain name of its slot if nobody but one of
+	// w.Drop has it, else PLAIN-REVISION. One that cannot start is removed, except
+	// that one which inherited volumes stays, not started, as their only holder.
+	// NotFound: the image or a file is missing. Conflict: a host port is taken.
 	Scale(ctx context.Context, w Want) error
 
 	// Name gives an instance the plain name of its slot, PROJECT-SERVICE-N or its
@@ -42,7 +47,8 @@ type Engine interface {
 	Name(ctx context.Context, id string) error
 
 	Start(ctx context.Context, id string) error
-	// Stop sends the stop signal and kills after grace.
+	// Stop sends the stop signal and kills after grace, a negative one being that
+	// which the instance was made with; so do Restart and Remove.
 	Stop(ctx context.Context, id string, grace time.Duration) error
 	Restart(ctx context.Context, id string, grace time.Duration) error
 	Signal(ctx context.Context, id, signal string) error // tender kill
@@ -88,7 +94,6 @@ type Want struct {
 	Inherit map[int]string
 	// Files are bind-mounted read-only: secrets and configs, which lie on the host already.
 	Files []File
-	// Plain: the newcomer may be created under its plain name, since nobody has it.
 	// ComposeFiles and WorkingDir go into Docker Compose's labels.
 	ComposeFiles []string
 	WorkingDir   string

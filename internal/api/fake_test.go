@@ -1,0 +1,340 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+)
+
+// fake answers with what a test sets, and notes what it was asked.
+type fake struct {
+	mu     sync.Mutex
+	asked  []string
+	err    error
+	events []api.Event
+	// hold, when set, is waited for by whatever goes on for long; arrived tells
+	// that it has got there, left that its context ended.
+	hold    chan struct{}
+	arrived chan struct{}
+	left    chan struct{}
+	stream  func(ctx context.Context) api.Stream
+	tokens  map[string]api.Person
+}
+
+var _ api.Backend = (*fake)(nil)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func (f *fake) ask(format string, args ...any) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, fmt.Sprintf(format, args...))
+	return f.err
+}
+
+func (f *fake) last() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.asked) == 0 {
+		return ""
+	}
+	return f.asked[len(f.asked)-1]
+}
+
+// long reports the events and waits where the test says so.
+func (f *fake) long(ctx context.Context, report func(api.Event)) error {
+	for _, e := range f.events {
+		if report != nil {
+			report(e)
+		}
+	}
+	if f.hold != nil {
+		f.arrived <- struct{}{}
+		select {
+		case <-f.hold:
+		case <-ctx.Done():
+			close(f.left)
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (f *fake) Authenticate(_ context.Context, token string) (api.Person, error) {
+	p, ok := f.tokens[token]
+	if !ok {
+		return p, tender.Errorf(tender.Denied, "this token is not known").Hint("make one")
+	}
+	return p, nil
+}
+
+func (f *fake) Status(context.Context) (api.Status, error) {
+	return api.Status{Version: "1.2", Started: noon, Projects: []api.Project{{Name: "shop"}, {Name: "blog"}}}, f.ask("status")
+}
+
+func (f *fake) Doctor(context.Context) ([]api.Check, error) {
+	return []api.Check{{Name: "disk", Result: "ok"}}, f.ask("doctor")
+}
+
+func (f *fake) Projects(context.Context) ([]api.Project, error) {
+	return []api.Project{{Name: "shop"}, {Name: "blog"}}, f.ask("projects")
+}
+
+func (f *fake) Project(_ context.Context, project string) (api.Project, error) {
+	return api.Project{Name: project, Accepted: noon}, f.ask("project %s", project)
+}
+
+func (f *fake) Instances(_ context.Context, project string, all bool) ([]api.Instance, error) {
+	return []api.Instance{{Name: "shop-web-1", Project: "shop"}, {Name: "blog-web-1", Project: "blog"}}, f.ask("instances %q %v", project, all)
+}
+
+func (f *fake) Config(_ context.Context, project string, generation int) (string, error) {
+	return "name: " + project + "\n", f.ask("config %s %d", project, generation)
+}
+
+func (f *fake) Plan(_ context.Context, s api.Submission) (api.Plan, error) {
+	return api.Plan{Project: s.Project, Token: "t1"}, f.ask("plan %+v", s)
+}
+
+func (f *fake) Up(ctx context.Context, who api.Person, s api.Submission, report func(api.Event)) (api.Result, error) {
+	err := f.ask("up %s %s %v", who.Name, s.Project, s.Scale)
+	if e := f.long(ctx, report); e != nil {
+		err = e
+	}
+	return api.Result{Outcome: "converged", Text: "shop is healthy"}, err
+}
+
+func (f *fake) Change(ctx context.Context, who api.Person, project string, c api.Change, report func(api.Event)) (api.Result, error) {
+	err := f.ask("change %s %s %s %v", who.Name, project, c.Verb, c.Grace)
+	if e := f.long(ctx, report); e != nil {
+		err = e
+	}
+	return api.Result{Outcome: "accepted"}, err
+}
+
+func (f *fake) History(_ context.Context, project, service string) ([]api.Rollout, error) {
+	return []api.Rollout{{ID: 7}}, f.ask("history %s %q", project, service)
+}
+
+func (f *fake) Rollout(_ context.Context, id int64) (api.Rollout, error) {
+	return api.Rollout{ID: id, Project: "shop", Started: noon}, f.ask("rollout %d", id)
+}
+
+func (f *fake) Why(_ context.Context, project, service string) (api.Why, error) {
+	return api.Why{Project: project, Service: service, Summary: "it is slow"}, f.ask("why %s %s", project, service)
+}
+
+func (f *fake) Events(ctx context.Context, project string, report func(api.Event)) error {
+	err := f.ask("events %q", project)
+	if e := f.long(ctx, report); e != nil {
+		err = e
+	}
+	return err
+}
+
+func (f *fake) Audit(_ context.Context, project string, limit int) ([]api.Audit, error) {
+	return []api.Audit{{Who: "root", What: "up"}}, f.ask("audit %q %d", project, limit)
+}
+
+func (f *fake) Logs(ctx context.Context, project string, r api.LogRequest, line func(api.LogLine) error) error {
+	err := f.ask("logs %s %+v", project, r)
+	for i := range 3 {
+		if err := line(api.LogLine{Time: noon, Instance: "shop-web-1", Text: fmt.Sprintf("line %d\t<&>", i)}); err != nil {
+			return err
+		}
+	}
+	if e := f.long(ctx, nil); e != nil {
+		err = e
+	}
+	return err
+}
+
+func (f *fake) Stats(_ context.Context, project string, services []string) ([]api.Sample, error) {
+	return []api.Sample{{CPU: 12.5}}, f.ask("stats %s %q", project, services)
+}
+
+func (f *fake) Top(_ context.Context, project string, services []string) ([]api.Processes, error) {
+	return []api.Processes{{Titles: []string{"PID"}}}, f.ask("top %s %q", project, services)
+}
+
+func (f *fake) Images(_ context.Context, refs []string) ([]api.Image, error) {
+	return []api.Image{{Reference: "redis:alpine", ID: "sha256:1"}}, f.ask("images %q", refs)
+}
+
+func (f *fake) Wait(ctx context.Context, t api.Target) (int, error) {
+	err := f.ask("wait %+v", t)
+	if e := f.long(ctx, nil); e != nil {
+		err = e
+	}
+	return 3, err
+}
+
+func (f *fake) Exec(ctx context.Context, who api.Person, t api.Target, r api.ExecRequest) (api.Stream, error) {
+	if err := f.ask("exec %s %+v %v", who.Name, t, r.Cmd); err != nil {
+		return api.Stream{}, err
+	}
+	return f.stream(ctx), nil
+}
+
+func (f *fake) Attach(ctx context.Context, who api.Person, t api.Target, stdin bool) (api.Stream, error) {
+	if err := f.ask("attach %s %+v %v", who.Name, t, stdin); err != nil {
+		return api.Stream{}, err
+	}
+	return f.stream(ctx), nil
+}
+
+func (f *fake) Run(ctx context.Context, who api.Person, project, service string, r api.ExecRequest, report func(api.Event)) (api.Stream, error) {
+	err := f.ask("run %s %s %s %v", who.Name, project, service, r.Cmd)
+	if e := f.long(ctx, report); e != nil {
+		err = e
+	}
+	if err != nil {
+		return api.Stream{}, err
+	}
+	return f.stream(ctx), nil
+}
+
+func (f *fake) CopyFrom(_ context.Context, t api.Target, path string) (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(bytes.Repeat([]byte("tar"), 100_000))), f.ask("copy from %+v %s", t, path)
+}
+
+func (f *fake) CopyTo(_ context.Context, who api.Person, t api.Target, path string, tarball io.Reader) error {
+	b, err := io.ReadAll(tarball)
+	if err != nil {
+		return err
+	}
+	return f.ask("copy to %s %+v %s %d bytes", who.Name, t, path, len(b))
+}
+
+func (f *fake) Build(_ context.Context, who api.Person, r api.BuildRequest, tarball io.Reader, report func(api.Event)) (string, error) {
+	// It talks while the context flows in, as engines do.
+	buf := make([]byte, 1000)
+	if _, err := io.ReadFull(tarball, buf); err != nil {
+		return "", err
+	}
+	report(api.Event{Kind: api.KindBuild, Text: "Step 1"})
+	rest, err := io.Copy(io.Discard, tarball)
+	if err != nil {
+		return "", err
+	}
+	return "sha256:built", f.ask("build %s %v %d bytes", who.Name, r.Tags, len(buf)+int(rest))
+}
+
+func (f *fake) Pull(ctx context.Context, who api.Person, ref, auth string, report func(api.Event)) error {
+	return f.move(ctx, "pull", who, ref, auth, report)
+}
+
+func (f *fake) Push(ctx context.Context, who api.Person, ref, auth string, report func(api.Event)) error {
+	return f.move(ctx, "push", who, ref, auth, report)
+}
+
+func (f *fake) move(ctx context.Context, verb string, who api.Person, ref, auth string, report func(api.Event)) error {
+	err := f.ask("%s %s %s %s", verb, who.Name, ref, auth)
+	if e := f.long(ctx, report); e != nil {
+		err = e
+	}
+	return err
+}
+
+func (f *fake) Secrets(_ context.Context, project string) ([]api.Secret, error) {
+	return nil, f.ask("secrets %q", project)
+}
+
+func (f *fake) Secret(_ context.Context, project, name string) (api.Secret, error) {
+	return api.Secret{Name: name, Version: 2}, f.ask("secret %q %s", project, name)
+}
+
+func (f *fake) SetSecret(_ context.Context, who api.Person, project, name string, value []byte) (api.Secret, error) {
+	return api.Secret{Name: name, Version: 3, Size: len(value)}, f.ask("set secret %s %q %s %q", who.Name, project, name, value[:min(16, len(value))])
+}
+
+func (f *fake) RemoveSecret(_ context.Context, who api.Person, project, name string) error {
+	return f.ask("remove secret %s %q %s", who.Name, project, name)
+}
+
+func (f *fake) Tokens(context.Context) ([]api.Token, error) {
+	return []api.Token{{ID: "1", Name: "ci"}}, f.ask("tokens")
+}
+
+func (f *fake) CreateToken(_ context.Context, who api.Person, name string, scope api.Scope, projects []string, valid time.Duration) (api.Token, error) {
+	return api.Token{Name: name, Secret: "tender_x"}, f.ask("create token %s %s %s %v %s", who.Name, name, scope, projects, valid)
+}
+
+func (f *fake) RemoveToken(_ context.Context, who api.Person, id string) error {
+	return f.ask("remove token %s %s", who.Name, id)
+}
+
+// framed is output as Docker frames it.
+func framed(stream byte, text string) []byte {
+	b := make([]byte, 8, 8+len(text))
+	b[0] = stream
+	binary.BigEndian.PutUint32(b[4:], uint32(len(text)))
+	return append(b, text...)
+}
+
+// listen opens the socket or port that a test serves on.
+func listen(t *testing.T, network string) (net.Listener, string) {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(t.TempDir(), "s")
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if network == "unix" {
+		return l, "unix://" + address
+	}
+	return l, "http://" + l.Addr().String()
+}
+
+// serve serves f and returns its address. The test waits for its end.
+func serve(t *testing.T, network string, f *fake, o api.Options) (host string, stop func()) {
+	t.Helper()
+	l, host := listen(t, network)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- api.Serve(ctx, api.Handler(f, o), []net.Listener{l}, api.Serving{}) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return host, stop
+}
+
+func dial(t *testing.T, host, token string) *api.Client {
+	t.Helper()
+	c, err := api.New(host, api.ClientOptions{Token: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// people of the tests that use TCP.
+func people() map[string]api.Person {
+	return map[string]api.Person{
+		"r": {Name: "token r", Scope: api.Read},
+		"d": {Name: "token d", Scope: api.Deploy},
+		"a": {Name: "token a", Scope: api.Admin},
+		"s": {Name: "token s", Scope: api.Deploy, Projects: []string{"shop"}},
+	}
+}

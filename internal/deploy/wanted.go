@@ -1,0 +1,90 @@
+package deploy
+
+import (
+	"context"
+
+	"github.com/tenderhq/tender/internal/plan"
+	"github.com/tenderhq/tender/internal/store"
+)
+
+// records is what the store knows of a project, as far as the worker needs it.
+type records struct {
+	head store.Generation
+	open map[string]store.Rollout // by service
+	last map[string]store.Rollout
+	jobs []store.JobEnd
+}
+
+func read(tx *store.Tx, project string) (r records, err error) {
+	if r.head, err = tx.Head(project); err != nil {
+		return r, err
+	}
+	open, err := tx.OpenRollouts(project)
+	if err != nil {
+		return r, err
+	}
+	last, err := tx.LastRollouts(project)
+	if err != nil {
+		return r, err
+	}
+	r.open, r.last = byService(open), byService(last)
+	r.jobs, err = tx.JobEnds(project)
+	return r, err
+}
+
+func byService(list []store.Rollout) map[string]store.Rollout {
+	m := make(map[string]store.Rollout, len(list))
+	for _, r := range list {
+		m[r.Service] = r
+	}
+	return m
+}
+
+func (l *Loop) records(ctx context.Context, project string) (r records, err error) {
+	err = l.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		r, err = read(tx, project)
+		return err
+	})
+	return r, err
+}
+
+// wanted says it in plan's words. tries and ensure are what the worker remembers.
+func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try) plan.Wanted {
+	g := r.head
+	w := plan.Wanted{Project: g.Project, Generation: g.N, Orphans: g.Orphans, EnsureTry: ensure}
+	if g.Down != nil {
+		w.Down = &plan.Down{Volumes: g.Down.Volumes, Grace: g.Down.Grace}
+	}
+	if g.Made != nil {
+		w.Ensured, w.Networks, w.Volumes = true, g.Made.Networks, g.Made.Volumes
+	}
+	for _, s := range g.Services {
+		p := plan.Service{
+			Service: s.Service, ImageHealthcheck: s.Image.Healthcheck,
+			Stopped: s.Stopped, Gone: s.Gone, StopIn: s.StopIn, RestartAfter: s.RestartAfter, StartAfter: s.StartAfter,
+			RenewAnon: s.RenewAnon, Halted: s.Halted, Adopted: s.Adopted, Tries: tries[s.Service.Name],
+		}
+		if o, ok := r.open[s.Service.Name]; ok {
+			p.Open = &plan.Rollout{ID: o.ID, From: o.From, To: o.To, Stale: o.Stale, First: o.First, Back: o.Back, Reverse: o.Reverse, Strategy: o.Asked}
+		} else if last := r.last[s.Service.Name]; last.State == store.RolloutFailed && last.To == s.Service.Revision {
+			p.Failed = last.Reason
+		}
+		for _, j := range r.jobs {
+			if j.Service == s.Service.Name && j.Revision == s.Service.Revision {
+				p.Jobs = append(p.Jobs, plan.JobEnd{For: j.Rollout, Code: j.Code})
+			}
+		}
+		w.Services = append(w.Services, p)
+	}
+	return w
+}
+
+// service returns what is wanted of one service.
+func (r records) service(name string) (store.WantedService, bool) {
+	for _, s := range r.head.Services {
+		if s.Service.Name == name {
+			return s, true
+		}
+	}
+	return store.WantedService{}, false
+}

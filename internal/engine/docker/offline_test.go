@@ -1,0 +1,129 @@
+package docker
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	tender "github.com/tenderhq/tender"
+)
+
+func TestAnEngineThatIsAwayIsUnavailable(t *testing.T) {
+	e, err := New("unix://"+t.TempDir()+"/nobody.sock", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, listErr := e.List(t.Context())
+	watchErr := e.Watch(t.Context(), func() { t.Error("started") }, func() {})
+	for _, err := range []error{listErr, watchErr, e.Ensure(t.Context(), tender.Project{}), e.Start(t.Context(), "abc")} {
+		if tender.KindOf(err) != tender.Unavailable || !strings.Contains(tender.AdviceOf(err), "systemctl start docker") {
+			t.Errorf("%v, kind %s, advice %q", err, tender.KindOf(err), tender.AdviceOf(err))
+		}
+	}
+}
+
+func TestAnEngineThatWasUpgradedIsSpokenToAnew(t *testing.T) {
+	var offers atomic.Value
+	offers.Store("1.41")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", offers.Load().(string))
+		if strings.HasSuffix(r.URL.Path, "/info") {
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"ServerVersion":"x"}`)
+		}
+	}))
+	defer server.Close()
+	e, err := New("tcp://"+server.Listener.Addr().String(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for _, version := range []string{"1.41", "1.44", "1.44", "1.41"} {
+		offers.Store(version)
+		if info, err := e.Info(t.Context()); err != nil || info.API != version {
+			t.Errorf("spoken %s, offered %s, %v", info.API, version, err)
+		}
+	}
+}
+
+func TestAnAddressOfAnotherKindIsRefused(t *testing.T) {
+	for _, host := range []string{"ssh://me@host", "nonsense", "/var/run/docker.sock"} {
+		if _, err := New(host, Options{}); tender.KindOf(err) != tender.Invalid {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	for _, pool := range []string{"10.0.0.0/25", "fd00::/16"} {
+		if _, err := New("", Options{Pool: netip.MustParsePrefix(pool)}); tender.KindOf(err) != tender.Invalid {
+			t.Errorf("%s: %v", pool, err)
+		}
+	}
+}
+
+func TestSubnetsOfAPool(t *testing.T) {
+	got := slices.Collect(subnets(netip.MustParsePrefix("10.201.4.0/22")))
+	var text []string
+	for _, p := range got {
+		text = append(text, p.String())
+	}
+	if diff := cmp.Diff([]string{"10.201.4.0/24", "10.201.5.0/24", "10.201.6.0/24", "10.201.7.0/24"}, text); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRoutesOfTheHost(t *testing.T) {
+	got := routes("Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n" +
+		"eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
+		"eth0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n" +
+		"tun0\t0000C90A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n" +
+		"odd\tnothex\n")
+	want := []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("10.201.0.0/16")}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestOnlyATellingPartOfTheStatusCounts(t *testing.T) {
+	for a, b := range map[string]string{
+		"Up 5 seconds":                          "Up 3 hours",
+		"Up 5 seconds (healthy)":                "Up 2 days (healthy)",
+		"Exited (0) 5 seconds ago":              "Exited (0) 2 days ago",
+		"Up 3 seconds (health: starting)":       "Up 9 seconds (health: starting)",
+		"Restarting (1) Less than a second ago": "Restarting (1) 3 seconds ago",
+	} {
+		if health(a) != health(b) {
+			t.Errorf("%q and %q differ", a, b)
+		}
+	}
+	for a, b := range map[string]string{
+		"Up 5 seconds (healthy)":   "Up 5 seconds (unhealthy)",
+		"Up 5 seconds":             "Up 5 seconds (healthy)",
+		"Exited (0) 5 seconds ago": "Exited (1) 5 seconds ago",
+	} {
+		if health(a) == health(b) {
+			t.Errorf("%q and %q are the same", a, b)
+		}
+	}
+}
+
+func TestSeveralErrorsBecomeOne(t *testing.T) {
+	port := tender.Errorf(tender.Conflict, "port 80 is taken").Hint("choose another")
+	if err := join([]error{nil, port, nil}); !errors.Is(err, port) || err.Error() != port.Error() {
+		t.Errorf("one error became %v", err)
+	}
+	if err := join([]error{port, port}); err.Error() != "port 80 is taken" {
+		t.Errorf("the same twice became %q", err)
+	}
+	both := join([]error{port, tender.Errorf(tender.NotFound, "no file")})
+	if tender.KindOf(both) != tender.Conflict || tender.AdviceOf(both) != "choose another" || both.Error() != "port 80 is taken\nno file" {
+		t.Errorf("%q %s %q", both, tender.KindOf(both), tender.AdviceOf(both))
+	}
+}

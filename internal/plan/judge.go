@@ -1,0 +1,142 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+)
+
+// shape is what an instance of the wanted revision amounts to.
+type shape int
+
+const (
+	good   shape = iota // serves, has done its work, or was paused by somebody
+	coming              // may become good by itself
+	sick                // runs and is no good
+	ended               // is not running and should be
+	spent               // is not running, and nobody may start it again
+	broken              // cannot be started as it is
+)
+
+// judge says what i amounts to, and why it is not good.
+func (v *view) judge(i *tender.Instance, now time.Time) (shape, string) {
+	switch i.State {
+	case tender.Paused:
+		return good, ""
+	case tender.Running:
+		switch i.Health {
+		case tender.Unhealthy:
+			return sick, i.Name + " is unhealthy" + tail(i.HealthOutput)
+		case tender.Starting:
+			if crashing(i, now) {
+				return sick, fmt.Sprintf("%s was restarted %d times", i.Name, i.Restarts)
+			}
+			if i.Started.IsZero() || now.Before(i.Started.Add(healthBound)) {
+				return coming, i.Name + " is not healthy yet"
+			}
+			return sick, fmt.Sprintf("%s is not healthy after %s", i.Name, healthBound)
+		}
+		if crashing(i, now) {
+			return sick, fmt.Sprintf("%s was restarted %d times", i.Name, i.Restarts)
+		}
+		return good, ""
+	case tender.Restarting:
+		if i.Restarts >= Hopeless {
+			return sick, fmt.Sprintf("%s %s and was restarted %d times", i.Name, exit(i), i.Restarts)
+		}
+		return coming, i.Name + " is being restarted by the engine"
+	case tender.Removing:
+		return coming, i.Name + " is being removed"
+	case tender.Created:
+		return ended, i.Name + " was created and not started" + tail(i.Error)
+	case tender.Dead:
+		return broken, i.Name + " is dead" + tail(i.Error)
+	}
+	why := i.Name + " " + exit(i)
+	if !v.Job && i.Started.Before(v.StartAfter) {
+		return ended, "started by request"
+	}
+	switch v.Restart {
+	case "always", "unless-stopped":
+		return ended, why
+	}
+	if i.ExitCode == 0 && i.Error == "" {
+		return good, ""
+	}
+	switch {
+	case v.Restart == "no":
+		return spent, why + `, and restart is "no"`
+	case v.Restart == "on-failure" && v.RestartMax > 0 && i.Restarts >= v.RestartMax:
+		return spent, fmt.Sprintf("%s after %d restarts", why, i.Restarts)
+	}
+	return ended, why
+}
+
+// crashing reports whether the engine keeps restarting i: often, and lately.
+func crashing(i *tender.Instance, now time.Time) bool {
+	return i.Restarts >= Hopeless && now.Before(i.Started.Add(Steady))
+}
+
+func exit(i *tender.Instance) string {
+	if i.OOM {
+		return fmt.Sprintf("was ended for memory (exit %d)", i.ExitCode)
+	}
+	return fmt.Sprintf("exited with %d", i.ExitCode) + tail(i.Error)
+}
+
+func tail(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+// since is when i became what it is now.
+func since(i *tender.Instance) time.Time {
+	if i.Started.After(i.Since) {
+		return i.Started
+	}
+	return i.Since
+}
+
+// hold is how long a newcomer must stay good before the next step.
+func (v *view) hold() time.Duration {
+	p := v.policy()
+	switch {
+	case v.Open == nil:
+		return 0
+	case p.Hold != nil:
+		return *p.Hold
+	case v.Open.First:
+		return 0
+	case p.Monitor > 0:
+		return p.Monitor
+	case v.HasHealthcheck():
+		return 0
+	}
+	return defaultHold
+}
+
+// Order says in which order old and new instances change places, and why. old
+// holds the instances that would be replaced.
+func Order(s *Service, old []*tender.Instance) (order, why string) {
+	p := s.policy()
+	if p.Strategy == "recreate" {
+		return "recreate", "all old instances go first, as strategy says"
+	}
+	if p.Order != "" {
+		return p.Order, "as order says"
+	}
+	if s.OneAtATime != "" {
+		return "stop-first", s.OneAtATime
+	}
+	if !s.RenewAnon {
+		for _, i := range old {
+			if len(i.Anonymous) > 0 {
+				return "stop-first", "its anonymous volume moves to the newcomer"
+			}
+		}
+	}
+	return "start-first", "old and new can run side by side"
+}

@@ -1,0 +1,168 @@
+// Package plan decides what to do next. Given what is wanted of a project and
+// what is there, Make returns the next actions as data, each with its cause,
+// and Simulate the whole way. Deploy knocks: it gathers Wanted, carries the
+// actions out and asks again. Nothing here reads a clock, talks to an engine
+// or keeps state, so every decision can be written down as a table.
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Verb is what an action does.
+type Verb string
+
+const (
+	// Ensure makes the project's networks and volumes exist.
+	Ensure Verb = "ensure"
+	// Scale removes the instances in Drop, then makes one started instance in each of Slots.
+	Scale Verb = "scale"
+	// Name gives an instance the plain name of its slot.
+	Name    Verb = "name"
+	Start   Verb = "start"
+	Stop    Verb = "stop"
+	Restart Verb = "restart"
+	Remove  Verb = "remove"
+	// RemoveNetwork and RemoveVolume are the end of a down.
+	RemoveNetwork Verb = "remove-network"
+	RemoveVolume  Verb = "remove-volume"
+	// Wait does nothing: it says what is waited for and until when.
+	Wait Verb = "wait"
+	// Finish, Fail and Rollback write how a rollout or a job ended.
+	Finish   Verb = "finish"
+	Fail     Verb = "fail"
+	Rollback Verb = "rollback"
+)
+
+// Action is one step, with the reason it is needed. Actions of different
+// services in one plan are independent of each other and may run at once; so
+// are those of one service.
+type Action struct {
+	Verb     Verb
+	Service  string // empty: the project itself
+	Revision string
+	ID       string // of the instance, network; the name of a volume
+	Instance string // name of the instance or network
+	Slot     int    // of that instance; 0: unknown
+	Slots    []int
+	Drop     []string // ids
+	dropped  []string // their names
+	// Inherit names, per slot, the instance whose anonymous volumes the newcomer takes.
+	Inherit map[int]string
+	Grace   time.Duration
+	Volumes bool // Remove: anonymous volumes go too
+
+	Rollout int64 // Finish, Fail, Rollback: which; 0: none is open
+	// Job is set where Finish or Fail records a job's end; For is the rollout that it ran for, if it ran
+	// before one.
+	Job  bool
+	For  int64
+	Code int
+	// Pause: Fail leaves old and new instances as they are (failure_action: pause).
+	Pause bool
+
+	// Repair: it counts as an attempt to mend its slots.
+	Repair bool
+	// Until is when a Wait ends at the latest; zero: when the picture changes.
+	Until time.Time
+	// Tried is how many attempts in a row a Wait follows on.
+	Tried int
+	// Stuck: a Wait that only a person ends.
+	Stuck bool
+	Cause string
+}
+
+// Plan is a list of actions. An empty plan means that what is there is what
+// is wanted.
+type Plan []Action
+
+// Target says in a few words what the action is about.
+func (a Action) Target() string {
+	switch a.Verb {
+	case RemoveVolume:
+		return a.ID
+	case Name, Start, Stop, Restart, Remove, RemoveNetwork:
+		return a.Instance
+	}
+	if a.Revision != "" {
+		return a.Service + "@" + a.Revision
+	}
+	return a.Service
+}
+
+// Detail is the rest of what the action does.
+func (a Action) Detail() string {
+	var d []string
+	if len(a.Slots) > 0 {
+		d = append(d, slots(a.Slots))
+	}
+	if len(a.dropped) > 0 {
+		d = append(d, "drop "+strings.Join(a.dropped, " "))
+	}
+	if len(a.Inherit) > 0 {
+		d = append(d, "inherit volumes")
+	}
+	if a.Volumes {
+		d = append(d, "with anonymous volumes")
+	}
+	if !a.Until.IsZero() {
+		d = append(d, "until "+a.Until.UTC().Format("15:04:05"))
+	}
+	return strings.Join(d, ", ")
+}
+
+// String is one line.
+func (a Action) String() string { return Plan{a}.lines()[0] }
+
+// Waiting reports whether there is nothing to do but wait.
+func (p Plan) Waiting() bool {
+	return !slices.ContainsFunc(p, func(a Action) bool { return a.Verb != Wait })
+}
+
+// String prints one aligned line per action.
+func (p Plan) String() string {
+	if len(p) == 0 {
+		return ""
+	}
+	return strings.Join(p.lines(), "\n") + "\n"
+}
+
+func (p Plan) lines() []string {
+	var verb, target, detail int
+	for _, a := range p {
+		verb, target, detail = max(verb, len(a.Verb)), max(target, len(a.Target())), max(detail, len(a.Detail()))
+	}
+	lines := make([]string, len(p))
+	for i, a := range p {
+		line := fmt.Sprintf("%-*s  %-*s", verb, a.Verb, target, a.Target())
+		if detail > 0 {
+			line += fmt.Sprintf("  %-*s", detail, a.Detail())
+		}
+		lines[i] = line + "  # " + a.Cause
+	}
+	return lines
+}
+
+// slots prints 1, 2 and 3 as "slots 1-3".
+func slots(in []int) string {
+	var parts []string
+	for i := 0; i < len(in); {
+		j := i
+		for j+1 < len(in) && in[j+1] == in[j]+1 {
+			j++
+		}
+		if j > i {
+			parts = append(parts, fmt.Sprintf("%d-%d", in[i], in[j]))
+		} else {
+			parts = append(parts, fmt.Sprint(in[i]))
+		}
+		i = j + 1
+	}
+	if len(in) == 1 {
+		return "slot " + parts[0]
+	}
+	return "slots " + strings.Join(parts, ",")
+}
