@@ -152,21 +152,7 @@ func (h *host) end(sig syscall.Signal) {
 }
 
 // wipe removes what the test left on the engine, by its project's label.
-func (h *host) wipe() {
-	label := "label=com.docker.compose.project=" + h.project
-	for _, kind := range [][2][]string{
-		{{"ps", "-aq"}, {"rm", "-fv"}},
-		{{"network", "ls", "-q"}, {"network", "rm"}},
-		{{"volume", "ls", "-q"}, {"volume", "rm", "-f"}},
-	} {
-		out, _ := exec.Command("docker", append(kind[0], "--filter", label)...).Output()
-		if ids := strings.Fields(string(out)); len(ids) > 0 {
-			if out, err := exec.Command("docker", append(kind[1], ids...)...).CombinedOutput(); err != nil {
-				h.t.Logf("clean up: %s", out)
-			}
-		}
-	}
-}
+func (h *host) wipe() { wipe(h.t, h.project) }
 
 func (h *host) serveLog() string {
 	b, _ := os.ReadFile(h.log.Name())

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -398,14 +399,25 @@ services:
 	}
 }
 
+// yardstick is the path of Docker Compose v5, built once.
+func yardstick(t *testing.T) string {
+	t.Helper()
+	tool, err := buildYardstick()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tool
+}
+
+var buildYardstick = sync.OnceValues(func() (string, error) {
+	tool := run(exec.Command("bash", filepath.Join(root, "bench", "compose.sh")))
+	return strings.TrimSpace(tool.out), tool.err()
+})
+
 // compose is Docker Compose v5, the yardstick and the neighbour.
 func compose(h *host, args ...string) result {
 	h.t.Helper()
-	tool := run(exec.Command("bash", filepath.Join(root, "bench", "compose.sh")))
-	if tool.err() != nil {
-		h.t.Fatal(tool.all())
-	}
-	cmd := exec.CommandContext(h.t.Context(), strings.TrimSpace(tool.out), args...)
+	cmd := exec.CommandContext(h.t.Context(), yardstick(h.t), args...)
 	cmd.Dir = h.dir
 	cmd.Env = append(os.Environ(), "COMPOSE_PROJECT_NAME="+h.project)
 	return run(cmd)

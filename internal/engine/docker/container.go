@@ -59,7 +59,6 @@ func (e *Engine) translate(ctx context.Context, w engine.Want, img image.Inspect
 		WorkingDir:   s.WorkingDir,
 		Labels:       labels(w, s, slot),
 		StopSignal:   s.StopSignal,
-		StopTimeout:  seconds(w.Service.Grace),
 	}
 	if s.StopGracePeriod != nil {
 		if c.StopTimeout = seconds(time.Duration(*s.StopGracePeriod)); c.StopTimeout == nil {
@@ -256,6 +255,12 @@ func (e *Engine) shared(ctx context.Context, w engine.Want, s types.ServiceConfi
 		return err
 	}
 	h.NetworkMode = container.NetworkMode(mode)
+	if h.NetworkMode.IsBridge() || mode == "default" {
+		// The engine's own bridge knows no names but these.
+		if h.Links, err = e.links(ctx, s, w, true); err != nil {
+			return err
+		}
+	}
 	if mode, err = resolve(s.Ipc); err != nil {
 		return err
 	}
@@ -283,12 +288,17 @@ func (e *Engine) shared(ctx context.Context, w engine.Want, s types.ServiceConfi
 	return nil
 }
 
-// oneOf is a container of a service, a running one where there is one.
+// oneOf is the id of a container of a service, of a running one where there is one.
 func (e *Engine) oneOf(ctx context.Context, project, service string) (string, error) {
+	c, err := e.memberOf(ctx, project, service)
+	return c.ID, err
+}
+
+func (e *Engine) memberOf(ctx context.Context, project, service string) (container.Summary, error) {
 	list, err := e.c().ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).
 		Add("label", composeProject+"="+project, composeService+"="+service, composeOneoff+"=False")})
 	if err != nil {
-		return "", wrap(err, "look for service %s", service)
+		return container.Summary{}, wrap(err, "look for service %s", service)
 	}
 	slices.SortFunc(list.Items, func(a, b container.Summary) int {
 		if (a.State == container.StateRunning) != (b.State == container.StateRunning) {
@@ -300,7 +310,7 @@ func (e *Engine) oneOf(ctx context.Context, project, service string) (string, er
 		return int(b.Created - a.Created)
 	})
 	if len(list.Items) == 0 {
-		return "", tender.Errorf(tender.NotFound, "service %s, which it joins, has no instance", service)
+		return container.Summary{}, tender.Errorf(tender.NotFound, "service %s, which it joins, has no instance", service)
 	}
-	return list.Items[0].ID, nil
+	return list.Items[0], nil
 }

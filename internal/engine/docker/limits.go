@@ -23,15 +23,19 @@ func restartPolicy(s types.ServiceConfig) container.RestartPolicy {
 			fmt.Sscanf(count, "%d", &out.MaximumRetryCount)
 		}
 	}
-	if s.Deploy != nil && s.Deploy.RestartPolicy != nil && s.Restart == "" {
+	// As in Docker Compose, this one overrides restart.
+	if s.Deploy != nil && s.Deploy.RestartPolicy != nil {
+		out = container.RestartPolicy{Name: container.RestartPolicyDisabled}
 		p := s.Deploy.RestartPolicy
 		switch p.Condition {
-		case "none":
+		case "none", "no":
 		case "on-failure":
 			out.Name = container.RestartPolicyOnFailure
 			if p.MaxAttempts != nil {
 				out.MaximumRetryCount = int(*p.MaxAttempts)
 			}
+		case "unless-stopped":
+			out.Name = container.RestartPolicyUnlessStopped
 		default:
 			out.Name = container.RestartPolicyAlways
 		}

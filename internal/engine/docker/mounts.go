@@ -30,7 +30,7 @@ func (e *Engine) mounts(p *types.Project, s types.ServiceConfig, w engine.Want, 
 		m := mount.Mount{Type: mount.Type(v.Type), Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly, Consistency: mount.Consistency(v.Consistency)}
 		switch v.Type {
 		case types.VolumeTypeBind:
-			if b := v.Bind; b == nil || bool(b.CreateHostPath) && b.Propagation == "" && b.Recursive == "" && !strings.Contains(v.Source+v.Target, ":") {
+			if b := v.Bind; b == nil || bool(b.CreateHostPath) && b.Recursive == "" && !strings.Contains(v.Source+v.Target, ":") {
 				binds = append(binds, bindString(v))
 				continue
 			}
@@ -86,11 +86,14 @@ func bindString(v types.ServiceVolumeConfig) string {
 	if v.Bind != nil && v.Bind.SELinux != "" {
 		mode += "," + v.Bind.SELinux
 	}
+	if v.Bind != nil && v.Bind.Propagation != "" {
+		mode += "," + v.Bind.Propagation
+	}
 	return v.Source + ":" + v.Target + ":" + mode
 }
 
 func bindOptions(b *types.ServiceVolumeBind) *mount.BindOptions {
-	o := &mount.BindOptions{Propagation: mount.Propagation(b.Propagation)}
+	o := &mount.BindOptions{Propagation: mount.Propagation(b.Propagation), CreateMountpoint: bool(b.CreateHostPath)}
 	switch b.Recursive {
 	case "disabled":
 		o.NonRecursive = true

@@ -32,7 +32,7 @@ func (e *Engine) endpoints(ctx context.Context, p *types.Project, s types.Servic
 	if len(keys) == 0 {
 		keys = []string{"default"}
 	}
-	links, err := e.links(ctx, s, w)
+	links, err := e.links(ctx, s, w, false)
 	if err != nil {
 		return nil, err
 	}
@@ -111,19 +111,24 @@ func addresses(service string, c *types.ServiceNetworkConfig, set *network.Endpo
 	return nil
 }
 
-// links are CONTAINER:ALIAS for links and external_links.
-func (e *Engine) links(ctx context.Context, s types.ServiceConfig, w engine.Want) ([]string, error) {
+// links are CONTAINER:ALIAS for links and external_links. Where no network answers
+// for names, full adds those that it would know: SERVICE-N and PROJECT-SERVICE-N.
+func (e *Engine) links(ctx context.Context, s types.ServiceConfig, w engine.Want, full bool) ([]string, error) {
 	var out []string
 	for _, l := range s.Links {
 		name, alias, ok := strings.Cut(l, ":")
 		if !ok {
 			alias = name
 		}
-		id, err := e.oneOf(ctx, w.Project, name)
+		c, err := e.memberOf(ctx, w.Project, name)
 		if err != nil {
 			return nil, fmt.Errorf("service %s: link to %s: %w", s.Name, name, err)
 		}
-		out = append(out, id+":"+alias)
+		out = append(out, c.ID+":"+alias)
+		if full {
+			numbered := name + "-" + c.Labels[composeNumber]
+			out = append(out, c.ID+":"+numbered, c.ID+":"+w.Project+"-"+numbered)
+		}
 	}
 	for _, l := range s.ExternalLinks {
 		if !strings.Contains(l, ":") {
