@@ -18,9 +18,9 @@ import (
 // making them does. What is empty is left out, so that null, [] and "" are one.
 type picture map[string]string
 
-// takePicture asks the engine. run is where Tender's files of secrets and configs lie:
+// takePicture asks the engine. dirs are where Tender's files of secrets and configs lie:
 // the mounts of such files are named by their target alone.
-func takePicture(ctx context.Context, t *testing.T, c *client.Client, project, run string) picture {
+func takePicture(ctx context.Context, t *testing.T, c *client.Client, project string, dirs ...string) picture {
 	t.Helper()
 	of := make(client.Filters).Add("label", "com.docker.compose.project="+project)
 	list, err := c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: of})
@@ -52,7 +52,7 @@ func takePicture(ctx context.Context, t *testing.T, c *client.Client, project, r
 			t.Fatal(err)
 		}
 		name := strings.TrimPrefix(all["Name"].(string), "/")
-		settleContainer(all, run)
+		settleContainer(all, dirs)
 		for _, part := range []string{"Config", "HostConfig", "Mounts", "Networks"} {
 			p.add(name+" "+part, all[part])
 		}
@@ -87,7 +87,7 @@ var longID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // settleContainer takes away what is meant to be different, or depends on
 // whether the container has been started: Tender starts what it creates.
-func settleContainer(all map[string]any, run string) {
+func settleContainer(all map[string]any, dirs []string) {
 	config, host := all["Config"].(map[string]any), all["HostConfig"].(map[string]any)
 	labels, _ := config["Labels"].(map[string]any)
 	for k := range labels {
@@ -105,6 +105,13 @@ func settleContainer(all map[string]any, run string) {
 	// An empty name is the older word for "no".
 	if policy, _ := host["RestartPolicy"].(map[string]any); policy["Name"] == "no" {
 		delete(policy, "Name")
+	}
+	// KEY:VALUE is the older form of KEY=VALUE.
+	opts, _ := host["SecurityOpt"].([]any)
+	for i := range opts {
+		if key, value, ok := strings.Cut(opts[i].(string), ":"); ok && !strings.Contains(key, "=") {
+			opts[i] = key + "=" + value
+		}
 	}
 	// Nothing said about the log: Tender bounds it.
 	if log, _ := host["LogConfig"].(map[string]any); log["Type"] == "json-file" {
@@ -139,7 +146,8 @@ func settleContainer(all map[string]any, run string) {
 		if name, _ := m["Name"].(string); longID.MatchString(name) {
 			m["Name"], m["Source"] = "anonymous", ""
 		}
-		if source, _ := m["Source"].(string); strings.HasPrefix(source, run) {
+		source, _ := m["Source"].(string)
+		if slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(source, dir+"/") }) {
 			delete(options, target)
 			points[target] = "a file of a secret or config"
 			continue
@@ -158,14 +166,16 @@ func settleContainer(all map[string]any, run string) {
 		var aliases []string
 		list, _ := n["Aliases"].([]any)
 		for _, a := range list {
-			// The engine itself finds a container by its name and its id. SERVICE-N is Tender's own.
-			if a != name && a != "SHORT-ID" && a != numbered {
+			// The engine itself finds a container by its name, hostname and id. SERVICE-N is Tender's own.
+			if a != name && a != "SHORT-ID" && a != numbered && a != config["Hostname"] {
 				aliases = append(aliases, a.(string))
 			}
 		}
 		slices.Sort(aliases)
+		links, _ := n["Links"].([]any)
+		slices.SortFunc(links, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 		networks[key] = map[string]any{
-			"Aliases": slices.Compact(aliases), "IPAMConfig": n["IPAMConfig"], "Links": n["Links"],
+			"Aliases": strings.Join(slices.Compact(aliases), " "), "IPAMConfig": n["IPAMConfig"], "Links": n["Links"],
 			"DriverOpts": n["DriverOpts"], "GwPriority": n["GwPriority"],
 		}
 	}
@@ -205,7 +215,7 @@ func (p picture) add(path string, v any) {
 		}
 	case []any:
 		// Lists that the engine keeps as sets have no order.
-		if at := path[strings.LastIndexByte(path, '.')+1:]; slices.Contains([]string{"Env", "ExtraHosts", "Ulimits"}, at) {
+		if at := path[strings.LastIndexByte(path, '.')+1:]; slices.Contains([]string{"Env", "ExtraHosts", "Ulimits", "Links"}, at) {
 			slices.SortFunc(v, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 		}
 		for i, e := range v {

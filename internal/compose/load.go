@@ -33,6 +33,7 @@ func Load(ctx context.Context, s Source) (Document, error) {
 }
 
 func load(ctx context.Context, s Source) (Document, error) {
+	rawEnvFiles()
 	f, err := find(s)
 	if err != nil {
 		return Document{}, err
@@ -110,7 +111,8 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (*type
 	if err != nil {
 		return nil, c.explain(err)
 	}
-	p = p.WithoutUnnecessaryResources()
+	// A dependency that may be absent is left out where it is: its profile is off, or another service was asked for.
+	p = p.WithoutUnresolvedOptionalDependencies().WithoutUnnecessaryResources()
 	if err := c.err(c.envFiles(p)); err != nil {
 		return nil, err
 	}

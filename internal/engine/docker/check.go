@@ -33,8 +33,8 @@ func (e *Engine) Check(ctx context.Context, svc tender.Service) (warnings []stri
 			s.Name, n.what, n.api, e.c().ClientVersion()).Hint("remove %s from services.%s, or upgrade the engine", n.what, s.Name)
 	}
 	for what, used := range map[string]bool{
-		"pre_start": len(s.PreStart) > 0, "post_start": len(s.PostStart) > 0, "pre_stop": len(s.PreStop) > 0,
-		"provider": s.Provider != nil, "models": len(s.Models) > 0, "use_api_socket": s.UseAPISocket,
+		"pre_start": len(s.PreStart) > 0,
+		"provider":  s.Provider != nil, "models": len(s.Models) > 0, "use_api_socket": s.UseAPISocket,
 		"credential_spec": s.CredentialSpec != nil,
 	} {
 		if used {

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -42,12 +43,23 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 	if _, err := e.c().ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
 		return e.startError(ctx, id, short(id), err)
 	}
-	return nil
+	return e.startedAgain(ctx, id)
+}
+
+// startedAgain runs post_start; if that fails the container is stopped, so that it is not taken for started.
+func (e *Engine) startedAgain(ctx context.Context, id string) error {
+	err := e.postStart(ctx, id)
+	if err == nil {
+		return nil
+	}
+	_, stopErr := e.c().ContainerStop(context.WithoutCancel(ctx), id, client.ContainerStopOptions{})
+	return errors.Join(err, wrap(stopErr, "stop %s", short(id)))
 }
 
 // Stop implements engine.Engine. A negative grace is the container's own.
 func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error {
 	defer e.seen.touch(id)
+	e.preStop(ctx, id)
 	_, err := e.c().ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: timeout(grace)})
 	return wrap(err, "stop %s", short(id))
 }
@@ -55,10 +67,11 @@ func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error
 // Restart implements engine.Engine. A negative grace is the container's own.
 func (e *Engine) Restart(ctx context.Context, id string, grace time.Duration) error {
 	defer e.seen.touch(id)
+	e.preStop(ctx, id)
 	if _, err := e.c().ContainerRestart(ctx, id, client.ContainerRestartOptions{Timeout: timeout(grace)}); err != nil {
 		return e.startError(ctx, id, short(id), err)
 	}
-	return nil
+	return e.startedAgain(ctx, id)
 }
 
 // timeout is in whole seconds, rounded up.

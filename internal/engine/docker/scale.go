@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,6 +28,7 @@ type newcomer struct {
 	made    bool // by this call
 	heir    bool // it holds volumes of the one it replaces
 	missing []endpoint
+	hooks   bool // post_start is to be run
 }
 
 // Scale implements engine.Engine.
@@ -95,7 +97,7 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 	}
 	var coming []*newcomer
 	for _, slot := range w.Slots {
-		n := &newcomer{slot: slot, plain: plainName(w.Project, s, slot)}
+		n := &newcomer{slot: slot, plain: plainName(w.Project, s, slot), hooks: len(s.PostStart) > 0}
 		have := bySlot[slot]
 		// The liveliest first: of two in one slot, which a lost race of two daemons could leave, that one counts.
 		slices.SortFunc(have, func(a, b container.Summary) int { return rank(a.State) - rank(b.State) })
@@ -283,6 +285,18 @@ func (e *Engine) startNew(ctx context.Context, n *newcomer) error {
 		e.undo(ctx, []*newcomer{n})
 		return err
 	}
+	if !n.hooks {
+		return nil
+	}
+	if err := e.postStart(ctx, n.id); err != nil {
+		// What is left of it must not count as started.
+		e.undo(ctx, []*newcomer{n})
+		if n.heir || !n.made {
+			_, stopErr := e.c().ContainerStop(context.WithoutCancel(ctx), n.id, client.ContainerStopOptions{})
+			err = errors.Join(err, wrap(stopErr, "stop %s", n.name))
+		}
+		return err
+	}
 	return nil
 }
 
@@ -317,6 +331,7 @@ func (e *Engine) image(ctx context.Context, want tender.ImageID) (image.InspectR
 // stopAndRemove lets a container end in its own time and removes it; its volumes stay.
 func (e *Engine) stopAndRemove(ctx context.Context, id string) error {
 	defer e.seen.touch(id)
+	e.preStop(ctx, id)
 	if _, err := e.c().ContainerStop(ctx, id, client.ContainerStopOptions{}); err != nil && kind(err) != tender.NotFound {
 		return wrap(err, "stop %s", short(id))
 	}
