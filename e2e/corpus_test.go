@@ -197,7 +197,7 @@ func (e *entry) hold(v verdict) {
 			return fmt.Errorf("only %v", mine.lines(nil))
 		})
 	} else {
-		up = e.tender("up", "--progress", "quiet")
+		up = e.tender("up", "--progress", "plain")
 		mine = e.picture(e.project)
 	}
 	if incapable {
@@ -220,6 +220,9 @@ func (e *entry) hold(v verdict) {
 	}
 	if up.code != 0 {
 		t.Error(up.all())
+	}
+	for _, o := range observed[filepath.Base(e.dir)] {
+		e.observe(o)
 	}
 	if r := e.tender("down", "-v", "-t", "0", "--supersede", "--progress", "quiet"); r.err() != nil {
 		t.Error(r.all())
@@ -250,6 +253,24 @@ func (e *entry) hold(v verdict) {
 		if diff(theirs.lines(rest), mine.lines(rest)) == "" {
 			t.Errorf("%q is no difference any more", d.path)
 		}
+	}
+}
+
+// observe looks into a running instance.
+func (e *entry) observe(o observation) {
+	e.t.Helper()
+	id := e.h.containersOf(e.project, cmp.Or(o.service, "app"))[0].ID
+	var r result
+	if o.afterStop != "" {
+		if r = e.tender("stop", "-t", "0", "--progress", "quiet"); r.err() != nil {
+			e.t.Error(r.all())
+		}
+		r = docker("cp", id+":"+o.afterStop, "-")
+	} else {
+		r = docker("exec", id, "sh", "-c", o.command)
+	}
+	if r.err() != nil || !strings.Contains(r.out, o.want) {
+		e.t.Errorf("want %q of %s", o.want, r.all())
 	}
 }
 

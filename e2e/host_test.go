@@ -294,7 +294,12 @@ type container struct {
 // containers returns those of the host's project, of one service or of all.
 func (h *host) containers(service string) []container {
 	h.t.Helper()
-	args := []string{"ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project=" + h.project}
+	return h.containersOf(h.project, service)
+}
+
+func (h *host) containersOf(project, service string) []container {
+	h.t.Helper()
+	args := []string{"ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project=" + project}
 	if service != "" {
 		args = append(args, "--filter", "label=com.docker.compose.service="+service)
 	}

@@ -208,3 +208,35 @@ var verdicts = map[string]verdict{
 	"volume-external-missing":  {kind: refused, both: true, says: []string{"volume no-such-volume is external and not there"}},
 	"wrong-value":              {kind: refused, both: true, says: []string{"compose.yaml:5:13: services.app.ports[0]"}},
 }
+
+// observation is what is seen in an instance of a file that runs: the output of
+// a command, or a file once it is stopped.
+type observation struct {
+	service   string // app, if empty
+	command   string
+	afterStop string // a file
+	want      string
+}
+
+var observed = map[string][]observation{
+	"aliases":            {{command: "ping -c 1 web.example.com && ping -c 1 app-1", want: "1 packets received"}},
+	"cap-drop-all":       {{command: "grep CapEff /proc/1/status; grep NoNewPrivs /proc/1/status", want: "0000000000000400\nNoNewPrivs:\t1"}},
+	"config-content":     {{command: "cat /page", want: "hello world\n"}},
+	"env-file":           {{command: "echo $A $B $C $RAW", want: `two quoted one file "kept as ${IT} is"`}},
+	"extra-hosts":        {{command: "cat /etc/hosts", want: "10.9.9.9\tdb"}},
+	"hook-post-start":    {{command: "cat /tmp/hook", want: "started 1000 /tmp"}},
+	"hook-pre-stop":      {{afterStop: "/data/hook", want: "bye\n"}},
+	"init":               {{command: "cat /proc/1/comm", want: "init"}},
+	"job":                {{command: "cat /data/state", want: "done"}},
+	"read-only-root":     {{command: "touch /x || touch /tmp/x && echo written", want: "written"}},
+	"secret-environment": {{command: "cat /run/secrets/token", want: "a token"}},
+	"secret-external":    {{command: "cat /run/secrets/corpus_external", want: "kept in the vault"}},
+	"secrets":            {{command: "cat /run/secrets/token; stat -c '%a %u %g' /etc/token", want: "not a secret\n440 1000 1000"}},
+	"static-address":     {{command: "hostname -i", want: "10.213.1.9"}},
+	"sysctls":            {{command: "cat /proc/sys/net/core/somaxconn", want: "1024"}},
+	"tmpfs-mount":        {{command: "grep ' /scratch ' /proc/mounts", want: "size=1024k,mode=1700"}},
+	"ulimits":            {{command: "ulimit -n", want: "1024"}},
+	"user-group":         {{command: "id -u; id -G; pwd", want: "1000\n1000 7 44\n/tmp"}},
+	"volume-driver-opts": {{command: "grep ' /data ' /proc/mounts", want: "tmpfs /data tmpfs"}},
+	"volumes-from":       {{service: "side", command: "touch /data/x || echo read-only", want: "read-only"}},
+}

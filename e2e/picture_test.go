@@ -95,6 +95,11 @@ func settleContainer(all map[string]any, dirs []string) {
 			delete(labels, k)
 		}
 	}
+	if depends, _ := labels["com.docker.compose.depends_on"].(string); depends != "" {
+		list := strings.Split(depends, ",") // in the order of a map
+		slices.Sort(list)
+		labels["com.docker.compose.depends_on"] = strings.Join(list, ",")
+	}
 	if config["Hostname"] == "SHORT-ID" {
 		delete(config, "Hostname")
 	}
@@ -130,6 +135,7 @@ func settleContainer(all map[string]any, dirs []string) {
 			if v, _ := m[k].(map[string]any); len(v) > 0 {
 				delete(v, "CreateMountpoint") // without effect where the place is there
 				delete(v, "NoCopy")           // shows in the mode of the mount
+				delete(v, "Propagation")      // shows beside it
 				o[k] = v
 			}
 		}

@@ -29,7 +29,11 @@ pre_stop pull_refresh_after`
 
 // composeConfigHash is computed as Docker Compose does, so that after tender
 // release it finds the containers to be up to date, and keeps them.
-func composeConfigHash(s types.ServiceConfig) string {
+func composeConfigHash(project string, s types.ServiceConfig) string {
+	// There an image that is built has no name until it is.
+	if s.Build != nil && strings.EqualFold(s.Image, project+"-"+s.Name) {
+		s.Image = ""
+	}
 	s.Build, s.PullPolicy, s.Scale = nil, "", nil
 	if s.Deploy != nil {
 		deploy := *s.Deploy
