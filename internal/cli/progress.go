@@ -85,6 +85,9 @@ func (p *plain) report(e api.Event) {
 		return
 	}
 	p.last[what] = text
+	if e.Kind == api.KindEnded {
+		text = "done: " + text
+	}
 	if what != "" {
 		text = what + ": " + text
 	}
