@@ -110,6 +110,8 @@ func subject(e api.Event) string {
 		if ref, _, ok := strings.Cut(e.Text, ": "); ok {
 			return ref
 		}
+	case e.Kind == api.KindBegun || e.Kind == api.KindEnded || e.Kind == api.KindFailed:
+		return e.Project // networks and volumes
 	}
 	return ""
 }
