@@ -66,7 +66,9 @@ func TestRoundTrips(t *testing.T) {
 			return c.Stats(ctx, "shop", []string{"web", "db"})
 		}, `stats shop ["web" "db"]`, []api.Sample{{CPU: 12.5}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Top(ctx, "shop", nil) }, `top shop []`, []api.Processes{{Titles: []string{"PID"}}}},
-		{func(ctx context.Context, c *api.Client) (any, error) { return c.Images(ctx, []string{"redis:alpine", "a/b:1"}) }, `images ["redis:alpine" "a/b:1"]`, []api.Image{{Reference: "redis:alpine", ID: "sha256:1"}}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.Images(ctx, []string{"redis:alpine", "a/b:1"})
+		}, `images ["redis:alpine" "a/b:1"]`, []api.Image{{Reference: "redis:alpine", ID: "sha256:1"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Wait(ctx, web) }, "wait {Project:shop Service:web Slot:2 Instance:}", 3},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			r, err := c.CopyFrom(ctx, web, "/a b")
@@ -584,7 +586,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 34 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 35 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

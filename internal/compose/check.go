@@ -33,11 +33,14 @@ type check struct {
 	read  map[string]bool // included and extended files
 	open  []string        // the files on the way to the one that is read now
 	unset map[string]bool // variables warned about
+	ports int             // published one by one
 	told  map[string]bool // problems, since aliases lead to one place twice
 }
 
 const (
 	maxProblems  = 10
+	maxCounted   = 1000 // problems after which no more are looked for
+	maxPorts     = 10_000
 	maxFiles     = 100
 	maxVariables = 1000 // in one value: the parser takes quadratic time over them
 )
@@ -87,7 +90,11 @@ func (p place) text(format string, args ...any) string {
 
 // add reads one file and walks it, after those that it includes or extends.
 func (c *check) add(f source) {
-	t, bad := parseTree(c.show(f.path), f.path, f.content)
+	most := maxNodes
+	if c.normal {
+		most = maxNormal
+	}
+	t, bad := parseTree(c.show(f.path), f.path, f.content, most)
 	if bad != nil {
 		c.problem(*bad)
 		return
@@ -202,7 +209,7 @@ func (w *walk) doubt(n *yaml.Node, text string) {
 
 // node walks n; s is nil where anything may stand.
 func (w *walk) node(n *yaml.Node, s *shape, at place) {
-	if n.Tag == "!reset" {
+	if n.Tag == "!reset" || len(w.problems) > maxCounted {
 		return
 	}
 	n = follow(n)
@@ -356,6 +363,14 @@ func (w *walk) fitting(n *yaml.Node, s *shape, kind string, known bool, at place
 		w.doubt(n, at.text("is empty, want %s", s.words()))
 		return nil
 	}
+	if n.Kind == yaml.ScalarNode && s.choose("string") != nil {
+		if rule := values[at.field]; rule != nil && rule(n.Value) != nil {
+			w.bad(n, "", at.text("%q: %s", n.Value, rule(n.Value)))
+			return nil
+		}
+		w.bad(n, "", at.text("want text: put %s in quotes", n.Value))
+		return nil
+	}
 	w.bad(n, "", at.text("want %s", s.words()))
 	return nil
 }
@@ -378,7 +393,7 @@ func (s *shape) choose(kind string) *shape {
 
 func (w *walk) mapping(n *yaml.Node, s *shape, at place) {
 	seen := map[string]*yaml.Node{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && len(w.problems) <= maxCounted; i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if k.ShortTag() == "!!merge" || k.Value == "<<" {
 			w.merge(v, s, at)
@@ -402,6 +417,9 @@ func (w *walk) mapping(n *yaml.Node, s *shape, at place) {
 		if seen[need] == nil {
 			w.doubt(n, at.text("%s is missing", need))
 		}
+	}
+	if kind := seen["type"]; at.field == "services.*.volumes.[]" && kind != nil && seen["source"] == nil && w.text(n, "type") == "bind" {
+		w.doubt(n, at.text("source is missing"))
 	}
 }
 

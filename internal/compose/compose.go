@@ -95,6 +95,7 @@ type Build struct {
 const (
 	// The sizes that Load and Parse accept, in bytes. They keep a hostile or
 	// mistaken input from taking the memory of whoever reads it.
-	maxFile    = 4 << 20 // one Compose file, or the normal form
+	maxFile    = 4 << 20 // one Compose file
+	maxYAML    = 8 << 20 // the normal form
 	maxContent = 4 << 20 // one config or secret
 )

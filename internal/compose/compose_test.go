@@ -14,7 +14,7 @@ import (
 	"github.com/tenderhq/tender/internal/compose"
 )
 
-var update = flag.Bool("update", false, "write what is found into testdata and docs")
+var update = flag.Bool("update", false, "write what is found into testdata")
 
 // TestLoad reads the cases in testdata. Each is an archive: its comment holds
 // what the user typed, one word a line (f, p, profile, env-file, env, dir,

@@ -135,22 +135,22 @@ func folder(explicit string, paths []string, cwd string) string {
 
 // search looks for a file with one of Compose's names from dir upwards.
 func (f *found) search(dir string) []string {
-	present := func(names []string) []string {
-		var hits []string
+	hits := func(names []string) []string {
+		var there []string
 		for _, n := range names {
-			if st, err := os.Stat(filepath.Join(dir, n)); err == nil && !st.IsDir() {
-				hits = append(hits, n)
+			if present(filepath.Join(dir, n)) == nil {
+				there = append(there, n)
 			}
 		}
-		if len(hits) > 1 {
-			f.warnings = append(f.warnings, Warning{Text: "found " + strings.Join(hits, ", ") + " in " + dir + ", using " + hits[0]})
+		if len(there) > 1 {
+			f.warnings = append(f.warnings, Warning{Text: "found " + strings.Join(there, ", ") + " in " + dir + ", using " + there[0]})
 		}
-		return hits
+		return there
 	}
 	for {
-		if hits := present(fileNames); len(hits) > 0 {
-			paths := []string{filepath.Join(dir, hits[0])}
-			if over := present(overrideNames); len(over) > 0 {
+		if main := hits(fileNames); len(main) > 0 {
+			paths := []string{filepath.Join(dir, main[0])}
+			if over := hits(overrideNames); len(over) > 0 {
 				paths = append(paths, filepath.Join(dir, over[0]))
 			}
 			return paths
@@ -191,7 +191,7 @@ func (f *found) dotenv(files []string, dir string) error {
 // readEnv reads env files; in them env wins.
 func readEnv(env map[string]string, files []string) (map[string]string, error) {
 	for _, p := range files {
-		if _, err := readFile(p, maxFile); err != nil {
+		if err := present(p); err != nil {
 			return nil, tender.Errorf(tender.KindOf(err), "env file %w", err)
 		}
 	}
@@ -263,16 +263,25 @@ func read(path string, stdin io.Reader) ([]byte, error) {
 	return readFile(path, maxFile)
 }
 
-func readFile(path string, limit int64) ([]byte, error) {
+// present reports whether there is a file to read. It does not read: a pipe can
+// be read only once.
+func present(path string) error {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, tender.Errorf(tender.NotFound, "%s: no such file", path)
+		return tender.Errorf(tender.NotFound, "%s: no such file", path)
 	}
 	if err != nil {
-		return nil, tender.Errorf(tender.Invalid, "%w", err)
+		return tender.Errorf(tender.Invalid, "%w", err)
 	}
 	if st.IsDir() {
-		return nil, tender.Errorf(tender.Invalid, "%s is a folder, not a file", path)
+		return tender.Errorf(tender.Invalid, "%s is a folder, not a file", path)
+	}
+	return nil
+}
+
+func readFile(path string, limit int64) ([]byte, error) {
+	if err := present(path); err != nil {
+		return nil, err
 	}
 	file, err := os.Open(path)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -35,7 +36,7 @@ func load(ctx context.Context, s Source) (Document, error) {
 	if err != nil {
 		return Document{}, err
 	}
-	c, err := newCheck(s.Dir, false)
+	c, err := newCheck(orElse(s.Dir, f.dir), false)
 	if err != nil {
 		return Document{}, err
 	}
@@ -79,14 +80,11 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (*type
 		if err != nil {
 			return nil, err
 		}
-		bind := func(lenient bool) (*types.Project, error) {
-			o := loader.ToOptions(&details, []func(*loader.Options){options})
-			o.SkipConsistencyCheck = lenient
-			return loader.ModelToProject(clone(model).(map[string]any), o, details)
-		}
 		// Once without the parser's consistency check, which stops at the first name
 		// that leads nowhere and does not say where it is written.
-		loose, err := bind(true)
+		o := loader.ToOptions(&details, []func(*loader.Options){options})
+		o.SkipConsistencyCheck = true
+		loose, err := loader.ModelToProject(clone(model).(map[string]any), o, details)
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +104,7 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (*type
 		if err := c.err(c.references(loose)); err != nil {
 			return nil, err
 		}
-		return bind(false)
+		return loose, consistent(model, details, options)
 	})
 	if err != nil {
 		return nil, c.explain(err)
@@ -124,13 +122,28 @@ func assemble(ctx context.Context, f *found, c *check, services []string) (*type
 	return p, nil
 }
 
+// consistent runs the parser's own check, without dependencies: it follows every
+// path through them, of which there can be more than there is time for.
+func consistent(model map[string]any, details types.ConfigDetails, options func(*loader.Options)) error {
+	for _, section := range []string{"services", "jobs"} {
+		services, _ := model[section].(map[string]any)
+		for _, s := range services {
+			if s, ok := s.(map[string]any); ok {
+				delete(s, "depends_on")
+			}
+		}
+	}
+	_, err := loader.ModelToProject(model, loader.ToOptions(&details, []func(*loader.Options){options}), details)
+	return err
+}
+
 // envFiles finds env and label files that are not there.
 func (c *check) envFiles(p *types.Project) []problem {
 	var out []problem
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
 		s := p.Services[name]
 		look := func(field, path string, required bool) {
-			if _, err := readFile(path, maxFile); err != nil && (required || tender.KindOf(err) != tender.NotFound) {
+			if err := present(path); err != nil && (required || tender.KindOf(err) != tender.NotFound) {
 				out = append(out, c.locate(problem{text: fmt.Sprintf("services.%s.%s: %s", name, field, err)}, []string{"services", name, field, path}))
 			}
 		}
@@ -163,22 +176,44 @@ func clone(v any) any {
 	return v
 }
 
-// explain gives an error of the parser its place. Doubts of our own are better
-// where there are some.
+// explain gives an error of the parser its place. A doubt of our own says the
+// same better where it is on the same line.
 func (c *check) explain(err error) error {
 	var own *tender.Error
 	if errors.As(err, &own) {
 		return own
 	}
-	if len(c.doubts) > 0 {
-		return c.err(c.doubts)
+	problems := slices.Clone(c.doubts)
+	for _, p := range c.parserProblems(err.Error()) {
+		if !slices.ContainsFunc(c.doubts, func(d problem) bool { return d.file == p.file && d.line == p.line || p.line == 0 }) {
+			problems = append(problems, p)
+		}
 	}
-	text := err.Error()
+	return c.err(problems)
+}
+
+var (
+	undecoded = regexp.MustCompile(`(?m)^'([^']+)' (.+)$`)
+	uncast    = regexp.MustCompile(`(?m)^error while interpolating (\S+): failed to cast to expected type: (.+)$`)
+)
+
+// parserProblems takes what the parser says apart: it reports some errors together.
+func (c *check) parserProblems(text string) []problem {
+	var out []problem
+	for _, form := range []*regexp.Regexp{undecoded, uncast} {
+		for _, m := range form.FindAllStringSubmatch(text, -1) {
+			path := strings.FieldsFunc(m[1], func(r rune) bool { return r == '.' || r == '[' || r == ']' })
+			out = append(out, c.locate(problem{text: strings.Join(path, ".") + ": " + m[2]}, path))
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
 	text, _, _ = strings.Cut(text, ": invalid compose project")
 	if rest, ok := strings.CutPrefix(text, "validating "); ok {
 		_, text, _ = strings.Cut(rest, ": ")
 	}
-	return c.locate(problem{text: text}, pathIn(text)).error()
+	return []problem{c.locate(problem{text: text}, pathIn(text))}
 }
 
 // pathIn finds the path or the service that an error of the parser speaks of.

@@ -69,6 +69,9 @@ func (n *normalizer) run(remote bool) error {
 	if err != nil {
 		return err
 	}
+	if len(yml) > maxYAML {
+		return tender.Errorf(tender.Invalid, "project is larger than %d MiB", maxYAML>>20)
+	}
 	d.YAML = string(yml)
 	return nil
 }

@@ -48,8 +48,8 @@ func Spec(spec []byte) (*types.Project, error) {
 
 // decode checks the normal form and reads it.
 func decode(yml []byte) (*types.Project, error) {
-	if len(yml) > maxFile {
-		return nil, tender.Errorf(tender.Invalid, "project is larger than %d MiB", maxFile>>20)
+	if len(yml) > maxYAML {
+		return nil, tender.Errorf(tender.Invalid, "project is larger than %d MiB", maxYAML>>20)
 	}
 	c, err := newCheck("", true)
 	if err != nil {
@@ -108,6 +108,7 @@ func bind(yml []byte) (*types.Project, error) {
 			o.SkipResolveEnvironment = true
 			o.SkipResolveLabels = true
 			o.Profiles = []string{"*"}
+			o.MaxNodeVisits = maxNormal
 		})
 	if err != nil {
 		return nil, err

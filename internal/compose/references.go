@@ -2,7 +2,9 @@ package compose
 
 import (
 	"maps"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -27,12 +29,12 @@ type references struct {
 	found   []problem
 }
 
-func (r *references) add(advice, text string, path ...string) {
-	r.found = append(r.found, r.locate(problem{text: strings.Join(path[:2], ".") + ": " + text, advice: advice}, path))
+func (r *references) add(advice, text string, where ...string) {
+	r.found = append(r.found, r.locate(problem{text: strings.Join(where[:2], ".") + ": " + text, advice: advice}, where))
 }
 
 func (r *references) service(s types.ServiceConfig) {
-	at := func(path ...string) []string { return append([]string{"services", s.Name}, path...) }
+	at := func(below ...string) []string { return append([]string{"services", s.Name}, below...) }
 	if s.Image == "" && s.Build == nil {
 		r.add("add image: or build: under services."+s.Name, "has neither image nor build", at()...)
 	}
@@ -75,6 +77,18 @@ func (r *references) service(s types.ServiceConfig) {
 			r.undefined("secret", "secrets", ref.Source, slices.Collect(maps.Keys(r.project.Secrets)), at("secrets", ref.Source))
 		}
 	}
+	for _, v := range s.Volumes {
+		if !path.IsAbs(v.Target) {
+			advice := ""
+			if len(v.Target) > 2 && v.Target[1] == ':' {
+				advice = "a name of one letter reads as a Windows drive: use the long syntax"
+			}
+			r.add(advice, "a volume goes to an absolute path in the container, not to "+strconv.Quote(v.Target), at("volumes", v.Target)...)
+		}
+	}
+	if h := s.HealthCheck; h != nil && len(h.Test) > 0 && !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, h.Test[0]) {
+		r.add("", "healthcheck.test as a list begins with CMD, CMD-SHELL or NONE", at("healthcheck", "test")...)
+	}
 	r.limits(s, at)
 }
 
@@ -88,8 +102,8 @@ func (r *references) limits(s types.ServiceConfig, at func(...string) []string) 
 	}
 }
 
-func (r *references) undefined(what, section, name string, known []string, path []string) {
-	r.add("add "+name+": under "+section+": at the top level", "refers to undefined "+what+" "+`"`+name+`"`+meant(name, known), path...)
+func (r *references) undefined(what, section, name string, known []string, where []string) {
+	r.add("add "+name+": under "+section+": at the top level", "refers to undefined "+what+" "+strconv.Quote(name)+meant(name, known), where...)
 }
 
 // target checks the name of another service; paths are the places where it may
@@ -98,22 +112,22 @@ func (r *references) target(s types.ServiceConfig, name, how string, required bo
 	if _, ok := r.project.Services[name]; ok {
 		return
 	}
-	path, best := paths[0], 0
+	where, best := paths[0], 0
 	for _, p := range paths {
 		for _, t := range r.trees {
 			if _, steps := t.find(p); steps > best {
-				path, best = p, steps
+				where, best = p, steps
 			}
 		}
 	}
 	if off, ok := r.project.DisabledServices[name]; ok {
 		if required {
-			r.add("add --profile "+off.Profiles[0], how+" service \""+name+"\", which is off: its profile is "+list(off.Profiles), path...)
+			r.add("add --profile "+off.Profiles[0], how+" service \""+name+"\", which is off: its profile is "+list(off.Profiles), where...)
 		}
 		return
 	}
 	known := slices.Collect(maps.Keys(r.project.AllServices()))
-	r.add("add the file that defines "+name+" with one more -f, or define it under services:", how+" undefined service \""+name+"\""+meant(name, known), path...)
+	r.add("add the file that defines "+name+" with one more -f, or define it under services:", how+" undefined service \""+name+"\""+meant(name, known), where...)
 }
 
 // circles finds services that wait for each other: neither would ever start.

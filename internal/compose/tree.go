@@ -3,6 +3,7 @@ package compose
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"regexp"
@@ -24,15 +25,17 @@ type tree struct {
 }
 
 const (
-	maxNodes = 100_000 // in one document with its aliases written out; the parser has the same bound
-	maxDepth = 100
+	maxNodes  = 100_000 // in one document with its aliases written out; the parser has the same bound
+	maxNormal = 250_000 // in the normal form, which has more of them, as ports are written out
+	maxDepth  = 100
+	maxItems  = 20_000 // in one mapping or list: the YAML library compares each key with each
 )
 
 var yamlPlace = regexp.MustCompile(`line (\d+)(?:, column (\d+))?`)
 
 // parseTree reads content. It refuses what would grow without bound: deep
 // nesting, anchors within themselves, and aliases that multiply.
-func parseTree(name, path string, content []byte) (*tree, *problem) {
+func parseTree(name, path string, content []byte, most int) (*tree, *problem) {
 	t := &tree{name: name, path: path}
 	d := yaml.NewDecoder(bytes.NewReader(content))
 	for {
@@ -48,10 +51,12 @@ func parseTree(name, path string, content []byte) (*tree, *problem) {
 			continue
 		}
 		root := doc.Content[0]
-		budget := maxNodes
-		if n := measure(root, 0, &budget, map[*yaml.Node]bool{}); n != nil {
-			return nil, &problem{file: name, line: n.Line, column: n.Column,
-				text: "too large: more than 100,000 values with aliases written out, nested deeper than 100, or an anchor within itself"}
+		m := measure{left: most, open: map[*yaml.Node]bool{}}
+		if n, why := m.walk(root, 0); n != nil {
+			if m.left < 0 {
+				why = fmt.Sprintf("more than %d values with aliases written out", most)
+			}
+			return nil, &problem{file: name, line: n.Line, column: n.Column, text: "too large: " + why}
 		}
 		t.docs = append(t.docs, root)
 	}
@@ -75,27 +80,35 @@ func syntax(name string, err error) *problem {
 	return p
 }
 
-// measure walks n with its aliases and returns where a bound was passed.
-func measure(n *yaml.Node, depth int, budget *int, open map[*yaml.Node]bool) *yaml.Node {
-	*budget--
-	if *budget < 0 || depth > maxDepth || open[n] {
-		return n
+// measure walks a document with its aliases and finds where a bound is passed.
+type measure struct {
+	left int                 // values
+	open map[*yaml.Node]bool // on the way to the present one
+}
+
+func (m *measure) walk(n *yaml.Node, depth int) (at *yaml.Node, why string) {
+	m.left--
+	switch {
+	case m.left < 0:
+		return n, ""
+	case m.open[n]:
+		return n, "an anchor within itself"
+	case depth > maxDepth:
+		return n, fmt.Sprintf("more than %d levels", maxDepth)
+	case len(n.Content) > maxItems:
+		return n, fmt.Sprintf("more than %d items in one place", maxItems)
 	}
+	m.open[n] = true
+	defer delete(m.open, n)
 	if n.Kind == yaml.AliasNode {
-		open[n] = true
-		defer delete(open, n)
-		return measure(n.Alias, depth+1, budget, open)
-	}
-	if len(n.Content) > 0 && n.Anchor != "" {
-		open[n] = true
-		defer delete(open, n)
+		return m.walk(n.Alias, depth+1)
 	}
 	for _, c := range n.Content {
-		if at := measure(c, depth+1, budget, open); at != nil {
-			return at
+		if at, why := m.walk(c, depth+1); at != nil {
+			return at, why
 		}
 	}
-	return nil
+	return nil, ""
 }
 
 // follow returns what an alias stands for.

@@ -8,6 +8,7 @@ import (
 
 	composeformat "github.com/compose-spec/compose-go/v2/format"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/distribution/reference"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -30,10 +31,27 @@ func (w *walk) value(n *yaml.Node, s *shape, kind, value string, at place) {
 			w.bad(n, "", at.text("want %v or less", *s.max))
 		}
 	}
+	if at.field == "services.*.ports.[]" {
+		w.portRange(n, value, at)
+	}
 	if rule := values[at.field]; rule != nil && kind != "null" {
 		if err := rule(value); err != nil {
 			w.bad(n, "", at.text("%q: %s", value, err))
 		}
+	}
+}
+
+// portRange checks the short syntax of ports, which the parser writes out one by one.
+func (w *walk) portRange(n *yaml.Node, value string, at place) {
+	if w.ports > maxPorts {
+		return
+	}
+	ports, err := types.ParsePortConfig(value)
+	if err != nil {
+		w.bad(n, "", at.text("%q: %s", value, err))
+	}
+	if w.ports += len(ports); w.ports > maxPorts {
+		w.bad(n, "", at.text("more than %d ports in one project", maxPorts))
 	}
 }
 
@@ -75,9 +93,35 @@ var values = map[string]func(string) error{
 	"services.*.deploy.resources.limits.cpus":         number,
 	"services.*.deploy.replicas":                      count,
 	"services.*.scale":                                count,
-	"services.*.ports.[]": func(v string) error {
-		_, err := types.ParsePortConfig(v)
-		return err
+	"services.*.image": func(v string) error {
+		if _, err := reference.ParseAnyReference(v); err != nil {
+			return fmt.Errorf("not the name of an image")
+		}
+		return nil
+	},
+	"services.*.devices.[]": func(v string) error {
+		if strings.Count(v, ":") > 2 {
+			return fmt.Errorf("want HOST, HOST:CONTAINER or HOST:CONTAINER:PERMISSIONS")
+		}
+		return nil
+	},
+	"services.*.ulimits.*":      limit,
+	"services.*.ulimits.*.soft": limit,
+	"services.*.ulimits.*.hard": limit,
+	"services.*.ports.[].target": func(v string) error {
+		if n, err := strconv.ParseUint(v, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("want a port from 1 to 65535")
+		}
+		return nil
+	},
+	"services.*.ports.[].published": func(v string) error {
+		first, last, ranged := strings.Cut(v, "-")
+		a, err := strconv.ParseUint(first, 10, 16)
+		b, err2 := strconv.ParseUint(last, 10, 16)
+		if v != "" && (err != nil || ranged && (err2 != nil || b < a)) {
+			return fmt.Errorf("want a port such as 8080 or a range such as 8080-8090")
+		}
+		return nil
 	},
 	"services.*.ports.[].mode":     oneOf("host", "ingress"),
 	"services.*.ports.[].protocol": oneOf("tcp", "udp", "sctp"),
@@ -85,7 +129,7 @@ var values = map[string]func(string) error{
 		_, err := composeformat.ParseVolume(v)
 		return err
 	},
-	"services.*.volumes.[].type": oneOf("bind", "volume", "tmpfs"),
+	"services.*.volumes.[].type": oneOf("bind", "volume", "tmpfs", "image"),
 	"services.*.restart": func(v string) error {
 		_, _, err := restart(types.ServiceConfig{Restart: v})
 		return err
@@ -99,6 +143,13 @@ var values = map[string]func(string) error{
 	"services.*.secrets.[].gid":                        count,
 	"services.*.configs.[].uid":                        count,
 	"services.*.configs.[].gid":                        count,
+}
+
+func limit(v string) error {
+	if n, err := strconv.ParseInt(v, 10, 64); err != nil || n < -1 {
+		return fmt.Errorf("want a whole number, or -1 for no limit")
+	}
+	return nil
 }
 
 func duration(v string) error {

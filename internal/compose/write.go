@@ -31,15 +31,19 @@ func marshal(p *types.Project) ([]byte, error) {
 // into nodes, and are put back in a style that is sure.
 func write(v any) ([]byte, error) {
 	var a aside
-	var n yaml.Node
-	if err := n.Encode(a.take(reflect.ValueOf(v)).Interface()); err != nil {
-		return nil, err
+	v = a.take(reflect.ValueOf(v)).Interface()
+	if len(a.texts) > 0 {
+		var n yaml.Node
+		if err := n.Encode(v); err != nil {
+			return nil, err
+		}
+		a.back(&n)
+		v = &n
 	}
-	a.back(&n)
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
-	if err := e.Encode(&n); err != nil {
+	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
 	return b.Bytes(), nil

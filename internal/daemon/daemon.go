@@ -52,7 +52,13 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	v, recovery, err := vault.Open(ctx, st, c.Key)
+	v, recovery, err := vault.Init(ctx, st, vault.Options{KeyFile: c.Key, InUse: func(project, name string, version int) []string {
+		used, err := users(context.WithoutCancel(ctx), st, project, name, version)
+		if err != nil { // then it may be in use
+			return []string{err.Error()}
+		}
+		return used
+	}})
 	if err != nil {
 		return err
 	}

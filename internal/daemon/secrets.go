@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -49,11 +51,21 @@ func (b *backend) versions(ctx context.Context, project string, values map[strin
 			out[name] = s.Version
 			continue
 		}
-		v, err := b.vault.Would(ctx, project, name, value)
+		newest, err := b.vault.Newest(ctx, project, name)
+		if err != nil && tender.KindOf(err) != tender.NotFound {
+			return nil, err
+		}
+		out[name] = newest.Version + 1
+		if newest.Version == 0 {
+			continue
+		}
+		had, err := b.vault.Open(ctx, project, name, newest.Version)
 		if err != nil {
 			return nil, err
 		}
-		out[name] = v
+		if bytes.Equal(had, value) {
+			out[name] = newest.Version
+		}
 	}
 	return out, nil
 }
@@ -62,44 +74,52 @@ func (b *backend) versions(ctx context.Context, project string, values map[strin
 // the tmpfs, and says where. A path holds one revision and is never rewritten.
 func (b *backend) deliver(ctx context.Context, project string, s tender.Service) ([]engine.File, error) {
 	var out []engine.File
-	put := func(root, source, target string, value []byte, uid, gid int, mode uint32) error {
-		dir := filepath.Join(root, project, s.Name, s.Revision)
-		err := vault.Deliver(dir, []vault.File{{Name: source, Value: value, UID: uid, GID: gid, Mode: mode}})
-		out = append(out, engine.File{Source: filepath.Join(dir, source), Target: target})
-		return err
-	}
+	var secrets, configs []vault.File
+	below := filepath.Join(project, s.Name, s.Revision)
+	secretsDir, configsDir := filepath.Join(b.config.RunDir, "secrets", below), filepath.Join(b.config.DataDir, "configs", below)
 	for _, f := range s.Secrets {
-		value, err := b.vault.Value(ctx, owner(project, f), f.Name, f.Version)
-		if tender.KindOf(err) == tender.NotFound && f.External {
-			value, err = b.vault.Value(ctx, project, f.Name, f.Version)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("service %s: %w", s.Name, err)
-		}
-		if err := put(filepath.Join(b.config.RunDir, "secrets"), f.Source, f.Target, value, f.UID, f.GID, f.Mode); err != nil {
-			return nil, fmt.Errorf("deliver secret %s of %s: %w", f.Source, s.Name, err)
-		}
+		secrets = append(secrets, vault.File{Name: f.Source, UID: f.UID, GID: f.GID, Mode: fs.FileMode(f.Mode), Value: func() ([]byte, error) {
+			return b.value(ctx, project, f)
+		}})
+		out = append(out, engine.File{Source: filepath.Join(secretsDir, f.Source), Target: f.Target})
 	}
 	for _, f := range s.Configs {
-		var content []byte
-		err := b.store.View(ctx, func(tx *store.Tx) (err error) {
-			content, err = tx.File(f.SHA256)
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("service %s: config %s: %w", s.Name, f.Source, err)
+		configs = append(configs, vault.File{Name: f.Source, UID: f.UID, GID: f.GID, Mode: fs.FileMode(f.Mode), Value: func() (content []byte, err error) {
+			err = b.store.View(ctx, func(tx *store.Tx) (err error) {
+				content, err = tx.File(f.SHA256)
+				return err
+			})
+			return content, err
+		}})
+		out = append(out, engine.File{Source: filepath.Join(configsDir, f.Source), Target: f.Target})
+	}
+	if len(secrets) > 0 {
+		if err := vault.Deliver(secretsDir, secrets); err != nil {
+			return nil, fmt.Errorf("secrets of %s: %w", s.Name, err)
 		}
-		if err := put(filepath.Join(b.config.DataDir, "configs"), f.Source, f.Target, content, f.UID, f.GID, f.Mode); err != nil {
-			return nil, fmt.Errorf("deliver config %s of %s: %w", f.Source, s.Name, err)
+	}
+	if len(configs) > 0 {
+		if err := vault.Deliver(configsDir, configs); err != nil {
+			return nil, fmt.Errorf("configs of %s: %w", s.Name, err)
 		}
 	}
 	return out, nil
 }
 
-// users names the services that a secret is in, as PROJECT/SERVICE.
-func (b *backend) users(ctx context.Context, project, name string) ([]string, error) {
+func (b *backend) value(ctx context.Context, project string, f tender.SecretFile) ([]byte, error) {
+	value, err := b.vault.Open(ctx, owner(project, f), f.Name, f.Version)
+	if tender.KindOf(err) == tender.NotFound && f.External {
+		if own, err := b.vault.Open(ctx, project, f.Name, f.Version); err == nil {
+			return own, nil
+		}
+	}
+	return value, err
+}
+
+// users names the services that a secret is in, as PROJECT/SERVICE; version 0: any.
+func users(ctx context.Context, st *store.Store, project, name string, version int) ([]string, error) {
 	var out []string
-	err := b.store.View(ctx, func(tx *store.Tx) error {
+	err := st.View(ctx, func(tx *store.Tx) error {
 		projects, err := tx.Projects()
 		if err != nil {
 			return err
@@ -110,7 +130,9 @@ func (b *backend) users(ctx context.Context, project, name string) ([]string, er
 				return err
 			}
 			for _, s := range g.Services {
-				if slices.ContainsFunc(s.Service.Secrets, func(f tender.SecretFile) bool { return f.Name == name && owner(p, f) == project }) {
+				if g.Down == nil && !s.Gone && slices.ContainsFunc(s.Service.Secrets, func(f tender.SecretFile) bool {
+					return f.Name == name && (owner(p, f) == project || f.External && p == project) && (version == 0 || f.Version == version)
+				}) {
 					out = append(out, p+"/"+s.Service.Name)
 				}
 			}
@@ -120,13 +142,12 @@ func (b *backend) users(ctx context.Context, project, name string) ([]string, er
 	return out, err
 }
 
-func (b *backend) secret(ctx context.Context, s vault.Secret) (api.Secret, error) {
-	out := api.Secret{Name: s.Name, Project: s.Project, Version: s.Version, Created: s.Created, Who: s.Who, Size: s.Size}
+func (b *backend) secret(ctx context.Context, s vault.Secret) (out api.Secret, err error) {
+	out = api.Secret{Name: s.Name, Project: s.Project, Version: s.Version.Version, Created: s.Created, Who: s.Who, Size: s.Size}
 	for _, v := range s.Versions {
 		out.Versions = append(out.Versions, api.SecretVersion{Version: v.Version, Created: v.Created, Who: v.Who, Size: v.Size})
 	}
-	var err error
-	out.UsedBy, err = b.users(ctx, s.Project, s.Name)
+	out.UsedBy, err = users(ctx, b.store, s.Project, s.Name, 0)
 	return out, err
 }
 
@@ -149,7 +170,7 @@ func (b *backend) Secrets(ctx context.Context, project string) ([]api.Secret, er
 
 // Secret shows one with its versions, without values.
 func (b *backend) Secret(ctx context.Context, project, name string) (api.Secret, error) {
-	s, err := b.vault.Newest(ctx, project, name)
+	s, err := b.vault.Show(ctx, project, name)
 	if err != nil {
 		return api.Secret{}, err
 	}
@@ -167,18 +188,12 @@ func (b *backend) SetSecret(ctx context.Context, who api.Person, project, name s
 	if err != nil {
 		return api.Secret{}, err
 	}
-	return b.secret(ctx, s)
+	return b.Secret(ctx, project, name)
 }
 
 // RemoveSecret removes one with all its versions. Conflict: a service uses it.
 func (b *backend) RemoveSecret(ctx context.Context, who api.Person, project, name string) error {
-	used, err := b.users(ctx, project, name)
-	if err == nil && len(used) > 0 {
-		err = tender.Errorf(tender.Conflict, "secret %s is in use by %s", name, used[0]).Hint("take it out of the Compose file and run tender up, then remove it")
-	}
-	if err == nil {
-		err = b.vault.Remove(ctx, project, name)
-	}
+	err := b.vault.Remove(ctx, project, name)
 	b.auditEnd(ctx, who, "secret rm", project, name, err)
 	return err
 }

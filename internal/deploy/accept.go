@@ -213,6 +213,15 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 			return draft{}, err
 		}
 	}
+	for k := range d.rollouts {
+		r := &d.rollouts[k]
+		svc, _ := p.Service(r.Service)
+		for _, name := range []string{svc.Name, svc.Rollout.Before} {
+			for _, i := range there[name] {
+				r.Stale = append(r.Stale, i.ID)
+			}
+		}
+	}
 	for name, o := range base.open {
 		if _, wanted := p.Service(name); !wanted {
 			d.supersedes = append(d.supersedes, o)

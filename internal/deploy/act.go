@@ -274,13 +274,24 @@ func (w *worker) rollBack(tx *store.Tx, r records, open store.Rollout, why strin
 	}
 	id, err := commit(tx, g, nil, []store.Rollout{{
 		Project: w.project, Service: open.Service, Generation: g.N, From: open.To, To: open.From, FromImage: open.ToImage, ToImage: open.FromImage,
-		Who: "tender", Strategy: "rollback", Reverse: true, Started: now,
+		Who: "tender", Strategy: "rollback", Reverse: true, Started: now, Stale: w.l.ids(w.project, open.Service),
 	}})
 	if err != nil {
 		return News{}, err
 	}
 	return News{Kind: NewsRollout, Project: w.project, Service: open.Service, Revision: open.From, Rollout: id[0], Generation: g.N,
 		Text: fmt.Sprintf("%s goes back to %s", open.Service, open.From)}, nil
+}
+
+// ids names the instances of a service at the last look.
+func (l *Loop) ids(project, service string) (ids []string) {
+	seen, _ := l.o.Inventory.Picture()
+	for _, i := range seen.Of(project) {
+		if i.Service == service {
+			ids = append(ids, i.ID)
+		}
+	}
+	return ids
 }
 
 // commit writes a generation, the revisions that it wants and the rollouts

@@ -239,7 +239,7 @@ func (l *Loop) rollback(ctx context.Context, d *draft, c Change) error {
 			}
 			continue
 		}
-		d.back(s, rev, c)
+		d.back(s, rev, l.ids(d.next.Project, name))
 	}
 	if len(d.rollouts) == 0 {
 		return tender.Errorf(tender.Conflict, "%s has no earlier revisions", d.next.Project).Hint("tender history -p %s", d.next.Project)
@@ -248,7 +248,7 @@ func (l *Loop) rollback(ctx context.Context, d *draft, c Change) error {
 }
 
 // back moves a service to an earlier revision.
-func (d *draft) back(s *store.WantedService, rev store.Revision, c Change) {
+func (d *draft) back(s *store.WantedService, rev store.Revision, there []string) {
 	old := *s
 	s.Service, s.Image, s.Strategy, s.Halted = rev.Service, rev.Image, "", ""
 	s.Service.Replicas = old.Service.Replicas
@@ -256,7 +256,7 @@ func (d *draft) back(s *store.WantedService, rev store.Revision, c Change) {
 	d.supersede(old.Service.Name)
 	d.rollouts = append(d.rollouts, store.Rollout{
 		Project: d.next.Project, Service: old.Service.Name, Generation: d.next.N, From: old.Service.Revision, To: rev.Service.Revision,
-		FromImage: old.Image, ToImage: rev.Image, Who: d.next.Who, Strategy: "rollback", Reverse: true, Started: d.next.At, Diff: changes(old, *s),
+		FromImage: old.Image, ToImage: rev.Image, Who: d.next.Who, Strategy: "rollback", Reverse: true, Started: d.next.At, Diff: changes(old, *s), Stale: there,
 	})
 }
 

@@ -29,7 +29,8 @@ type rig struct {
 	dead <-chan struct{}
 	stop func() // kills the loop and closes the store; start makes new ones
 
-	engine engine.Engine // what the loop talks to; nil: fake
+	engine  engine.Engine // what the loop talks to; nil: fake
+	options func(*deploy.Options)
 }
 
 // inTime runs a test in fake time.
@@ -56,11 +57,15 @@ func (r *rig) start() {
 		talk = r.fake
 	}
 	inventory := engine.NewInventory(talk, log)
-	r.loop = deploy.New(deploy.Options{
+	o := deploy.Options{
 		Store: db, Engine: talk, Inventory: inventory, Log: log,
 		Same:    bytes.Equal,
 		Essence: func(spec []byte) ([]byte, error) { return spec, nil },
-	})
+	}
+	if r.options != nil {
+		r.options(&o)
+	}
+	r.loop = deploy.New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.kill, r.dead = cancel, ctx.Done()
 	var all sync.WaitGroup

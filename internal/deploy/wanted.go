@@ -65,7 +65,7 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try) plan
 			RenewAnon: s.RenewAnon, Halted: s.Halted, Adopted: s.Adopted, Tries: tries[s.Service.Name],
 		}
 		if o, ok := r.open[s.Service.Name]; ok {
-			p.Open = &plan.Rollout{ID: o.ID, From: o.From, To: o.To, Began: o.Started, First: o.First, Back: o.Back, Reverse: o.Reverse, Strategy: o.Asked}
+			p.Open = &plan.Rollout{ID: o.ID, From: o.From, To: o.To, Stale: o.Stale, First: o.First, Back: o.Back, Reverse: o.Reverse, Strategy: o.Asked}
 		} else if last := r.last[s.Service.Name]; last.State == store.RolloutFailed && last.To == s.Service.Revision {
 			p.Failed = last.Reason
 		}

@@ -424,7 +424,13 @@ func (w *worker) take(ctx context.Context, key string, a plan.Action) {
 		if a.Slot > 0 {
 			slots = []int{a.Slot}
 		}
-		w.tried(a.Service, slots, a.Cause)
+		reason := a.Cause
+		if err != nil {
+			reason = err.Error()
+		}
+		if tender.KindOf(err) != tender.Unavailable || err == nil {
+			w.tried(a.Service, slots, reason)
+		}
 		w.problem(a.Service, a.Cause)
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	tender "github.com/tenderhq/tender"
@@ -40,7 +41,7 @@ func (m *maker) before(v *view, act bool) (why string, hopeless bool) {
 		return fmt.Sprintf("%s, which runs before, does not start: %s", job.Name, t.Reason), true
 	}
 	if act {
-		m.runJob(job, v.Open.ID, v.Open.Began, "before the rollout of "+v.Name)
+		m.runJob(job, v.Open.ID, v.Open.Stale, "before the rollout of "+v.Name)
 	}
 	return job.Name + " runs before and has not completed yet", false
 }
@@ -89,12 +90,16 @@ func (m *maker) job(v *view) {
 		}
 		return
 	}
-	m.runJob(v, 0, time.Time{}, "a job, once per revision")
+	var stale []string
+	if v.Open != nil {
+		stale = v.Open.Stale
+	}
+	m.runJob(v, 0, stale, "a job, once per revision")
 }
 
 // runJob plans the next step of one run of a job: make it, wait for it, record
-// it. Instances made before after belong to an earlier run.
-func (m *maker) runJob(v *view, rollout int64, after time.Time, cause string) {
+// it. Stale instances belong to an earlier run.
+func (m *maker) runJob(v *view, rollout int64, stale []string, cause string) {
 	if m.jobs[v.Name] {
 		return
 	}
@@ -104,7 +109,7 @@ func (m *maker) runJob(v *view, rollout int64, after time.Time, cause string) {
 		open = v.Open.ID
 	}
 	i := v.fresh[1]
-	if i != nil && i.Created.Before(after) {
+	if i != nil && slices.Contains(stale, i.ID) {
 		if active(i) {
 			m.wait(v, time.Time{}, "%s runs still", i.Name)
 			return
@@ -113,7 +118,7 @@ func (m *maker) runJob(v *view, rollout int64, after time.Time, cause string) {
 	}
 	switch {
 	case i == nil, i.State == tender.Dead:
-		m.makeJob(v, after, cause)
+		m.makeJob(v, stale, cause)
 	case i.State == tender.Exited:
 		a := Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: open, Job: true, For: rollout, Cause: "completed"}
 		if i.ExitCode != 0 || i.Error != "" {
@@ -125,7 +130,7 @@ func (m *maker) runJob(v *view, rollout int64, after time.Time, cause string) {
 	}
 }
 
-func (m *maker) makeJob(v *view, after time.Time, cause string) {
+func (m *maker) makeJob(v *view, stale []string, cause string) {
 	t := v.tries(1)
 	if v.Open != nil && t.Count >= Hopeless {
 		m.add(Action{Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: t.Reason})
@@ -148,7 +153,7 @@ func (m *maker) makeJob(v *view, after time.Time, cause string) {
 	}
 	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: []int{1}, Grace: v.grace(), Cause: cause}
 	for _, old := range v.instances() {
-		if old == v.leftover[1] && !old.Created.Before(after) {
+		if old == v.leftover[1] && !slices.Contains(stale, old.ID) {
 			continue // Scale starts it
 		}
 		a.Drop, a.dropped = append(a.Drop, old.ID), append(a.dropped, old.Name)

@@ -53,7 +53,7 @@ func svc(name string, n int, change ...func(*plan.Service)) plan.Service {
 
 func open(from string) func(*plan.Service) {
 	return func(s *plan.Service) {
-		s.Open = &plan.Rollout{ID: 1, From: from, To: s.Revision, Began: now.Add(-time.Hour), First: from == "", Back: from != ""}
+		s.Open = &plan.Rollout{ID: 1, From: from, To: s.Revision, First: from == "", Back: from != ""}
 	}
 }
 
@@ -288,7 +288,7 @@ wait   web@r2          # shop-web-1-r2 exited with 3, and restart is "no"
 	}, {
 		name: "a way back that fails is left",
 		in: shop(svc("web@r1", 1, func(s *plan.Service) {
-			s.Open = &plan.Rollout{ID: 2, From: "r2", Reverse: true, Began: now.Add(-time.Hour)}
+			s.Open = &plan.Rollout{ID: 2, From: "r2", Reverse: true}
 		}),
 			inst("web@r1", 1, exited(3))),
 		want: "fail  web@r1  # shop-web-1 exited with 3\n",

@@ -54,8 +54,8 @@ func (m *maker) bad(v *view) map[int]string {
 			continue
 		}
 		shape, why := v.judge(i, m.now)
-		// What began before this rollout is mended first and proves nothing.
-		earlier := !i.Started.IsZero() && i.Started.Before(v.Open.Began) && tries.Count < Hopeless
+		// What was there before this rollout is mended first.
+		earlier := slices.Contains(v.Open.Stale, i.ID) && tries.Count < Hopeless
 		switch {
 		case earlier:
 		case shape == sick, shape == spent:

@@ -63,7 +63,9 @@ type Service struct {
 type Rollout struct {
 	ID       int64
 	From, To string // revisions; From is empty at the first deploy
-	Began    time.Time
+	// Stale are the instances that were there when it began, its own and those of the job that runs before
+	// it: they prove nothing. Ids, since the engine's clock may not be ours.
+	Stale []string
 	// First: there was nothing before, not even instances of somebody else.
 	First bool
 	// Back: From is proven, a failure goes back to it.

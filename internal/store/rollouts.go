@@ -71,7 +71,9 @@ type Rollout struct {
 	First   bool   `json:"first,omitempty"`   // nothing was there before
 	Back    bool   `json:"back,omitempty"`    // a failure goes back to From
 	Reverse bool   `json:"reverse,omitempty"` // it is such a way back
-	Diff    string `json:"diff,omitempty"`    // of the two specs; never a secret
+	// Stale are the ids of the instances that were there when it began, and of those of the job before it.
+	Stale []string `json:"stale,omitempty"`
+	Diff  string   `json:"diff,omitempty"` // of the two specs; never a secret
 
 	// Steps is what happened, in order. Only Rollout fills it.
 	Steps []Step `json:"-"`
