@@ -35,6 +35,14 @@ func (a *app) completionCommand() *cobra.Command {
 	}
 }
 
+// complete says how the value of a flag is completed.
+func complete(c *cobra.Command, flag string, with cobra.CompletionFunc) {
+	// It fails only where the flag is not there or has one already: a slip in this package.
+	if err := c.RegisterFlagCompletionFunc(flag, with); err != nil {
+		panic(err)
+	}
+}
+
 // names completes with what ask finds within patience; whatever goes wrong,
 // there is just nothing to offer.
 func names(c *cobra.Command, taken []string, part string, ask func(ctx context.Context) []string) ([]string, cobra.ShellCompDirective) {
