@@ -99,17 +99,13 @@ func TestBadRevisionGoesBackByItself(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inTime(t, func(r *rig) {
 				r.outcome(r.up(submission(svc("web", "1", 2, healthy))), deploy.Converged)
-				a, err := r.loop.Accept(r.Context(), submission(svc("web", "2", 2, healthy)))
+				next := submission(svc("web", "2", 2, healthy))
+				p, err := r.loop.Preview(r.Context(), next)
 				if err != nil {
 					r.Fatal(err)
 				}
-				g, err := r.loop.Generation(r.Context(), "shop", a.Generation)
-				if err != nil {
-					r.Fatal(err)
-				}
-				r.fake.Behave("web@"+g.Services[0].Service.Revision, bad)
-				out := r.follow(a.Generation)
-				r.outcome(out, deploy.BackAgain)
+				r.fake.Behave("web@"+p.Verdicts[0].To, bad)
+				r.outcome(r.up(next), deploy.BackAgain)
 				r.want(r.there(), "shop-web-1 1 running healthy\nshop-web-2 1 running healthy")
 				list, err := r.loop.Rollouts(r.Context(), "shop", "web")
 				if err != nil {
