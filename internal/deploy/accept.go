@@ -235,7 +235,7 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 			d.verdicts = append(d.verdicts, v)
 		}
 	}
-	if base.head.Made != nil && bytes.Equal(base.head.YAML, p.Spec) {
+	if base.head.Made != nil && base.head.Down == nil && sameGround(base.head.YAML, p.Spec) {
 		d.next.Made = base.head.Made
 	}
 	d.nothing = known && len(d.rollouts) == 0 && base.head.Down == nil && bytes.Equal(base.head.YAML, p.Spec) &&

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,8 +209,7 @@ func TestPreviewAndToken(t *testing.T) {
 		for line := range strings.Lines(text) {
 			lines = append(lines, strings.Join(strings.Fields(line), " "))
 		}
-		r.want(strings.Join(lines, "\n"), `ensure shop # networks and volumes of generation 2
-scale web@NEW slot 1 # replaces OLD, start-first: old and new can run side by side
+		r.want(strings.Join(lines, "\n"), `scale web@NEW slot 1 # replaces OLD, start-first: old and new can run side by side
 wait web@NEW # shop-web-1-NEW is not healthy yet
 remove shop-web-1 # replaced by NEW
 name shop-web-1-NEW # the name shop-web-1 is free
@@ -222,6 +222,11 @@ wait web@NEW # shop-web-3-NEW is not healthy yet
 remove shop-web-3 # replaced by NEW
 name shop-web-3-NEW # the name shop-web-3 is free
 finish web@NEW # all instances are good`)
+		other := s
+		other.Project.Spec = append(slices.Clone(s.Project.Spec), "volumes:\n  data:\n"...)
+		if q, err := r.loop.Preview(r.Context(), other); err != nil || !strings.HasPrefix(q.Plan.String(), "ensure") {
+			r.Errorf("a new volume: %v\n%s", err, q.Plan)
+		}
 		s.Token = p.Token
 		r.fake.Vanish(r.instances("log")[0].ID)
 		if _, err := r.loop.Accept(r.Context(), s); tender.KindOf(err) != tender.Conflict {

@@ -109,10 +109,12 @@ func svc(name, version string, replicas int, change func(*tender.Service)) tende
 func submission(services ...tender.Service) deploy.Submission {
 	slices.SortFunc(services, func(a, b tender.Service) int { return strings.Compare(a.Name, b.Name) })
 	s := deploy.Submission{Who: "ann", Project: tender.Project{Name: "shop", Services: services}, Images: map[string]tender.ImageID{}}
+	s.Project.Spec = []byte("services:\n")
 	for _, svc := range services {
-		s.Project.Spec = fmt.Appendf(s.Project.Spec, "%s x %d\n", svc.Spec, svc.Replicas)
+		s.Project.Spec = fmt.Appendf(s.Project.Spec, "  %s x %d\n", strings.TrimSpace(string(svc.Spec)), svc.Replicas)
 		s.Images[svc.Name] = tender.ImageID{Reference: svc.Image, ID: "sha256:" + svc.Image}
 	}
+	s.Project.Spec = append(s.Project.Spec, "networks:\n  default:\n"...)
 	return s
 }
 

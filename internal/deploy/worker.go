@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -385,9 +386,10 @@ func (w *worker) batch(ctx context.Context, key string, actions []plan.Action) {
 	w.mu.Lock()
 	delete(w.flight, key)
 	for _, a := range actions {
+		// Ensure has looked already.
 		w.stale = w.stale || a.Verb == plan.Ensure
+		w.acted = w.acted || a.Verb != plan.Ensure
 	}
-	w.acted = true
 	w.mu.Unlock()
 	w.ring()
 }
@@ -460,9 +462,12 @@ func (w *worker) failed(key string, a plan.Action, err error) {
 	w.mu.Lock()
 	w.rest[key] = time.Now().Add(pause)
 	w.mu.Unlock()
+	if !strings.HasPrefix(text, string(a.Verb)) {
+		text = describe(a) + ": " + text
+	}
 	w.problem(a.Service, text)
 	w.step(a, "failed: "+text)
 	w.l.tell(News{Kind: NewsFailed, Project: w.project, Service: a.Service, Instance: a.Instance, Revision: a.Revision,
-		Rollout: a.Rollout, Text: describe(a) + ": " + text, Hint: tender.AdviceOf(err)})
+		Rollout: a.Rollout, Text: text, Hint: tender.AdviceOf(err)})
 	w.l.log.Warn("action failed", "project", w.project, "action", describe(a), "err", err)
 }

@@ -182,7 +182,7 @@ func (m *maker) stuck(v *view, format string, args ...any) {
 
 func (m *maker) remove(i *tender.Instance, grace time.Duration, volumes bool, format string, args ...any) {
 	m.add(Action{Verb: Remove, Service: i.Service, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: grace,
-		Volumes: volumes, Cause: fmt.Sprintf(format, args...)})
+		Volumes: volumes && len(i.Anonymous) > 0, Cause: fmt.Sprintf(format, args...)})
 }
 
 // ensure plans the networks and volumes, without which nothing is created.
