@@ -39,6 +39,8 @@ type Service struct {
 	Replicas int    // 0 is allowed
 	Image    string // reference as written (or PROJECT-SERVICE for build without image)
 	Build    bool   // has build:
+	// PullPolicy is pull_policy: "", "always", "missing", "never", "build". Platform is as written, linux/arm64.
+	PullPolicy, Platform string
 
 	DependsOn []Dependency // by service name
 	Rollout   Rollout      // update_config and x-tender.rollout, defaults not applied

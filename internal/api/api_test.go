@@ -35,8 +35,14 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Doctor(ctx) }, "doctor", []api.Check{{Name: "disk", Result: "ok"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Projects(ctx) }, "projects", []api.Project{{Name: "shop"}, {Name: "blog"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Project(ctx, "shop") }, "project shop", api.Project{Name: "shop", Accepted: noon}},
-		{func(ctx context.Context, c *api.Client) (any, error) { l, err := c.Instances(ctx, "", true); return len(l), err }, `instances "" true`, 2},
-		{func(ctx context.Context, c *api.Client) (any, error) { l, err := c.Instances(ctx, "shop", false); return len(l), err }, `instances "shop" false`, 2},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			l, err := c.Instances(ctx, "", true)
+			return len(l), err
+		}, `instances "" true`, 2},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			l, err := c.Instances(ctx, "shop", false)
+			return len(l), err
+		}, `instances "shop" false`, 2},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Config(ctx, "shop", 4) }, "config shop 4", "name: shop\n"},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Plan(ctx, submission) }, fmt.Sprintf("plan %+v", submission), api.Plan{Project: "shop", Token: "t1"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Up(ctx, submission, nil) }, "up ME shop map[web:3]", api.Result{Outcome: "converged", Text: "shop is healthy"}},
@@ -56,8 +62,13 @@ func TestRoundTrips(t *testing.T) {
 			})
 			return lines, err
 		}, "logs shop {Services:[web db] Instance: Since:2026-03-01 12:00:00 +0000 UTC Until:0001-01-01 00:00:00 +0000 UTC Tail:-1 Follow:false}", []string{"line 0\t<&>", "line 1\t<&>", "line 2\t<&>"}},
-		{func(ctx context.Context, c *api.Client) (any, error) { return c.Stats(ctx, "shop", []string{"web", "db"}) }, `stats shop ["web" "db"]`, []api.Sample{{CPU: 12.5}}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.Stats(ctx, "shop", []string{"web", "db"})
+		}, `stats shop ["web" "db"]`, []api.Sample{{CPU: 12.5}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Top(ctx, "shop", nil) }, `top shop []`, []api.Processes{{Titles: []string{"PID"}}}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.Images(ctx, []string{"redis:alpine", "a/b:1"})
+		}, `images ["redis:alpine" "a/b:1"]`, []api.Image{{Reference: "redis:alpine", ID: "sha256:1"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Wait(ctx, web) }, "wait {Project:shop Service:web Slot:2 Instance:}", 3},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			r, err := c.CopyFrom(ctx, web, "/a b")
@@ -76,12 +87,18 @@ func TestRoundTrips(t *testing.T) {
 			id, err := c.Build(ctx, api.BuildRequest{Tags: []string{"shop/web"}}, bytes.NewReader(make([]byte, 5<<20)), func(e api.Event) { said = append(said, e.Text) })
 			return []any{id, said}, err
 		}, "build ME [shop/web] 5242880 bytes", []any{"sha256:built", []string{"Step 1"}}},
-		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Pull(ctx, "redis:alpine", "xyz", nil) }, "pull ME redis:alpine xyz", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return nil, c.Pull(ctx, "redis:alpine", "xyz", nil)
+		}, "pull ME redis:alpine xyz", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Push(ctx, "shop/web", "", nil) }, "push ME shop/web ", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Secrets(ctx, "") }, `secrets ""`, []api.Secret{}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Secret(ctx, "shop", "db.pass") }, `secret "shop" db.pass`, api.Secret{Name: "db.pass", Version: 2}},
-		{func(ctx context.Context, c *api.Client) (any, error) { return c.SetSecret(ctx, "", "db", []byte("a\x00b\n")) }, `set secret ME "" db "a\x00b\n"`, api.Secret{Name: "db", Version: 3, Size: 4}},
-		{func(ctx context.Context, c *api.Client) (any, error) { return c.SetSecret(ctx, "", "db", make([]byte, api.MaxSecret)) }, `set secret ME "" db "` + strings.Repeat(`\x00`, 16) + `"`, api.Secret{Name: "db", Version: 3, Size: api.MaxSecret}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.SetSecret(ctx, "", "db", []byte("a\x00b\n"))
+		}, `set secret ME "" db "a\x00b\n"`, api.Secret{Name: "db", Version: 3, Size: 4}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.SetSecret(ctx, "", "db", make([]byte, api.MaxSecret))
+		}, `set secret ME "" db "` + strings.Repeat(`\x00`, 16) + `"`, api.Secret{Name: "db", Version: 3, Size: api.MaxSecret}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveSecret(ctx, "shop", "db") }, `remove secret ME "shop" db`, nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Tokens(ctx) }, "tokens", []api.Token{{ID: "1", Name: "ci"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
@@ -123,14 +140,22 @@ func TestRoundTrips(t *testing.T) {
 func TestErrorsTravel(t *testing.T) {
 	web := api.Target{Project: "shop", Service: "web"}
 	ways := map[string]func(ctx context.Context, c *api.Client) error{
-		"json":    func(ctx context.Context, c *api.Client) error { _, err := c.Project(ctx, "shop"); return err },
-		"events":  func(ctx context.Context, c *api.Client) error { return c.Events(ctx, "", func(api.Event) {}) },
-		"change":  func(ctx context.Context, c *api.Client) error { return c.Pull(ctx, "x", "", nil) },
-		"tar":     func(ctx context.Context, c *api.Client) error { _, err := c.CopyFrom(ctx, web, "/"); return err },
-		"tar in":  func(ctx context.Context, c *api.Client) error { return c.CopyTo(ctx, web, "/", strings.NewReader("x")) },
-		"stream":  func(ctx context.Context, c *api.Client) error { _, err := c.Exec(ctx, web, api.ExecRequest{Cmd: []string{"x"}}); return err },
-		"run":     func(ctx context.Context, c *api.Client) error { _, err := c.Run(ctx, "shop", "web", api.ExecRequest{}, nil); return err },
-		"logs":    func(ctx context.Context, c *api.Client) error { return c.Logs(ctx, "shop", api.LogRequest{}, func(api.LogLine) error { return nil }) },
+		"json":   func(ctx context.Context, c *api.Client) error { _, err := c.Project(ctx, "shop"); return err },
+		"events": func(ctx context.Context, c *api.Client) error { return c.Events(ctx, "", func(api.Event) {}) },
+		"change": func(ctx context.Context, c *api.Client) error { return c.Pull(ctx, "x", "", nil) },
+		"tar":    func(ctx context.Context, c *api.Client) error { _, err := c.CopyFrom(ctx, web, "/"); return err },
+		"tar in": func(ctx context.Context, c *api.Client) error { return c.CopyTo(ctx, web, "/", strings.NewReader("x")) },
+		"stream": func(ctx context.Context, c *api.Client) error {
+			_, err := c.Exec(ctx, web, api.ExecRequest{Cmd: []string{"x"}})
+			return err
+		},
+		"run": func(ctx context.Context, c *api.Client) error {
+			_, err := c.Run(ctx, "shop", "web", api.ExecRequest{}, nil)
+			return err
+		},
+		"logs": func(ctx context.Context, c *api.Client) error {
+			return c.Logs(ctx, "shop", api.LogRequest{}, func(api.LogLine) error { return nil })
+		},
 		"wait":    func(ctx context.Context, c *api.Client) error { _, err := c.Wait(ctx, web); return err },
 		"no body": func(ctx context.Context, c *api.Client) error { return c.RemoveToken(ctx, "x") },
 	}
@@ -186,11 +211,19 @@ func TestEventsComeOneByOneAndInOrder(t *testing.T) {
 func TestAClientThatGoesAwayCancels(t *testing.T) {
 	web := api.Target{Project: "shop", Service: "web"}
 	for way, do := range map[string]func(ctx context.Context, c *api.Client) error{
-		"up":     func(ctx context.Context, c *api.Client) error { _, err := c.Up(ctx, api.Submission{Project: "shop", YAML: "x"}, nil); return err },
+		"up": func(ctx context.Context, c *api.Client) error {
+			_, err := c.Up(ctx, api.Submission{Project: "shop", YAML: "x"}, nil)
+			return err
+		},
 		"events": func(ctx context.Context, c *api.Client) error { return c.Events(ctx, "", nil) },
-		"logs":   func(ctx context.Context, c *api.Client) error { return c.Logs(ctx, "shop", api.LogRequest{}, func(api.LogLine) error { return nil }) },
-		"wait":   func(ctx context.Context, c *api.Client) error { _, err := c.Wait(ctx, web); return err },
-		"run":    func(ctx context.Context, c *api.Client) error { _, err := c.Run(ctx, "shop", "web", api.ExecRequest{}, nil); return err },
+		"logs": func(ctx context.Context, c *api.Client) error {
+			return c.Logs(ctx, "shop", api.LogRequest{}, func(api.LogLine) error { return nil })
+		},
+		"wait": func(ctx context.Context, c *api.Client) error { _, err := c.Wait(ctx, web); return err },
+		"run": func(ctx context.Context, c *api.Client) error {
+			_, err := c.Run(ctx, "shop", "web", api.ExecRequest{}, nil)
+			return err
+		},
 	} {
 		t.Run(way, func(t *testing.T) {
 			f := &fake{hold: make(chan struct{}), arrived: make(chan struct{}, 1), left: make(chan struct{})}
@@ -390,7 +423,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"s", "GET", "/tender/v1/projects/blog", "", 403},
 		{"s", "GET", "/tender/v1/instances?project=blog", "", 403},
 		{"s", "GET", "/tender/v1/instances?project=shop&project=blog", "", 200}, // the first counts, everywhere
-		{"s", "GET", "/tender/v1/projects/blog/logs?project=shop", "", 422},
+		{"s", "GET", "/tender/v1/projects/blog/logs?project=shop", "", 403},
 		{"s", "POST", "/tender/v1/exec?instance=blog-web-1", `{"cmd":["sh"]}`, 403},
 		{"s", "GET", "/tender/v1/secrets", "", 403},
 		{"s", "PUT", "/tender/v1/secrets/db", "v", 403},
@@ -461,9 +494,9 @@ func TestBadRequestsSayWhere(t *testing.T) {
 		{"POST", "/up", ``, 400, "body is required"},
 		{"POST", "/up", `{"project":"shop","yaml":"x","pull":"sometimes"}`, 400, "none of always"},
 		{"POST", "/projects/shop/changes", `{"verb":"explode"}`, 400, `"explode" is none of down, stop`},
-		{"POST", "/projects/Shop/changes", `{"verb":"stop"}`, 422, "project: expected string to match pattern"},
-		{"GET", "/instances?projct=shop", "", 422, "projct: unknown query parameter"},
-		{"GET", "/rollouts/x", "", 422, "id: invalid integer"},
+		{"POST", "/projects/Shop/changes", `{"verb":"stop"}`, 400, "project: expected string to match pattern"},
+		{"GET", "/instances?projct=shop", "", 400, "projct: unknown query parameter"},
+		{"GET", "/rollouts/x", "", 400, "id: invalid integer"},
 		{"GET", "/wait?project=shop", "", 400, "neither a service nor an instance"},
 		{"POST", "/exec?project=shop&service=web", `{"cmd":["sh"]}`, 426, "connection of its own"},
 		{"POST", "/exec?project=shop&service=web", `{}`, 400, "no command"},
@@ -471,7 +504,7 @@ func TestBadRequestsSayWhere(t *testing.T) {
 		{"POST", "/images/pull", `{}`, 400, "no image"},
 		{"POST", "/tokens", `{"name":"x","scope":"root"}`, 400, `"root" is none of`},
 		{"POST", "/tokens", `{"name":"x","scope":"read","projects":["A B"]}`, 400, `"A B" is no name`},
-		{"PUT", "/secrets/a%2Fb", "v", 422, "name: expected string to match pattern"},
+		{"PUT", "/secrets/a%2Fb", "v", 400, "name: expected string to match pattern"},
 	} {
 		resp := raw(t, host, k.method, api.Prefix+k.path, "", k.body)
 		e := readProblem(t, resp)
@@ -553,7 +586,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 34 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 35 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

@@ -45,6 +45,8 @@ type Backend interface {
 	CopyFrom(ctx context.Context, t Target, path string) (io.ReadCloser, error)
 	CopyTo(ctx context.Context, who Person, t Target, path string, tarball io.Reader) error
 
+	// Images looks references up among the engine's images; those it does not have are left out.
+	Images(ctx context.Context, refs []string) ([]Image, error)
 	Build(ctx context.Context, who Person, r BuildRequest, tarball io.Reader, report func(Event)) (id string, err error)
 	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error

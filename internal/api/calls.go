@@ -168,6 +168,11 @@ func (c *Client) CopyTo(ctx context.Context, t Target, path string, tarball io.R
 	return err
 }
 
+// Images is Backend's.
+func (c *Client) Images(ctx context.Context, refs []string) ([]Image, error) {
+	return get[[]Image](ctx, c, "/images", url.Values{"reference": refs})
+}
+
 // Build is Backend's.
 func (c *Client) Build(ctx context.Context, b BuildRequest, tarball io.Reader, report func(Event)) (id string, err error) {
 	r, w := io.Pipe()

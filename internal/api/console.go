@@ -1,7 +1,7 @@
 package api
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -189,7 +189,8 @@ func (h *handler) console(open func(ctx context.Context, who Person, report func
 		ctx, cancel := untilStop(c.Context())
 		defer cancel()
 		who, _ := PersonFrom(ctx)
-		line := &line{w: w, cancel: cancel}
+		line := &line{w: w, beat: h.beat, cancel: cancel, over: make(chan struct{})}
+		defer line.hangUp()
 		s, err := open(ctx, who, func(e Event) {
 			if line.take() == nil {
 				_ = line.frames.writeJSON(frameEvent, e) // a client that has gone shows when the process runs
@@ -209,15 +210,14 @@ func (h *handler) console(open func(ctx context.Context, who Person, report func
 				return
 			}
 			line.lastWord(exit{Error: problem(err)})
-			_, _ = io.Copy(io.Discard, line.buf)
-			_ = line.conn.Close()
+			_, _ = io.Copy(io.Discard, line.in)
 			return
 		}
 		if b, ok := ctx.Value(stopKey{}).(*stop); ok {
 			b.busy.Add(1)
 			defer b.busy.Done()
 		}
-		h.connect(ctx, cancel, line, who, s)
+		h.connect(ctx, line, who, s)
 	}}
 }
 
@@ -228,31 +228,15 @@ func closeStream(s Stream) {
 }
 
 // connect carries bytes both ways until the process ends or ctx does.
-func (h *handler) connect(ctx context.Context, cancel context.CancelFunc, line *line, who Person, s Stream) {
+func (h *handler) connect(ctx context.Context, line *line, who Person, s Stream) {
 	id := h.streams.add(openStream{who.Name, s.Resize})
 	defer h.streams.remove(id)
-	defer line.conn.Close() //nolint:errcheck // the client has hung up already, or never will
 	if err := line.frames.writeJSON(frameOpened, opened{ID: id, TTY: s.TTY, Instance: s.Instance}); err != nil {
 		return
 	}
 	// Reading output blocks until the stream is closed.
 	defer context.AfterFunc(ctx, func() { closeStream(s) })()
 	var wg sync.WaitGroup
-	over := make(chan struct{})
-	wg.Go(func() {
-		t := time.NewTicker(h.beat)
-		defer t.Stop()
-		for {
-			select {
-			case <-over:
-				return
-			case <-t.C:
-				if line.frames.write(frameBeat, nil) != nil {
-					cancel() // the client has gone
-				}
-			}
-		}
-	})
 	wg.Go(func() { line.input(s) })
 
 	var err error
@@ -275,7 +259,6 @@ func (h *handler) connect(ctx context.Context, cancel context.CancelFunc, line *
 		}
 		end = exit{Error: problem(fmt.Errorf("connection to %s: %w", s.Instance, err))}
 	}
-	close(over)
 	line.lastWord(end)
 	closeStream(s) // whoever still writes to the process stops
 	wg.Wait()
@@ -284,11 +267,14 @@ func (h *handler) connect(ctx context.Context, cancel context.CancelFunc, line *
 // line is the client's connection, taken from the HTTP server when it is needed.
 type line struct {
 	w      http.ResponseWriter
+	beat   time.Duration
 	cancel context.CancelFunc
+	over   chan struct{} // closed by hangUp: no more heartbeats
+	beats  sync.WaitGroup
 
 	mu     sync.Mutex
 	conn   net.Conn
-	buf    *bufio.Reader
+	in     io.Reader
 	err    error
 	frames frames
 }
@@ -305,9 +291,33 @@ func (l *line) take() error {
 		l.err = fmt.Errorf("switch to %s: %w", Upgrade, err)
 		return l.err
 	}
-	l.conn, l.buf, l.frames.w = conn, rw.Reader, conn
-	_, l.err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", Upgrade)
+	// The server's own reader would take a half-close for the end of the request.
+	early, err := rw.Reader.Peek(rw.Reader.Buffered())
+	l.conn, l.in, l.frames.w, l.err = conn, io.MultiReader(bytes.NewReader(early), conn), conn, err
+	if l.err != nil {
+		return l.err
+	}
+	if _, l.err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", Upgrade); l.err == nil {
+		l.beats.Go(l.live)
+	}
 	return l.err
+}
+
+// live sends heartbeats. Where they cannot be sent the client has gone.
+func (l *line) live() {
+	t := time.NewTicker(l.beat)
+	defer t.Stop()
+	for {
+		select {
+		case <-l.over:
+			return
+		case <-t.C:
+			if l.frames.write(frameBeat, nil) != nil {
+				l.cancel()
+				return
+			}
+		}
+	}
 }
 
 // input carries the client's bytes to the process until the connection ends.
@@ -316,14 +326,14 @@ func (l *line) input(s Stream) {
 	if s.Input != nil {
 		dst = s.Input
 	}
-	_, err := io.Copy(dst, l.buf)
+	_, err := io.Copy(dst, l.in)
 	if s.CloseWrite != nil {
 		_ = s.CloseWrite() // the process may have ended before its input
 	}
 	if err != nil {
 		// What cannot be taken by the process is still taken from the client:
 		// closing a connection with unread bytes would lose the last frame.
-		_, err = io.Copy(io.Discard, l.buf)
+		_, err = io.Copy(io.Discard, l.in)
 		if ne, ok := err.(net.Error); err != nil && (!ok || !ne.Timeout()) { //nolint:errorlint // a bare connection's error
 			l.cancel()
 		}
@@ -338,4 +348,13 @@ func (l *line) lastWord(e exit) {
 		_ = h.CloseWrite()
 	}
 	_ = l.conn.SetReadDeadline(time.Now().Add(lastWords))
+}
+
+// hangUp gives the connection up, if it was taken.
+func (l *line) hangUp() {
+	close(l.over)
+	if l.conn != nil {
+		_ = l.conn.Close() // the client has hung up already, or never will
+	}
+	l.beats.Wait()
 }

@@ -167,6 +167,10 @@ func (f *fake) Top(_ context.Context, project string, services []string) ([]api.
 	return []api.Processes{{Titles: []string{"PID"}}}, f.ask("top %s %q", project, services)
 }
 
+func (f *fake) Images(_ context.Context, refs []string) ([]api.Image, error) {
+	return []api.Image{{Reference: "redis:alpine", ID: "sha256:1"}}, f.ask("images %q", refs)
+}
+
 func (f *fake) Wait(ctx context.Context, t api.Target) (int, error) {
 	err := f.ask("wait %+v", t)
 	if e := f.long(ctx, nil); e != nil {

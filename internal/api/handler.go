@@ -120,9 +120,22 @@ func (h *handler) guard(next http.Handler) http.Handler {
 		r = r.WithContext(withPerson(r.Context(), who))
 		r.Body = &patientBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}
 		w.Header().Set("Cache-Control", "no-store")
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(oneInvalid{w}, r)
 	})
 }
+
+// oneInvalid says 400 where huma says 422: there is one status for what is invalid.
+type oneInvalid struct{ http.ResponseWriter }
+
+func (w oneInvalid) WriteHeader(status int) {
+	if status == http.StatusUnprocessableEntity {
+		status = statuses[tender.Invalid]
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w oneInvalid) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // patientBody lets a client send as long as it likes, but not be silent.
 type patientBody struct {
@@ -231,6 +244,9 @@ func ours(_ huma.Context, _ string, v any) (any, error) {
 		return v, nil
 	}
 	e := &Error{Status: m.Status, Kind: string(kindOf(m.Status)), Detail: m.Detail}
+	if e.Status == http.StatusUnprocessableEntity {
+		e.Status = statuses[tender.Invalid]
+	}
 	var details []string
 	for _, d := range m.Errors {
 		text := d.Message

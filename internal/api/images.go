@@ -25,6 +25,13 @@ type imageIn struct {
 func (h *handler) imageRoutes() {
 	// Images belong to the host and not to a project: a token for some projects may fetch and make them too.
 	r := rule{scope: Deploy, own: true}
+	add(h, rule{scope: Read, own: true}, huma.Operation{OperationID: "images", Method: http.MethodGet, Path: "/images", Summary: "Which of these images the engine has"},
+		func(ctx context.Context, in *struct {
+			References []string `query:"reference,explode" required:"true" minItems:"1" maxItems:"1000" doc:"May be given several times"`
+		},
+		) (*answer[[]Image], error) {
+			return list(h.backend.Images(ctx, in.References))
+		})
 	type move func(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	route := func(id, summary string, do move) {
 		add(h, r, huma.Operation{OperationID: id, Method: http.MethodPost, Path: "/images/" + id, Summary: summary,

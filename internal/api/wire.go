@@ -393,6 +393,13 @@ type ExecRequest struct {
 	Height     int               `json:"height,omitempty"`
 }
 
+// Image is an image that the engine has.
+type Image struct {
+	Reference string `json:"reference"` // as asked for
+	ID        string `json:"id"`
+	Digest    string `json:"digest,omitempty"` // repository digest, where one is known
+}
+
 // BuildRequest is one build; the context follows as a tar stream.
 type BuildRequest struct {
 	Service    string             `json:"service,omitempty"`

@@ -29,7 +29,7 @@ type Config struct {
 	TLSCert string
 	TLSKey  string
 	Key     string // the vault's key file
-	Subnets []netip.Prefix
+	Subnets netip.Prefix
 }
 
 // Key is one setting: a line of tender.yaml, a flag and a variable.
@@ -77,19 +77,16 @@ func Keys() []Key {
 			"vault.key", "vault-key", "TENDER_VAULT_KEY", "/etc/tender/vault.key", "file with the key of the secrets, made when missing; not inside --data-dir",
 			text(func(c *Config) *string { return &c.Key }),
 		},
-		{"subnets", "subnets", "TENDER_SUBNETS", "10.201.0.0/16", "pools that networks get their subnets from, separated by commas", setSubnets},
+		{"subnets", "subnets", "TENDER_SUBNETS", "10.201.0.0/16", "the pool that networks get their subnets from", setSubnets},
 	}
 }
 
 func setSubnets(c *Config, v string) error {
-	c.Subnets = nil
-	for s := range strings.SplitSeq(v, ",") {
-		p, err := netip.ParsePrefix(strings.TrimSpace(s))
-		if err != nil || p.Masked() != p || p.Bits() > p.Addr().BitLen()-8 {
-			return fmt.Errorf("%q is not a pool of subnets such as 10.201.0.0/16", s)
-		}
-		c.Subnets = append(c.Subnets, p)
+	p, err := netip.ParsePrefix(v)
+	if err != nil || !p.Addr().Is4() || p.Masked() != p || p.Bits() > 24 {
+		return fmt.Errorf("%q is not a pool of subnets such as 10.201.0.0/16", v)
 	}
+	c.Subnets = p
 	return nil
 }
 
@@ -197,12 +194,6 @@ func flatten(n *yaml.Node, prefix string, known map[string]bool, said map[string
 		switch {
 		case known[name] && v.Kind == yaml.ScalarNode:
 			said[name] = v.Value
-		case known[name] && v.Kind == yaml.SequenceNode:
-			var all []string
-			for _, e := range v.Content {
-				all = append(all, e.Value)
-			}
-			said[name] = strings.Join(all, ",")
 		case v.Kind == yaml.MappingNode && isLevel(name, known):
 			if err := flatten(v, name+".", known, said); err != nil {
 				return err

@@ -17,14 +17,14 @@ func TestConfigure(t *testing.T) {
 		err   string
 	}{
 		{name: "defaults", check: func(c Config) bool {
-			return c.DataDir == "/var/lib/tender" && c.Listen == "127.0.0.1:7070" && c.Subnets[0].String() == "10.201.0.0/16"
+			return c.DataDir == "/var/lib/tender" && c.Listen == "127.0.0.1:7070" && c.Subnets.String() == "10.201.0.0/16"
 		}},
 		{
 			name: "flags win over variables, variables over the file",
-			file: "data_dir: /a\nrun_dir: /a/run\nlisten: {api: \"\"}\nsubnets: [10.9.0.0/16, 10.8.0.0/16]\n",
+			file: "data_dir: /a\nrun_dir: /a/run\nlisten: {api: \"\"}\nsubnets: 10.9.0.0/16\n",
 			env:  map[string]string{"TENDER_DATA_DIR": "/b", "TENDER_RUN_DIR": "/b/run"}, flags: map[string]string{"data-dir": "/c"},
 			check: func(c Config) bool {
-				return c.DataDir == "/c" && c.RunDir == "/b/run" && c.Listen == "" && len(c.Subnets) == 2
+				return c.DataDir == "/c" && c.RunDir == "/b/run" && c.Listen == "" && c.Subnets.String() == "10.9.0.0/16"
 			},
 		},
 		{

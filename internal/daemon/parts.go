@@ -67,6 +67,7 @@ func runParts(ctx context.Context, log *slog.Logger, b *board, parts []part) err
 		pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		r := running{p, cancel, make(chan struct{})}
 		started = append(started, r)
+		b.set(p.name, func(s *api.Part) { s.State, s.Since = "running", time.Now().UTC() }) // here, so that they stand in order
 		go func() {
 			defer close(r.done)
 			if err := keep(pctx, log, b, p); err != nil {

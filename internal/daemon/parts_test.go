@@ -53,7 +53,7 @@ func TestPartRestartsAndVitalPartEndsAll(t *testing.T) {
 			t.Errorf("scan started %d times, want 4", starts)
 		}
 		shown := b.all()
-		if len(shown) != 2 || shown[1].Name != "scan" || shown[1].State != "restarting" || shown[1].Error != "boom" || shown[1].Restarts != 3 {
+		if len(shown) != 2 || shown[0].Name != "store" || shown[1].State != "restarting" || shown[1].Error != "boom" || shown[1].Restarts != 3 {
 			t.Errorf("shown: %+v", shown)
 		}
 	})

@@ -24,7 +24,8 @@ type Submission struct {
 	Services     []string // only these and what they need; empty: all
 	NoDeps       bool     // but not what they need
 	Scale        map[string]int
-	Strategy     string // for this rollout
+	Versions     map[string]int // of the project's own secrets, where the caller knows them: key under secrets: -> version
+	Strategy     string         // for this rollout
 	Supersede    bool
 	Recreate     bool   // new revisions although nothing changed
 	RenewAnon    bool   // new anonymous volumes
@@ -310,6 +311,10 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	}
 	svc.Secrets = slices.Clone(svc.Secrets)
 	for i := range svc.Secrets {
+		if v, ok := s.Versions[svc.Secrets[i].Name]; ok && !svc.Secrets[i].External {
+			svc.Secrets[i].Version = v
+			continue
+		}
 		v, err := l.o.SecretVersion(ctx, d.next.Project, svc.Secrets[i])
 		if err != nil {
 			return fmt.Errorf("service %s: %w", svc.Name, err)

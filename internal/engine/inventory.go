@@ -17,7 +17,7 @@ const (
 	settle   = 100 * time.Millisecond // events come in bursts: one picture for each burst
 	resync   = 30 * time.Second       // a picture without any event, in case one was lost
 	patience = 30 * time.Second       // how long an engine may take to answer before it counts as away
-	maxPause = 5 * time.Second        // between two attempts to reach it
+	maxPause = 2 * time.Second        // between two attempts to reach it
 )
 
 // Inventory keeps a recent picture of a Reader. It hides events, reconnecting

@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -19,7 +18,6 @@ import (
 	"sync/atomic"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 	"github.com/moby/moby/client/pkg/versions"
@@ -202,99 +200,4 @@ func (e *Engine) service(s tender.Service) (*types.Project, types.ServiceConfig,
 	}
 	c.Name = s.Name
 	return p, c, nil
-}
-
-// answer is what the engine said, without its standing introduction.
-type answer struct{ error }
-
-func (a answer) Error() string {
-	return strings.TrimPrefix(a.error.Error(), "Error response from daemon: ")
-}
-func (a answer) Unwrap() error { return a.error }
-
-// wrap says what was being done and gives an engine's error its kind.
-func wrap(err error, format string, args ...any) error {
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf(format+": %w", append(args, err)...)
-	}
-	if own, ok := errors.AsType[*tender.Error](err); ok {
-		return tender.Errorf(own.Kind, format+": %w", append(args, err)...)
-	}
-	out := tender.Errorf(kind(err), format+": %w", append(args, error(answer{err}))...)
-	if out.Kind == tender.Unavailable {
-		out = out.Hint("is the engine running? try: systemctl start docker; tender doctor")
-	}
-	return out
-}
-
-func kind(err error) tender.Kind {
-	switch {
-	case client.IsErrConnectionFailed(err), cerrdefs.IsUnavailable(err):
-		return tender.Unavailable
-	case cerrdefs.IsNotFound(err):
-		return tender.NotFound
-	case cerrdefs.IsConflict(err), cerrdefs.IsAlreadyExists(err):
-		return tender.Conflict
-	case cerrdefs.IsUnauthorized(err), cerrdefs.IsPermissionDenied(err):
-		return tender.Denied
-	case cerrdefs.IsInvalidArgument(err):
-		return tender.Invalid
-	}
-	return tender.Internal
-}
-
-// each does something with n things, at most atOnce side by side, and joins the errors.
-func each(n int, do func(int) error) error {
-	errs := make([]error, n)
-	room := make(chan struct{}, atOnce)
-	var all sync.WaitGroup
-	for i := range n {
-		room <- struct{}{}
-		all.Go(func() {
-			defer func() { <-room }()
-			errs[i] = do(i)
-		})
-	}
-	all.Wait()
-	return join(errs)
-}
-
-// join returns the one error as it is, or several as one that keeps the kind of the first.
-func join(errs []error) error {
-	var first *tender.Error
-	var all []error
-	for _, err := range errs {
-		if err == nil {
-			continue
-		}
-		all = append(all, err)
-		if own, ok := errors.AsType[*tender.Error](err); ok && first == nil {
-			first = own
-		}
-	}
-	switch len(all) {
-	case 0:
-		return nil
-	case 1:
-		return all[0]
-	}
-	// Ten instances of one service fail for one reason: say it once.
-	same := true
-	for _, err := range all {
-		same = same && err.Error() == all[0].Error()
-	}
-	if same {
-		return all[0]
-	}
-	if first == nil {
-		return errors.Join(all...)
-	}
-	out := tender.Errorf(first.Kind, "%w", errors.Join(all...))
-	if advice := tender.AdviceOf(first); advice != "" {
-		out = out.Hint("%s", advice)
-	}
-	return out
 }

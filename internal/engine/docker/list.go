@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -16,78 +15,6 @@ import (
 
 	tender "github.com/tenderhq/tender"
 )
-
-// cache keeps the last inspect of each container. It is good as long as a
-// watch is alive, which says what was touched.
-type cache struct {
-	mu      sync.Mutex
-	watches int // alive
-	entries map[string]entry
-	touched map[string]uint64 // how often an id was touched
-}
-
-type entry struct {
-	key      string // what the list shows of it
-	instance tender.Instance
-	at       time.Time
-}
-
-// believed is how long an inspect counts without an event: one may get lost.
-const believed = 3 * time.Minute
-
-// touch makes the next List look at id anew.
-func (c *cache) touch(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.touched == nil {
-		c.touched = map[string]uint64{}
-	}
-	c.touched[id]++
-	delete(c.entries, id)
-}
-
-// watching begins (1) or ends (-1) a watch. What was seen without one may be old.
-func (c *cache) watching(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.watches += n
-	if n < 0 && c.watches > 0 {
-		return
-	}
-	c.entries, c.touched = map[string]entry{}, map[string]uint64{}
-}
-
-func (c *cache) get(id, key string) (i tender.Instance, ok bool, touched uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e, ok := c.entries[id]
-	return e.instance, ok && e.key == key && time.Since(e.at) < believed, c.touched[id]
-}
-
-// put keeps what was seen unless it was touched meanwhile.
-func (c *cache) put(id, key string, touched uint64, i tender.Instance) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.watches > 0 && c.touched[id] == touched {
-		c.entries[id] = entry{key, i, time.Now()}
-	}
-}
-
-// keep forgets all but ids.
-func (c *cache) keep(ids map[string]bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id := range c.entries {
-		if !ids[id] {
-			delete(c.entries, id)
-		}
-	}
-	for id := range c.touched {
-		if !ids[id] {
-			delete(c.touched, id)
-		}
-	}
-}
 
 // List implements engine.Reader: one list of the containers, and an inspect of
 // those that changed since the last one.
@@ -258,63 +185,4 @@ func cut(s string, n int) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:n], "")
-}
-
-// drift compares a container with the service that its own label tells of, in
-// what others may change while it lives: limits, restart policy, networks.
-func (e *Engine) drift(c container.InspectResponse) string {
-	l := c.Config.Labels
-	p, s, err := e.service(tender.Service{Name: l[labelService], Spec: []byte(l[labelSpec])})
-	if err != nil {
-		return "" // made by a release that wrote it otherwise: that is no drift
-	}
-	var out []string
-	differs := func(what string, has, wants any) {
-		if has != wants {
-			out = append(out, fmt.Sprintf("%s %v instead of %v", what, has, wants))
-		}
-	}
-	want, info := resources(s), e.info.Load()
-	// What the kernel cannot limit, the engine drops at creation.
-	if info == nil || info.MemoryLimit {
-		differs("memory", c.HostConfig.Memory, want.Memory)
-	}
-	if info == nil || info.CPUCfsQuota {
-		differs("cpus", float64(c.HostConfig.NanoCPUs)/1e9, float64(want.NanoCPUs)/1e9)
-	}
-	if info == nil || info.PidsLimit {
-		differs("pids", pids(c.HostConfig.PidsLimit), pids(want.PidsLimit))
-	}
-	differs("restart", policy(c.HostConfig.RestartPolicy), policy(restartPolicy(s)))
-	if s.NetworkMode == "" && c.NetworkSettings != nil {
-		keys := s.NetworksByPriority()
-		if len(keys) == 0 {
-			keys = []string{"default"}
-		}
-		for _, key := range keys {
-			name := networkName(p, l[labelProject], key)
-			if _, ok := c.NetworkSettings.Networks[name]; !ok {
-				out = append(out, "not in network "+name)
-			}
-		}
-	}
-	return strings.Join(out, ", ")
-}
-
-// pids is 0 for no limit, which the API writes in three ways.
-func pids(n *int64) int64 {
-	if n == nil || *n < 0 {
-		return 0
-	}
-	return *n
-}
-
-func policy(p container.RestartPolicy) string {
-	if p.Name == "" {
-		p.Name = container.RestartPolicyDisabled
-	}
-	if p.MaximumRetryCount > 0 {
-		return fmt.Sprintf("%s:%d", p.Name, p.MaximumRetryCount)
-	}
-	return string(p.Name)
 }

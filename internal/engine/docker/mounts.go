@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"context"
 	"maps"
 	"os"
 	"path"
@@ -9,10 +8,8 @@ import (
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/mount"
-	"github.com/moby/moby/client"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/engine"
@@ -103,51 +100,4 @@ func bindOptions(b *types.ServiceVolumeBind) *mount.BindOptions {
 		o.ReadOnlyForceRecursive = true
 	}
 	return o
-}
-
-// volumeName is the engine's name of the volume that the file calls key.
-func volumeName(p *types.Project, project, key string) string {
-	if v, ok := p.Volumes[key]; ok && v.Name != "" {
-		return v.Name
-	}
-	if v, ok := p.Volumes[key]; ok && bool(v.External) {
-		return key
-	}
-	return project + "_" + key
-}
-
-// anonymous maps where a container's anonymous volumes are mounted to their names.
-func anonymous(c container.InspectResponse) map[string]string {
-	out := map[string]string{}
-	for _, m := range c.Mounts {
-		if m.Type == mount.TypeVolume && unnamed(m.Name) {
-			out[path.Clean(m.Destination)] = m.Name
-		}
-	}
-	return out
-}
-
-// unnamed reports whether the engine made up the name: 64 hexadecimal digits.
-func unnamed(volume string) bool {
-	return len(volume) == 64 && strings.Trim(volume, "0123456789abcdef") == ""
-}
-
-// removeVolumes removes anonymous volumes; one that another container uses stays.
-func (e *Engine) removeVolumes(ctx context.Context, names []string) error {
-	for _, name := range names {
-		err := e.RemoveVolume(ctx, name)
-		if err != nil && tender.KindOf(err) != tender.Conflict {
-			return err
-		}
-	}
-	return nil
-}
-
-// RemoveVolume implements engine.Engine.
-func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
-	_, err := e.c().VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
-	if err != nil && kind(err) == tender.NotFound {
-		return nil
-	}
-	return wrap(err, "remove volume %s", name)
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/network"
-	"github.com/moby/moby/api/types/volume"
 	"github.com/moby/moby/client"
 
 	tender "github.com/tenderhq/tender"
@@ -350,63 +349,6 @@ func userIPAM(name string, n types.NetworkConfig) (*network.IPAM, error) {
 		out.Config = append(out.Config, c)
 	}
 	return out, nil
-}
-
-func (e *Engine) ensureVolumes(ctx context.Context, project string, p *types.Project) error {
-	if len(p.Volumes) == 0 {
-		return nil
-	}
-	list, err := e.c().VolumeList(ctx, client.VolumeListOptions{})
-	if err != nil {
-		return wrap(err, "list volumes")
-	}
-	for _, key := range slices.Sorted(maps.Keys(p.Volumes)) {
-		v := p.Volumes[key]
-		name := volumeName(p, project, key)
-		at := slices.IndexFunc(list.Items, func(s volume.Volume) bool { return s.Name == name })
-		switch {
-		case at >= 0 && bool(v.External):
-		case at >= 0:
-			if err := e.sameVolume(project, key, v, list.Items[at]); err != nil {
-				return err
-			}
-		case bool(v.External):
-			return tender.Errorf(tender.NotFound, "volume %s is external and not there", name).
-				Hint("docker volume create %s", name)
-		default:
-			o := client.VolumeCreateOptions{Name: name, Driver: v.Driver, DriverOpts: v.DriverOpts, Labels: map[string]string{}}
-			maps.Copy(o.Labels, v.Labels)
-			maps.Copy(o.Labels, map[string]string{
-				composeProject: project, composeVolume: key, composeVersion: "tender", labelProject: project,
-			})
-			if _, err := e.c().VolumeCreate(ctx, o); err != nil {
-				return wrap(err, "create volume %s", name)
-			}
-		}
-	}
-	return nil
-}
-
-func (e *Engine) sameVolume(project, key string, v types.VolumeConfig, there volume.Volume) error {
-	differs := func(what, has, wants string) error {
-		return tender.Errorf(tender.Conflict, "volume %s is there with %s %s, the file says %s", there.Name, what, has, wants).
-			Hint("give the volume another name: under volumes.%s, or copy its data and remove it", key)
-	}
-	if owner := there.Labels[composeProject]; owner != "" && owner != project {
-		return tender.Errorf(tender.Conflict, "volume %s is there and belongs to project %s", there.Name, owner).
-			Hint("say external: true under volumes.%s, or give it another name:", key)
-	} else if owner == "" {
-		e.o.Log.Debug("volume without a label is used as it is", "project", project, "volume", there.Name)
-	}
-	if v.Driver != "" && v.Driver != there.Driver {
-		return differs("driver", there.Driver, v.Driver)
-	}
-	for _, k := range slices.Sorted(maps.Keys(v.DriverOpts)) {
-		if there.Options[k] != v.DriverOpts[k] {
-			return differs("option "+k, fmt.Sprintf("%q", there.Options[k]), fmt.Sprintf("%q", v.DriverOpts[k]))
-		}
-	}
-	return nil
 }
 
 // RemoveNetwork implements engine.Engine.

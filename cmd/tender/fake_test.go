@@ -1,0 +1,393 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+)
+
+// backend is a daemon that answers what daemon.json in a script's directory
+// says, and writes down in asked what it was asked. It stands behind the real
+// api.Handler, so that the wire is the real one.
+type backend struct {
+	dir string
+	mu  sync.Mutex
+}
+
+// answers is the shape of daemon.json.
+type answers struct {
+	Status    api.Status      `json:"status"`
+	Checks    []api.Check     `json:"checks"`
+	Projects  []api.Project   `json:"projects"`
+	Instances []api.Instance  `json:"instances"`
+	Config    string          `json:"config"`
+	Plan      api.Plan        `json:"plan"`
+	Events    []api.Event     `json:"events"`
+	Hang      bool            `json:"hang"` // after the events, until the client goes
+	Result    api.Result      `json:"result"`
+	Rollouts  []api.Rollout   `json:"rollouts"`
+	Why       api.Why         `json:"why"`
+	Audit     []api.Audit     `json:"audit"`
+	Logs      []api.LogLine   `json:"logs"`
+	Stats     []api.Sample    `json:"stats"`
+	Top       []api.Processes `json:"top"`
+	Code      int             `json:"code"`
+	Stdout    string          `json:"stdout"`
+	Stderr    string          `json:"stderr"`
+	Files     string          `json:"files"` // directory that copies come from
+	Images    []api.Image     `json:"images"`
+	Secrets   []api.Secret    `json:"secrets"`
+	Tokens    []api.Token     `json:"tokens"`
+	// Errors holds, by call, what is refused.
+	Errors map[string]struct{ Kind, Msg, Hint string } `json:"errors"`
+}
+
+// answer notes a call and returns what to say to it.
+func (b *backend) answer(call string, facts ...any) (answers, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var a answers
+	raw, err := os.ReadFile(filepath.Join(b.dir, "daemon.json"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return a, err
+	}
+	if err == nil {
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&a); err != nil {
+			return a, fmt.Errorf("daemon.json: %w", err)
+		}
+	}
+	line := call
+	for _, f := range facts {
+		j, err := json.Marshal(f)
+		if err != nil {
+			return a, err
+		}
+		line += " " + string(j)
+	}
+	f, err := os.OpenFile(filepath.Join(b.dir, "asked"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return a, err
+	}
+	defer f.Close()
+	if _, err := fmt.Fprintln(f, line); err != nil {
+		return a, err
+	}
+	if e, ok := a.Errors[call]; ok {
+		return a, tender.Errorf(tender.Kind(e.Kind), "%s", e.Msg).Hint("%s", e.Hint)
+	}
+	// What happened three hours ago does so whenever the test runs.
+	then := time.Now().Add(-3*time.Hour - time.Minute)
+	for i := range a.Instances {
+		if a.Instances[i].Created.IsZero() {
+			a.Instances[i].Created = then
+		}
+	}
+	if a.Status.Started.IsZero() {
+		a.Status.Started = then
+	}
+	for i := range a.Status.Parts {
+		a.Status.Parts[i].Since = then
+	}
+	return a, nil
+}
+
+func (b *backend) Authenticate(_ context.Context, token string) (api.Person, error) {
+	if token == "good" {
+		return api.Person{Name: "token ci", Scope: api.Read}, nil
+	}
+	return api.Person{}, tender.Errorf(tender.Denied, "this token is not known")
+}
+
+func (b *backend) Status(context.Context) (api.Status, error) {
+	a, err := b.answer("status")
+	return a.Status, err
+}
+
+func (b *backend) Doctor(context.Context) ([]api.Check, error) {
+	a, err := b.answer("doctor")
+	return a.Checks, err
+}
+
+func (b *backend) Projects(context.Context) ([]api.Project, error) {
+	a, err := b.answer("projects")
+	return a.Projects, err
+}
+
+func (b *backend) Project(_ context.Context, project string) (api.Project, error) {
+	a, err := b.answer("project", project)
+	for _, p := range append(a.Projects, a.Status.Projects...) {
+		if p.Name == project {
+			return p, err
+		}
+	}
+	return api.Project{}, tender.Errorf(tender.NotFound, "no project %q", project).Hint("tender ls lists them")
+}
+
+func (b *backend) Instances(_ context.Context, project string, all bool) ([]api.Instance, error) {
+	a, err := b.answer("instances", project, all)
+	a.Instances = slices.DeleteFunc(a.Instances, func(i api.Instance) bool { return project != "" && i.Project != project })
+	return a.Instances, err
+}
+
+func (b *backend) Config(_ context.Context, project string, generation int) (string, error) {
+	a, err := b.answer("config", project, generation)
+	return a.Config, err
+}
+
+// brief is a submission without what a test cannot compare.
+func brief(s api.Submission) map[string]any {
+	s.ComposeFiles, s.WorkingDir = nil, ""
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(raw, &m); err != nil {
+		panic(err)
+	}
+	delete(m, "yaml")
+	delete(m, "files")
+	return m
+}
+
+func (b *backend) Plan(_ context.Context, s api.Submission) (api.Plan, error) {
+	a, err := b.answer("plan", brief(s))
+	return a.Plan, err
+}
+
+func (b *backend) play(ctx context.Context, a answers, report func(api.Event)) (api.Result, error) {
+	for _, e := range a.Events {
+		report(e)
+	}
+	if a.Hang {
+		<-ctx.Done()
+		return api.Result{}, ctx.Err()
+	}
+	return a.Result, nil
+}
+
+func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, report func(api.Event)) (api.Result, error) {
+	a, err := b.answer("up", who.Name, brief(s))
+	if err != nil {
+		return api.Result{}, err
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, "submitted.yaml"), []byte(s.YAML), 0o644); err != nil {
+		return api.Result{}, err
+	}
+	return b.play(ctx, a, report)
+}
+
+func (b *backend) Change(ctx context.Context, _ api.Person, project string, c api.Change, report func(api.Event)) (api.Result, error) {
+	a, err := b.answer("change", project, c)
+	if err != nil {
+		return api.Result{}, err
+	}
+	return b.play(ctx, a, report)
+}
+
+func (b *backend) History(_ context.Context, project, service string) ([]api.Rollout, error) {
+	a, err := b.answer("history", project, service)
+	return a.Rollouts, err
+}
+
+func (b *backend) Rollout(_ context.Context, id int64) (api.Rollout, error) {
+	a, err := b.answer("rollout", id)
+	for _, r := range a.Rollouts {
+		if r.ID == id {
+			return r, err
+		}
+	}
+	return api.Rollout{}, tender.Errorf(tender.NotFound, "no rollout %d", id)
+}
+
+func (b *backend) Why(_ context.Context, project, service string) (api.Why, error) {
+	a, err := b.answer("why", project, service)
+	return a.Why, err
+}
+
+func (b *backend) Events(ctx context.Context, project string, report func(api.Event)) error {
+	a, err := b.answer("events", project)
+	if err != nil {
+		return err
+	}
+	_, err = b.play(ctx, a, report)
+	return err
+}
+
+func (b *backend) Audit(_ context.Context, project string, limit int) ([]api.Audit, error) {
+	a, err := b.answer("audit", project, limit)
+	return a.Audit, err
+}
+
+func (b *backend) Logs(_ context.Context, project string, r api.LogRequest, line func(api.LogLine) error) error {
+	r.Since, r.Until = time.Time{}, time.Time{}
+	a, err := b.answer("logs", project, r)
+	if err != nil {
+		return err
+	}
+	for _, l := range a.Logs {
+		if err := line(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *backend) Stats(_ context.Context, project string, services []string) ([]api.Sample, error) {
+	a, err := b.answer("stats", project, services)
+	return a.Stats, err
+}
+
+func (b *backend) Top(_ context.Context, project string, services []string) ([]api.Processes, error) {
+	a, err := b.answer("top", project, services)
+	return a.Top, err
+}
+
+func (b *backend) Wait(_ context.Context, t api.Target) (int, error) {
+	a, err := b.answer("wait", t.Instance)
+	return a.Code, err
+}
+
+// process says what daemon.json says, then what it is told on stdin.
+func (b *backend) process(a answers, stdin bool) api.Stream {
+	in, input := io.Pipe()
+	out, output := io.Pipe()
+	go func() {
+		frame := func(stream byte, text string) {
+			if text != "" {
+				output.Write(append([]byte{stream, 0, 0, 0, 0, 0, byte(len(text) >> 8), byte(len(text))}, text...))
+			}
+		}
+		frame(1, a.Stdout)
+		frame(2, a.Stderr)
+		if stdin {
+			heard, err := io.ReadAll(in)
+			if err == nil {
+				frame(1, string(heard))
+			}
+		}
+		output.Close()
+	}()
+	s := api.Stream{
+		Instance: "shop-web-1", Output: out,
+		CloseWrite: input.Close,
+		Close: func() error {
+			in.CloseWithError(io.ErrClosedPipe)
+			return out.Close()
+		},
+		Resize: func(context.Context, int, int) error { return nil },
+		Exit:   func(context.Context) (int, error) { return a.Code, nil },
+	}
+	if stdin {
+		s.Input = input
+	}
+	return s
+}
+
+func (b *backend) Exec(_ context.Context, _ api.Person, t api.Target, r api.ExecRequest) (api.Stream, error) {
+	a, err := b.answer("exec", t.Project, t.Service, t.Slot, r)
+	return b.process(a, r.Stdin), err
+}
+
+func (b *backend) Attach(_ context.Context, _ api.Person, t api.Target, stdin bool) (api.Stream, error) {
+	a, err := b.answer("attach", t.Project, t.Service, t.Slot, stdin)
+	return b.process(a, stdin), err
+}
+
+func (b *backend) Run(_ context.Context, _ api.Person, project, service string, r api.ExecRequest, _ func(api.Event)) (api.Stream, error) {
+	a, err := b.answer("run", project, service, r)
+	return b.process(a, r.Stdin), err
+}
+
+func (b *backend) CopyFrom(_ context.Context, t api.Target, path string) (io.ReadCloser, error) {
+	if _, err := b.answer("copy-from", t.Service, path); err != nil {
+		return nil, err
+	}
+	return pack(filepath.Join(b.dir, "instance"), path)
+}
+
+func (b *backend) CopyTo(_ context.Context, _ api.Person, t api.Target, path string, tarball io.Reader) error {
+	if _, err := b.answer("copy-to", t.Service, path); err != nil {
+		return err
+	}
+	return b.note(tarball)
+}
+
+func (b *backend) Build(_ context.Context, _ api.Person, r api.BuildRequest, tarball io.Reader, report func(api.Event)) (string, error) {
+	if _, err := b.answer("build", r); err != nil {
+		return "", err
+	}
+	report(api.Event{Kind: api.KindBuild, Text: "Step 1/1 : FROM scratch"})
+	return "sha256:0123456789abcdef0123", b.note(tarball)
+}
+
+func (b *backend) Images(_ context.Context, refs []string) ([]api.Image, error) {
+	a, err := b.answer("images", refs)
+	return slices.DeleteFunc(a.Images, func(i api.Image) bool { return !slices.Contains(refs, i.Reference) }), err
+}
+
+func (b *backend) Pull(_ context.Context, _ api.Person, ref, auth string, report func(api.Event)) error {
+	_, err := b.answer("pull", ref, auth != "")
+	return err
+}
+
+func (b *backend) Push(_ context.Context, _ api.Person, ref, auth string, report func(api.Event)) error {
+	_, err := b.answer("push", ref, auth != "")
+	return err
+}
+
+func (b *backend) Secrets(_ context.Context, project string) ([]api.Secret, error) {
+	a, err := b.answer("secrets", project)
+	return a.Secrets, err
+}
+
+func (b *backend) Secret(_ context.Context, project, name string) (api.Secret, error) {
+	a, err := b.answer("secret", project, name)
+	for _, s := range a.Secrets {
+		if s.Name == name {
+			return s, err
+		}
+	}
+	return api.Secret{}, tender.Errorf(tender.NotFound, "no secret %q", name).Hint("tender secret ls lists them")
+}
+
+func (b *backend) SetSecret(_ context.Context, _ api.Person, project, name string, value []byte) (api.Secret, error) {
+	_, err := b.answer("set-secret", project, name, string(value))
+	return api.Secret{Name: name, Project: project, Version: 2, Size: len(value), UsedBy: []string{"shop/db"}}, err
+}
+
+func (b *backend) RemoveSecret(_ context.Context, _ api.Person, project, name string) error {
+	_, err := b.answer("remove-secret", project, name)
+	return err
+}
+
+func (b *backend) Tokens(context.Context) ([]api.Token, error) {
+	a, err := b.answer("tokens")
+	return a.Tokens, err
+}
+
+func (b *backend) CreateToken(_ context.Context, _ api.Person, name string, scope api.Scope, projects []string, valid time.Duration) (api.Token, error) {
+	_, err := b.answer("create-token", name, scope, projects, valid.String())
+	return api.Token{ID: "t1", Name: name, Scope: string(scope), Projects: projects, Secret: "tender_0123456789"}, err
+}
+
+func (b *backend) RemoveToken(_ context.Context, _ api.Person, id string) error {
+	_, err := b.answer("remove-token", id)
+	return err
+}
+
+var _ api.Backend = (*backend)(nil)

@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/tenderhq/tender/internal/compose"
+)
+
+func (a *app) completionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish|powershell",
+		Short: "Print a script that completes commands, flags and live names",
+		Example: `  tender completion bash > /etc/bash_completion.d/tender
+  tender completion zsh > "${fpath[1]}/_tender"
+  tender completion fish > ~/.config/fish/completions/tender.fish`,
+		Args:      args(1, 1, "the name of a shell: bash, zsh, fish or powershell"),
+		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
+		RunE: func(c *cobra.Command, words []string) error {
+			root := c.Root()
+			switch words[0] {
+			case "bash":
+				return root.GenBashCompletionV2(a.Out, true)
+			case "zsh":
+				return root.GenZshCompletion(a.Out)
+			case "fish":
+				return root.GenFishCompletion(a.Out, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(a.Out)
+			}
+			return misuse("bash, zsh, fish or powershell", "no completion for %q", words[0])
+		},
+	}
+}
+
+// names completes with what ask finds within patience; whatever goes wrong,
+// there is just nothing to offer.
+func names(c *cobra.Command, taken []string, part string, ask func(ctx context.Context) []string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), patience)
+	defer cancel()
+	var out []string
+	for _, n := range ask(ctx) {
+		if strings.HasPrefix(n, part) && !slices.Contains(taken, n) && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// services completes with the services that the daemon knows of the project.
+func (a *app) services(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
+	return names(c, taken, part, func(ctx context.Context) []string {
+		project, d, err := a.at(ctx)
+		if err != nil {
+			return nil
+		}
+		instances, err := d.Instances(ctx, project, true)
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, i := range instances {
+			out = append(out, i.Service)
+		}
+		return out
+	})
+}
+
+// firstService completes one service; what follows is a command in a container.
+func (a *app) firstService(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
+	if len(taken) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.services(c, taken, part)
+}
+
+// fileServices completes with the services of the Compose file.
+func (a *app) fileServices(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
+	return names(c, taken, part, func(ctx context.Context) []string {
+		doc, err := compose.Load(ctx, a.source(nil))
+		if err != nil {
+			return nil
+		}
+		f, err := readForm(doc.YAML)
+		if err != nil {
+			return nil
+		}
+		return sortedKeys(f.Services)
+	})
+}
+
+func (a *app) projects(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
+	return names(c, taken, part, func(ctx context.Context) []string {
+		d, err := a.client()
+		if err != nil {
+			return nil
+		}
+		all, err := d.Projects(ctx)
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, p := range all {
+			out = append(out, p.Name)
+		}
+		return out
+	})
+}
+
+// revisions completes with the revisions that a service once ran.
+func (a *app) revisions(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
+	return names(c, nil, part, func(ctx context.Context) []string {
+		project, d, err := a.at(ctx)
+		if err != nil || len(taken) == 0 {
+			return nil
+		}
+		all, err := d.History(ctx, project, taken[0])
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, r := range all {
+			out = append(out, r.To)
+		}
+		return out
+	})
+}
+
+func (a *app) secrets(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
+	return names(c, taken, part, func(ctx context.Context) []string {
+		d, err := a.client()
+		if err != nil {
+			return nil
+		}
+		project := ""
+		if f := c.Flags().Lookup("project"); f != nil {
+			project = f.Value.String()
+		}
+		all, err := d.Secrets(ctx, project)
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, s := range all {
+			out = append(out, s.Name)
+		}
+		return out
+	})
+}

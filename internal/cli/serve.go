@@ -1,0 +1,214 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/daemon"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	var file string
+	values := map[string]*string{}
+	c := &cobra.Command{
+		Use:   "serve [flags]",
+		Short: "Run the control plane",
+		Long: `Runs the daemon: it keeps what is wanted, watches what is there, and acts until both are
+the same. It stays in the foreground and ends in good order at SIGTERM or Ctrl-C;
+instances run on without it.
+
+Every setting is a key of the configuration file, a flag and a variable: a flag wins
+over a variable, a variable over the file.`,
+		Example: `  tender serve
+  tender serve --data-dir /srv/tender --listen ""`,
+		Args: args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			said := map[string]string{}
+			for name, v := range values {
+				if c.Flags().Changed(name) {
+					said[name] = *v
+				}
+			}
+			cfg, err := daemon.Configure(file, a.getenv, said)
+			if err != nil {
+				return fmt.Errorf("serve: %w", err)
+			}
+			log := slog.New(slog.NewTextHandler(a.Err, nil))
+			if err := daemon.Run(c.Context(), cfg, daemon.Options{Version: a.Version, Log: log}); err != nil {
+				return fmt.Errorf("serve: %w", err)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration `file` (default "+daemon.ConfigFile+", where it is there)")
+	for _, k := range daemon.Keys() {
+		values[k.Flag] = c.Flags().String(k.Flag, k.Default, k.Help+"; "+k.Variable)
+	}
+	return c
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor [flags]",
+		Short: "Check the host and the daemon, and say how to mend what is wrong",
+		Args:  args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			checks := []api.Check{a.reach(c.Context())}
+			if checks[0].Result != "failed" {
+				d, err := a.client()
+				if err != nil {
+					return err
+				}
+				more, err := d.Doctor(c.Context())
+				if err != nil {
+					return fmt.Errorf("doctor: %w", err)
+				}
+				checks = append(checks, more...)
+			}
+			if err := a.printChecks(checks); err != nil {
+				return err
+			}
+			for _, x := range checks {
+				if x.Result == "failed" {
+					return exit(failed)
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// reach checks whether a daemon answers where this command looks for one.
+func (a *app) reach(ctx context.Context) api.Check {
+	d, err := a.client()
+	var s api.Status
+	if err == nil {
+		s, err = d.Status(ctx)
+	}
+	if err != nil {
+		return api.Check{Name: "daemon", Result: "failed", Text: err.Error(), Fix: tender.AdviceOf(err)}
+	}
+	text := "answers at " + a.host + ", version " + s.Version
+	if s.Version != a.Version {
+		return api.Check{Name: "daemon", Result: "warning", Text: text + "; this command is " + a.Version, Fix: "install the same version on both sides"}
+	}
+	return api.Check{Name: "daemon", Result: "ok", Text: text}
+}
+
+func (a *app) printChecks(checks []api.Check) error {
+	if a.json {
+		return printJSON(a.Out, checks)
+	}
+	column, counts := 0, map[string]int{}
+	for _, x := range checks {
+		column = max(column, len(x.Name))
+		counts[x.Result]++
+	}
+	for _, x := range checks {
+		fmt.Fprintf(a.Out, "%-7s  %-*s  %s\n", x.Result, column, x.Name, x.Text)
+		if x.Fix != "" && x.Result != "ok" {
+			fmt.Fprintf(a.Out, "%*s  → %s\n", 9+column, "", strings.ReplaceAll(x.Fix, "\n", fmt.Sprintf("\n%*s    ", 9+column, "")))
+		}
+	}
+	a.note("%d ok, %d to look at, %d failed", counts["ok"], counts["warning"], counts["failed"])
+	return nil
+}
+
+func (a *app) versionLine() string {
+	v := a.Version
+	if v == "" {
+		v = "dev"
+	}
+	return "tender " + v
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	var short bool
+	c := &cobra.Command{
+		Use:   "version [flags]",
+		Short: "Print the version of this command and of the daemon",
+		Args:  args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if short {
+				fmt.Fprintln(a.Out, strings.TrimPrefix(a.versionLine(), "tender "))
+				return nil
+			}
+			return a.printVersion(c.Context())
+		},
+	}
+	c.Flags().BoolVar(&short, "short", false, "print this command's version number alone")
+	return c
+}
+
+// patience is how long commands wait for a daemon they can do without.
+const patience = 500 * time.Millisecond
+
+func (a *app) printVersion(ctx context.Context) error {
+	v := struct {
+		Client string `json:"client"`
+		Go     string `json:"go"`
+		Arch   string `json:"arch"`
+		Daemon string `json:"daemon,omitempty"`
+		Engine string `json:"engine,omitempty"`
+	}{Client: strings.TrimPrefix(a.versionLine(), "tender "), Go: runtime.Version(), Arch: runtime.GOOS + "/" + runtime.GOARCH}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if d, err := a.client(); err == nil {
+		if s, err := d.Status(ctx); err == nil {
+			v.Daemon = s.Version
+			v.Engine = fmt.Sprintf("%s %s (API %s)", s.Engine.Name, s.Engine.Version, s.Engine.API)
+		}
+	}
+	if a.json {
+		return printJSON(a.Out, v)
+	}
+	fmt.Fprintf(a.Out, "tender  %s (%s, %s)\n", v.Client, v.Go, v.Arch)
+	if v.Daemon == "" {
+		fmt.Fprintf(a.Out, "daemon  none answers at %s\n", a.host)
+		return nil
+	}
+	fmt.Fprintf(a.Out, "daemon  %s\nengine  %s\n", v.Daemon, v.Engine)
+	return nil
+}
+
+// dialCommand is the other end of --host ssh://: it joins stdin and stdout with
+// the daemon's socket on this machine.
+func (a *app) dialCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "dial-stdio",
+		Short:  "Join stdin and stdout with the daemon's socket",
+		Hidden: true,
+		Args:   args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			path, ok := strings.CutPrefix(a.host, "unix://")
+			if !ok {
+				return misuse("leave out --host", "dial-stdio speaks to a unix socket, not to %s", a.host)
+			}
+			var d net.Dialer
+			conn, err := d.DialContext(c.Context(), "unix", path)
+			if err != nil {
+				return tender.Errorf(tender.Unavailable, "no Tender daemon answers at %s: %w", a.host, err).
+					Hint("start one there: tender serve, or: systemctl start tender")
+			}
+			defer conn.Close()
+			// The copy from stdin ends with the process: a read of it cannot be called back.
+			go func() {
+				io.Copy(conn, a.In)
+				if u, ok := conn.(*net.UnixConn); ok {
+					u.CloseWrite()
+				}
+			}()
+			_, err = io.Copy(a.Out, conn)
+			return err
+		},
+	}
+}

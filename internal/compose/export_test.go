@@ -1,0 +1,5 @@
+package compose
+
+import "flag"
+
+var updateDocs = flag.Bool("docs", false, "write the table of fields into docs/compose.md")

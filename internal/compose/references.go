@@ -1,0 +1,169 @@
+package compose
+
+import (
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// references finds names that lead nowhere, and services that wait for one
+// another in a circle.
+func (c *check) references(p *types.Project) []problem {
+	r := references{check: c, project: p}
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		r.service(p.Services[name])
+	}
+	if len(r.found) == 0 {
+		r.circles()
+	}
+	return r.found
+}
+
+type references struct {
+	*check
+	project *types.Project
+	found   []problem
+}
+
+func (r *references) add(advice, text string, where ...string) {
+	r.found = append(r.found, r.locate(problem{text: strings.Join(where[:2], ".") + ": " + text, advice: advice}, where))
+}
+
+func (r *references) service(s types.ServiceConfig) {
+	at := func(below ...string) []string { return append([]string{"services", s.Name}, below...) }
+	if s.Image == "" && s.Build == nil {
+		r.add("add image: or build: under services."+s.Name, "has neither image nor build", at()...)
+	}
+	for _, ns := range []struct{ field, ref string }{{"network_mode", s.NetworkMode}, {"ipc", s.Ipc}, {"pid", s.Pid}, {"uts", s.Uts}, {"cgroup", s.Cgroup}} {
+		if name, ok := strings.CutPrefix(ns.ref, types.ServicePrefix); ok {
+			r.target(s, name, ns.field+" names", true, at(ns.field))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.DependsOn)) {
+		if slices.Contains([]string{s.NetworkMode, s.Ipc, s.Pid, s.Uts, s.Cgroup}, types.ServicePrefix+name) {
+			continue // implied by what has just been looked at
+		}
+		r.target(s, name, "depends on", s.DependsOn[name].Required, at("depends_on", name), at("links", name), at("volumes_from", name))
+	}
+	if x, err := extensionOf(s); err != nil {
+		r.add("", err.Error(), at(extensionKey, "rollout", "hold")...)
+	} else if x.Before != "" {
+		r.target(s, x.Before, "x-tender.rollout.before names", true, at(extensionKey, "rollout", "before"))
+	}
+	if s.NetworkMode != "" && len(s.Networks) > 0 {
+		r.add("", "network_mode and networks exclude one another", at("network_mode")...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Networks)) {
+		if _, ok := r.project.Networks[name]; !ok {
+			r.undefined("network", "networks", name, slices.Collect(maps.Keys(r.project.Networks)), at("networks", name))
+		}
+	}
+	for _, v := range s.Volumes {
+		if _, ok := r.project.Volumes[v.Source]; !ok && v.Type == types.VolumeTypeVolume && v.Source != "" {
+			r.undefined("volume", "volumes", v.Source, slices.Collect(maps.Keys(r.project.Volumes)), at("volumes", v.Source))
+		}
+	}
+	for _, ref := range s.Configs {
+		if _, ok := r.project.Configs[ref.Source]; !ok {
+			r.undefined("config", "configs", ref.Source, slices.Collect(maps.Keys(r.project.Configs)), at("configs", ref.Source))
+		}
+	}
+	for _, ref := range s.Secrets {
+		if _, ok := r.project.Secrets[ref.Source]; !ok {
+			r.undefined("secret", "secrets", ref.Source, slices.Collect(maps.Keys(r.project.Secrets)), at("secrets", ref.Source))
+		}
+	}
+	for _, v := range s.Volumes {
+		if !path.IsAbs(v.Target) {
+			advice := ""
+			if len(v.Target) > 2 && v.Target[1] == ':' {
+				advice = "a name of one letter reads as a Windows drive: use the long syntax"
+			}
+			r.add(advice, "a volume goes to an absolute path in the container, not to "+strconv.Quote(v.Target), at("volumes", v.Target)...)
+		}
+	}
+	if h := s.HealthCheck; h != nil && len(h.Test) > 0 && !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, h.Test[0]) {
+		r.add("", "healthcheck.test as a list begins with CMD, CMD-SHELL or NONE", at("healthcheck", "test")...)
+	}
+	r.limits(s, at)
+}
+
+// limits finds what the engine would refuse when it is too late.
+func (r *references) limits(s types.ServiceConfig, at func(...string) []string) {
+	if s.Build != nil && len(s.Build.Platforms) > 1 {
+		r.add("", "build.platforms: the classic builder makes one platform at a time", at("build", "platforms")...)
+	}
+	if s.ContainerName != "" && s.GetScale() > 1 {
+		r.add("", "container_name is for one instance", at("container_name")...)
+	}
+}
+
+func (r *references) undefined(what, section, name string, known []string, where []string) {
+	r.add("add "+name+": under "+section+": at the top level", "refers to undefined "+what+" "+strconv.Quote(name)+meant(name, known), where...)
+}
+
+// target checks the name of another service; paths are the places where it may
+// be written.
+func (r *references) target(s types.ServiceConfig, name, how string, required bool, paths ...[]string) {
+	if _, ok := r.project.Services[name]; ok {
+		return
+	}
+	where, best := paths[0], 0
+	for _, p := range paths {
+		for _, t := range r.trees {
+			if _, steps := t.find(p); steps > best {
+				where, best = p, steps
+			}
+		}
+	}
+	if off, ok := r.project.DisabledServices[name]; ok {
+		if required {
+			r.add("add --profile "+off.Profiles[0], how+" service \""+name+"\", which is off: its profile is "+list(off.Profiles), where...)
+		}
+		return
+	}
+	known := slices.Collect(maps.Keys(r.project.AllServices()))
+	r.add("add the file that defines "+name+" with one more -f, or define it under services:", how+" undefined service \""+name+"\""+meant(name, known), where...)
+}
+
+// circles finds services that wait for each other: neither would ever start.
+func (r *references) circles() {
+	const open, done = 1, 2
+	state := map[string]int{}
+	var trail []string
+	var visit func(name string) bool
+	visit = func(name string) bool {
+		if state[name] == done {
+			return false
+		}
+		if state[name] == open {
+			round := append(trail[slices.Index(trail, name):], name)
+			r.add("", "waits for itself: "+strings.Join(round, " -> "), "services", name, "depends_on", round[1])
+			return true
+		}
+		state[name] = open
+		trail = append(trail, name)
+		s := r.project.Services[name]
+		next := slices.Sorted(maps.Keys(s.DependsOn))
+		if x, err := extensionOf(s); err == nil && x.Before != "" {
+			next = append(next, x.Before)
+		}
+		for _, n := range next {
+			if _, ok := r.project.Services[n]; ok && visit(n) {
+				return true
+			}
+		}
+		trail = trail[:len(trail)-1]
+		state[name] = done
+		return false
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.project.Services)) {
+		if visit(name) {
+			return
+		}
+	}
+}

@@ -1,0 +1,139 @@
+// Package daemon is the control plane as a process: it reads the
+// configuration, opens the rooms, introduces them to each other, supervises
+// what runs for long, and answers the API by asking them. cli knocks. It
+// decides nothing about containers: that is plan's.
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/compose"
+	"github.com/tenderhq/tender/internal/deploy"
+	"github.com/tenderhq/tender/internal/engine"
+	"github.com/tenderhq/tender/internal/engine/docker"
+	"github.com/tenderhq/tender/internal/store"
+	"github.com/tenderhq/tender/internal/vault"
+)
+
+const (
+	storeFile  = "tender.db"
+	socketFile = "tender.sock"
+)
+
+// Options are what the binary knows; the zero value works.
+type Options struct {
+	Version string
+	Log     *slog.Logger // default: none
+}
+
+// Run is tender serve: it returns when ctx has ended and all has stopped, or
+// when a part has failed without which nothing works.
+func Run(ctx context.Context, c Config, o Options) (err error) {
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(c.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make the run directory: %w", err)
+	}
+	st, err := store.Open(c.DataDir, store.Options{Log: log.With("part", "store")})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	v, recovery, err := vault.Init(ctx, st, vault.Options{KeyFile: c.Key, InUse: func(project, name string, version int) []string {
+		used, err := users(context.WithoutCancel(ctx), st, project, name, version)
+		if err != nil { // then it may be in use
+			return []string{err.Error()}
+		}
+		return used
+	}})
+	if err != nil {
+		return err
+	}
+	if recovery != "" {
+		log.Info("a key was made for the vault; keep its recovery key in another place: it is shown once", "key", c.Key, "recovery", recovery)
+	}
+	eng, err := docker.New(c.Engine, docker.Options{Log: log.With("part", "engine"), Parse: compose.Spec, Pool: c.Subnets})
+	if err != nil {
+		return err
+	}
+	listeners, err := listen(c)
+	if err != nil {
+		return err
+	}
+	b := &backend{
+		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
+		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: new(board),
+	}
+	b.loop = deploy.New(deploy.Options{
+		Store: st, Engine: eng, Inventory: b.inventory, Log: log.With("part", "loop"),
+		Parse: compose.Parse, Same: compose.Same, Essence: compose.Essence,
+		SecretVersion: b.newestSecret, Deliver: b.deliver,
+	})
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version})
+	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
+	return runParts(ctx, log, b.board, []part{
+		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
+		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
+		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
+			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
+		}},
+	})
+}
+
+// listen opens the socket and, where it is asked for, the port.
+func listen(c Config) (out []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range out {
+				l.Close()
+			}
+		}
+	}()
+	socket := filepath.Join(c.RunDir, socketFile)
+	// The store's lock says that nobody else serves this data; another daemon with other data may have the socket.
+	if conn, err := net.DialTimeout("unix", socket, time.Second); err == nil {
+		conn.Close()
+		return nil, tender.Errorf(tender.Conflict, "another daemon answers at %s", socket).Hint("stop that one, or choose another place: tender serve --run-dir DIR")
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the old socket: %w", err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	out = append(out, l)
+	// Whoever reaches it is as good as root.
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return out, fmt.Errorf("listen: %w", err)
+	}
+	if c.Listen == "" {
+		return out, nil
+	}
+	tcp, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return out, tender.Errorf(tender.Conflict, "listen: %w", err).Hint(`choose another address: tender serve --listen 127.0.0.1:7071, or --listen ""`)
+	}
+	if c.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		if err != nil {
+			tcp.Close()
+			return out, tender.Errorf(tender.Invalid, "read the certificate: %w", err).Hint("check --tls-cert and --tls-key")
+		}
+		tcp = tls.NewListener(tcp, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+	}
+	return append(out, tcp), nil
+}

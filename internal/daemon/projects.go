@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/deploy"
+	"github.com/tenderhq/tender/internal/store"
+)
+
+// Projects lists what is known and what Docker Compose runs.
+func (b *backend) Projects(ctx context.Context) ([]api.Project, error) {
+	list, err := b.loop.Projects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.Project, 0, len(list))
+	for _, p := range list {
+		if p.State != "" { // down, with nothing left
+			out = append(out, project(p))
+		}
+	}
+	return out, nil
+}
+
+// Project returns one with its services.
+func (b *backend) Project(ctx context.Context, name string) (api.Project, error) {
+	p, err := b.loop.Project(ctx, name)
+	if err != nil {
+		return api.Project{}, err
+	}
+	return project(p), nil
+}
+
+func project(p deploy.ProjectState) api.Project {
+	out := api.Project{
+		Name: p.Name, State: p.State, Detail: p.Detail, Generation: p.Generation, Accepted: p.Accepted,
+		Who: p.Who, Files: p.Files, Foreign: p.Foreign,
+	}
+	for _, s := range p.Services {
+		v := api.Service{
+			Project: p.Name, Name: s.Name, Image: s.Image, Revision: s.Revision, Wanted: s.Wanted, Ready: s.Ready,
+			State: s.State, Detail: s.Detail, Since: s.Since,
+		}
+		if s.Rollout != nil {
+			r := rollout(*s.Rollout)
+			v.Rollout = &r
+		}
+		out.Services = append(out.Services, v)
+	}
+	return out
+}
+
+// Instances lists those of a project, or of all.
+func (b *backend) Instances(ctx context.Context, name string, all bool) ([]api.Instance, error) {
+	picture, err := b.picture()
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
+		if _, err := b.loop.Project(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	now := time.Now()
+	var out []api.Instance
+	for _, i := range picture.Instances {
+		if (name == "" || i.Project == name) && (all || i.State == tender.Running || i.State == tender.Paused || i.State == tender.Restarting) {
+			out = append(out, instance(i, now))
+		}
+	}
+	return out, nil
+}
+
+// Config returns the normal form of a generation.
+func (b *backend) Config(ctx context.Context, project string, generation int) (string, error) {
+	g, err := b.loop.Generation(ctx, project, generation)
+	return string(g.YAML), err
+}
+
+// History lists rollouts, the newest first.
+func (b *backend) History(ctx context.Context, project, service string) ([]api.Rollout, error) {
+	list, err := b.loop.Rollouts(ctx, project, service)
+	out := make([]api.Rollout, 0, len(list))
+	for _, r := range list {
+		out = append(out, rollout(r))
+	}
+	return out, err
+}
+
+// Rollout returns one with its proof.
+func (b *backend) Rollout(ctx context.Context, id int64) (api.Rollout, error) {
+	r, err := b.loop.Rollout(ctx, id)
+	return rollout(r), err
+}
+
+func rollout(r store.Rollout) api.Rollout {
+	out := api.Rollout{
+		ID: r.ID, Project: r.Project, Service: r.Service, Generation: r.Generation, From: r.From, To: r.To,
+		FromImage: r.FromImage.Reference, ToImage: r.ToImage.Reference, Strategy: r.Strategy, State: r.State, Reason: r.Reason,
+		Who: r.Who, Started: r.Started, Ended: r.Ended, Diff: r.Diff,
+	}
+	for _, s := range r.Steps {
+		out.Proof = append(out.Proof, api.Step(s))
+	}
+	return out
+}
+
+// Events reports what happens from now on.
+func (b *backend) Events(ctx context.Context, project string, report func(api.Event)) error {
+	return b.loop.News(ctx, project, func(n deploy.News) { report(event(n)) })
+}
+
+func event(n deploy.News) api.Event {
+	return api.Event{
+		Time: n.Time, Kind: n.Kind, Project: n.Project, Service: n.Service, Instance: n.Instance,
+		Generation: n.Generation, Rollout: n.Rollout, Revision: n.Revision, Text: n.Text, Hint: n.Hint,
+	}
+}
