@@ -142,8 +142,10 @@ func (l *Loop) commit(ctx context.Context, d draft, files map[string][]byte) (Ac
 		if from == "" {
 			from = "nothing"
 		}
-		l.tell(News{Kind: NewsRollout, Project: project, Service: r.Service, Revision: r.To, Rollout: ids[i], Generation: d.next.N,
-			Text: fmt.Sprintf("%s moves from %s to %s, %s", r.Service, from, r.To, r.Strategy)})
+		l.tell(News{
+			Kind: NewsRollout, Project: project, Service: r.Service, Revision: r.To, Rollout: ids[i], Generation: d.next.N,
+			Text: fmt.Sprintf("%s moves from %s to %s, %s", r.Service, from, r.To, r.Strategy),
+		})
 	}
 	l.log.Info("accepted", "project", project, "generation", d.next.N, "who", d.next.Who, "reason", d.next.Reason)
 	l.poke(project)

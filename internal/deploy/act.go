@@ -229,8 +229,10 @@ func (w *worker) recordOne(tx *store.Tx, r records, a plan.Action, now time.Time
 	if _, err := tx.EndRollout(open.ID, state, reason, now); err != nil {
 		return nil, err
 	}
-	n := News{Kind: NewsRollout, Project: w.project, Service: a.Service, Revision: a.Revision, Rollout: open.ID,
-		Generation: open.Generation, Text: fmt.Sprintf("%s@%s: %s", a.Service, a.Revision, text)}
+	n := News{
+		Kind: NewsRollout, Project: w.project, Service: a.Service, Revision: a.Revision, Rollout: open.ID,
+		Generation: open.Generation, Text: fmt.Sprintf("%s@%s: %s", a.Service, a.Revision, text),
+	}
 	if state != store.RolloutDone {
 		n.Hint = fmt.Sprintf("tender why %s -p %s", a.Service, w.project)
 	}
@@ -279,8 +281,10 @@ func (w *worker) rollBack(tx *store.Tx, r records, open store.Rollout, why strin
 	if err != nil {
 		return News{}, err
 	}
-	return News{Kind: NewsRollout, Project: w.project, Service: open.Service, Revision: open.From, Rollout: id[0], Generation: g.N,
-		Text: fmt.Sprintf("%s goes back to %s", open.Service, open.From)}, nil
+	return News{
+		Kind: NewsRollout, Project: w.project, Service: open.Service, Revision: open.From, Rollout: id[0], Generation: g.N,
+		Text: fmt.Sprintf("%s goes back to %s", open.Service, open.From),
+	}, nil
 }
 
 // ids names the instances of a service at the last look.

@@ -219,8 +219,10 @@ func (w *worker) deliver(ctx context.Context) {
 			continue
 		}
 		if _, err := w.l.o.Deliver(ctx, w.project, s.Service); err != nil && ctx.Err() == nil {
-			w.l.tell(News{Kind: NewsWarning, Project: w.project, Service: s.Service.Name, Revision: s.Service.Revision,
-				Text: fmt.Sprintf("files of %s: %v", s.Service.Name, err), Hint: tender.AdviceOf(err)})
+			w.l.tell(News{
+				Kind: NewsWarning, Project: w.project, Service: s.Service.Name, Revision: s.Service.Revision,
+				Text: fmt.Sprintf("files of %s: %v", s.Service.Name, err), Hint: tender.AdviceOf(err),
+			})
 		}
 	}
 }
@@ -467,7 +469,9 @@ func (w *worker) failed(key string, a plan.Action, err error) {
 	}
 	w.problem(a.Service, text)
 	w.step(a, "failed: "+text)
-	w.l.tell(News{Kind: NewsFailed, Project: w.project, Service: a.Service, Instance: a.Instance, Revision: a.Revision,
-		Rollout: a.Rollout, Text: text, Hint: tender.AdviceOf(err)})
+	w.l.tell(News{
+		Kind: NewsFailed, Project: w.project, Service: a.Service, Instance: a.Instance, Revision: a.Revision,
+		Rollout: a.Rollout, Text: text, Hint: tender.AdviceOf(err),
+	})
 	w.l.log.Warn("action failed", "project", w.project, "action", describe(a), "err", err)
 }
