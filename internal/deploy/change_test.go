@@ -365,3 +365,74 @@ func TestOldGenerationsAndRevisionsArePruned(t *testing.T) {
 		}
 	})
 }
+
+// grounded is an engine that refuses the networks of every project.
+type grounded struct {
+	*enginetest.Fake
+	err error
+}
+
+func (g *grounded) Ensure(ctx context.Context, p tender.Project) error {
+	if g.err != nil {
+		return g.err
+	}
+	return g.Fake.Ensure(ctx, p)
+}
+
+func TestNetworksThatCannotBeMadeTakeTheRolloutBack(t *testing.T) {
+	inTime(t, func(r *rig) {
+		g := &grounded{Fake: r.fake}
+		r.stop()
+		r.engine = g
+		r.start()
+		r.outcome(r.up(submission(svc("web", "1", 1, nil))), deploy.Converged)
+		g.err = tender.Errorf(tender.Conflict, "network shop_default has another subnet")
+		s := submission(svc("web", "2", 1, nil))
+		s.Project.Spec = append(s.Project.Spec, "volumes:\n  data:\n"...)
+		out := r.up(s)
+		r.outcome(out, deploy.BackAgain)
+		if !strings.Contains(out.Text, "another subnet") {
+			r.Errorf("text %q", out.Text)
+		}
+		// What was made before holds: repair goes on.
+		r.fake.Vanish(r.instances("web")[0].ID)
+		after(time.Minute)
+		r.want(r.there(), "shop-web-1 1 running")
+	})
+}
+
+func TestOneThatCrashesDoesNotHoldUpTheNews(t *testing.T) {
+	inTime(t, func(r *rig) {
+		always := func(s *tender.Service) { s.Restart = "always" }
+		r.outcome(r.up(submission(svc("log", "1", 1, always), svc("web", "1", 1, nil))), deploy.Converged)
+		r.fake.Behave("log", enginetest.Behaviour{Ends: true, Code: 1})
+		r.fake.Crash(r.instances("log")[0].ID, 1)
+		after(10 * time.Minute)
+		out := r.change(deploy.Change{Verb: "scale", Scale: map[string]int{"web": 2}})
+		r.outcome(out, deploy.Failed)
+		if !strings.Contains(out.Text, "log: shop-log-1") {
+			r.Errorf("text %q", out.Text)
+		}
+		if s := r.state("web"); s.Ready != 2 {
+			r.Errorf("web: %+v", s)
+		}
+		// Who needs it fails at once and does not wait for ever.
+		r.outcome(r.up(submission(svc("log", "1", 1, always), svc("web", "2", 2, func(s *tender.Service) {
+			s.DependsOn = []tender.Dependency{{Service: "log", Condition: tender.Healthy, Required: true}}
+		}))), deploy.BackAgain)
+		r.want(r.state("log").State, "degraded")
+	})
+}
+
+func TestSecretVersionsThatTheCallerKnows(t *testing.T) {
+	inTime(t, func(r *rig) {
+		s := submission(svc("web", "1", 1, func(s *tender.Service) {
+			s.Secrets = []tender.SecretFile{{Name: "key", Source: "key"}, {Name: "far", Source: "far", External: true}}
+		}))
+		s.Versions = map[string]int{"key": 4, "far": 5}
+		_, err := r.loop.Preview(r.Context(), s)
+		if tender.KindOf(err) != tender.NotFound || !strings.Contains(err.Error(), "far") {
+			r.Errorf("an external secret is asked of the vault: %v", err)
+		}
+	})
+}
