@@ -195,6 +195,9 @@ func (w *worker) renew(r records) {
 			if !known || open || old.Service.Revision != s.Service.Revision || old.Stopped != s.Stopped || !old.RestartAfter.Equal(s.RestartAfter) {
 				delete(w.tries, s.Service.Name)
 				delete(w.rest, s.Service.Name)
+				if r.head.Origin == 0 {
+					delete(w.errors, s.Service.Name) // of a revision that a person has left behind
+				}
 			}
 		}
 	}
