@@ -20,7 +20,7 @@ type ProjectIn struct {
 
 // SomeProjectIn is a project that a query may name.
 type SomeProjectIn struct {
-	Project string `query:"project" maxLength:"128" pattern:"^[a-z0-9][a-z0-9_-]*$" doc:"Absent: all"`
+	Project string `query:"project" maxLength:"128" pattern:"^[a-z0-9][a-z0-9_-]*$" doc:"Absent: all projects"`
 }
 
 // ServicesIn is a project and some of its services.
@@ -91,7 +91,7 @@ func (h *handler) lookRoutes() {
 	add(h, read, huma.Operation{OperationID: "rollouts", Method: http.MethodGet, Path: "/projects/{project}/rollouts", Summary: "Rollouts, newest first"},
 		func(ctx context.Context, in *struct {
 			ProjectIn
-			Service string `query:"service" maxLength:"128" doc:"Absent: all"`
+			Service string `query:"service" maxLength:"128" doc:"Absent: all projects"`
 		},
 		) (*answer[[]Rollout], error) {
 			return list(h.backend.History(ctx, in.Project, in.Service))
