@@ -71,10 +71,13 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	for k := range d.rollouts {
 		r := &d.rollouts[k]
 		svc, _ := p.Service(r.Service)
-		for _, name := range []string{svc.Name, svc.Rollout.Before} {
-			for _, i := range there[name] {
-				r.Stale = append(r.Stale, i.ID)
-			}
+		before := there[svc.Rollout.Before]
+		if !svc.Job || slices.Contains(d.retry, svc.Name) {
+			// A job that has run stays run, unless it failed.
+			before = slices.Concat(there[svc.Name], before)
+		}
+		for _, i := range before {
+			r.Stale = append(r.Stale, i.ID)
 		}
 	}
 	for name, o := range base.open {

@@ -42,15 +42,13 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 	// After a down everything begins anew.
 	reborn := had && (old.Gone || d.base.head.Down != nil)
 	moves := !had || old.Service.Revision != to || foreign || failed || reborn || isOpen && s.Supersede
-	if !had && !foreign && adopted > 0 && adopted >= w.Service.Replicas {
-		moves = false // all of it is there and stays
-	}
+	stays := !had && !foreign && adopted > 0 && adopted >= w.Service.Replicas
 	switch {
 	case len(there) == 0 && !had:
 		v.Verdict, v.Why = "create", "new service"
 	case reborn && len(there) == 0:
 		v.Verdict, v.Why = "create", "was removed"
-	case adopted > 0 && !foreign && !moves:
+	case stays:
 		v.Verdict, v.Why = "adopt", "Docker Compose made it just so"
 	case failed:
 		v.Verdict, v.Why = "replace", "the last rollout failed and is tried again"
@@ -94,7 +92,11 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		r.Back = false // a job that failed cannot be undone by the one before it
 	}
 	r.Strategy = strategy(w, r, there, to)
-	if failed || isOpen {
+	if stays {
+		// Nothing moves; the record says that from here on there is something to go back to.
+		r.Strategy = "adopted"
+	}
+	if failed {
 		d.retry = append(d.retry, name)
 	}
 	v.Gap = gap(w, r, there, to)

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -13,6 +14,8 @@ import (
 
 // pause is between two looks when the engine or the store does not answer.
 const pause = time.Second
+
+var errForgotten = errors.New("the project is not known any more")
 
 // worker tends one project: look, plan, act, repeat.
 type worker struct {
@@ -88,7 +91,7 @@ func (w *worker) run(ctx context.Context) {
 	for {
 		next, changed, err := w.turn(ctx, &running, first)
 		first = false
-		if ctx.Err() != nil || tender.KindOf(err) == tender.NotFound {
+		if ctx.Err() != nil || errors.Is(err, errForgotten) {
 			return
 		}
 		if err != nil {
@@ -130,6 +133,9 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 	w.prove(ctx)
 	if stale {
 		r, err := w.l.records(ctx, w.project)
+		if tender.KindOf(err) == tender.NotFound {
+			return again(errForgotten)
+		}
 		if err != nil {
 			return again(err)
 		}
