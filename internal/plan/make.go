@@ -172,8 +172,10 @@ func (m *maker) wait(v *view, until time.Time, format string, args ...any) {
 
 // pause plans the wait for the next attempt.
 func (m *maker) pause(v *view, t Try, why string) {
-	m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Until: t.Next(), Tried: t.Count,
-		Cause: fmt.Sprintf("%s, attempt %d follows", why, t.Count+1)})
+	m.add(Action{
+		Verb: Wait, Service: v.Name, Revision: v.Revision, Until: t.Next(), Tried: t.Count,
+		Cause: fmt.Sprintf("%s, attempt %d follows", why, t.Count+1),
+	})
 }
 
 func (m *maker) stuck(v *view, format string, args ...any) {
@@ -181,8 +183,10 @@ func (m *maker) stuck(v *view, format string, args ...any) {
 }
 
 func (m *maker) remove(i *tender.Instance, grace time.Duration, volumes bool, format string, args ...any) {
-	m.add(Action{Verb: Remove, Service: i.Service, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: grace,
-		Volumes: volumes, Cause: fmt.Sprintf(format, args...)})
+	m.add(Action{
+		Verb: Remove, Service: i.Service, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: grace,
+		Volumes: volumes && len(i.Anonymous) > 0, Cause: fmt.Sprintf(format, args...),
+	})
 }
 
 // ensure plans the networks and volumes, without which nothing is created.
