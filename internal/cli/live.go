@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+
 	"github.com/tenderhq/tender/internal/api"
 )
 
