@@ -145,7 +145,7 @@ func (b *backend) Change(ctx context.Context, who api.Person, project string, c 
 	}
 	switch c.Verb {
 	case "kill", "pause", "unpause":
-		return api.Result{Outcome: deploy.Converged, Text: c.Verb + ": done"}, nil
+		return api.Result{Outcome: deploy.Converged, Text: strings.TrimSpace(fmt.Sprintf("%s %s", project, strings.Join(c.Services, " "))) + ": " + c.Verb + " is done"}, nil
 	case "release":
 		return api.Result{Outcome: deploy.Converged, Text: project + " is released: its containers run on, docker compose may take them over"}, nil
 	}
