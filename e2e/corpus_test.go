@@ -146,7 +146,7 @@ func TestTheCorpusMustBeWhatDockerComposeMakes(t *testing.T) {
 					t.Fatal("in none of the lists")
 				}
 				if v.api != "" && versions.GreaterThanOrEqualTo(version.APIVersion, v.api) {
-					v.kind, v.both, v.says = compared, false, nil
+					v.kind, v.both, v.says = cmp.Or(v.then, compared), false, nil
 				}
 				if v.warns != "" && versions.GreaterThanOrEqualTo(version.APIVersion, v.warns) {
 					v.says = nil

@@ -12,9 +12,10 @@ const (
 // verdict is what becomes of one file.
 type verdict struct {
 	kind kind
-	// api is the version of the engine's API from which on the file is compared; below it, it is of its kind.
+	// api is the version of the engine's API from which on the file is compared (or what then says); below it, it is of its kind.
 	// warns is the one below which Tender only says that it leaves something out.
 	api, warns string
+	then       kind         // from api on, if not compared
 	but        []difference // that are meant
 	says       []string     // words that Tender's user reads
 	both       bool         // refused by Docker Compose, too
@@ -187,6 +188,7 @@ var verdicts = map[string]verdict{
 	"interface-name":             {kind: refused, api: "1.49", both: true, says: []string{"interface_name needs API 1.49"}},
 	"mac-address":                {kind: refused, api: "1.44", says: []string{"mac_address needs API 1.44"}},
 	"mac-address-of-network":     {kind: refused, api: "1.44", says: []string{"mac_address needs API 1.44"}},
+	"umask":                      {kind: refused, both: true, api: "1.56", then: oursOnly, says: []string{"umask needs API 1.56"}},
 	"volume-image":               {kind: refused, api: "1.48", both: true, says: []string{"a volume of type image needs API 1.48"}},
 	"volume-subpath":             {kind: refused, api: "1.45", unstarted: true, says: []string{"volume.subpath needs API 1.45"}},
 
@@ -203,7 +205,6 @@ var verdicts = map[string]verdict{
 	"provider":                 {kind: refused, both: true, says: []string{"compose.yaml:3:5: services.app.provider: not honoured: providers are not run"}},
 	"pull-daily":               {kind: refused, says: []string{"services.app.pull_policy"}},
 	"runtime-unknown":          {kind: refused, both: true, says: []string{"no-such-runtime"}},
-	"umask":                    {kind: refused, both: true, says: []string{"umask"}},
 	"unknown-key":              {kind: refused, both: true, says: []string{`compose.yaml:5:5: services.app: unknown key "imgae", did you mean "image"?`}},
 	"volume-external-missing":  {kind: refused, both: true, says: []string{"volume no-such-volume is external and not there"}},
 	"wrong-value":              {kind: refused, both: true, says: []string{"compose.yaml:5:13: services.app.ports[0]"}},
