@@ -189,7 +189,7 @@ var verdicts = map[string]verdict{
 	"mac-address":                {kind: refused, api: "1.44", says: []string{"mac_address needs API 1.44"}},
 	"mac-address-of-network":     {kind: refused, api: "1.44", says: []string{"mac_address needs API 1.44"}},
 	"umask":                      {kind: refused, both: true, api: "1.56", then: oursOnly, says: []string{"umask needs API 1.56"}},
-	"volume-image":               {kind: refused, api: "1.48", both: true, says: []string{"a volume of type image needs API 1.48"}},
+	"volume-image":               {kind: refused, api: "1.48", both: true, but: []difference{{"image-volume-digest", "a label of Docker Compose for itself"}, {"Mounts./img.Source", "where the engine unpacks it"}}, says: []string{"a volume of type image needs API 1.48"}},
 	"volume-subpath":             {kind: refused, api: "1.45", unstarted: true, says: []string{"volume.subpath needs API 1.45"}},
 
 	// Refused: with the reason and, where it is the file's fault, its line.

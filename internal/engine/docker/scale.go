@@ -132,8 +132,13 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 	}
 	err = each(len(coming), func(i int) error {
 		n := coming[i]
+		gone := ""
 		if n.id != "" {
-			return e.complete(ctx, w, img, n)
+			// One that the list still had may have been on its way out.
+			if err := e.complete(ctx, w, img, n); tender.KindOf(err) != tender.NotFound {
+				return err
+			}
+			gone, n.id, n.missing = n.id, "", nil
 		}
 		inherited := map[string]string{}
 		if from := w.Inherit[n.slot]; from != "" {
@@ -155,7 +160,8 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 			n.missing = r.endpoints[1:]
 			r.endpoints = r.endpoints[:1]
 		}
-		_, taken := holders[n.plain]
+		holder, taken := holders[n.plain]
+		taken = taken && holder != gone
 		beside := n.plain + "-" + w.Service.Revision
 		names := []string{n.plain, beside, beside + "-" + strings.ToLower(rand.Text()[:4])}
 		if taken {
