@@ -179,7 +179,7 @@ func (b *backend) Build(ctx context.Context, who api.Person, r api.BuildRequest,
 	defer func() { b.auditEnd(ctx, who, "build", "", strings.Join(r.Tags, " "), err) }()
 	return b.engine.Build(ctx, tarball, engine.BuildOptions{
 		Tags: r.Tags, Dockerfile: r.Dockerfile, Args: r.Args, Target: r.Target, Labels: r.Labels, NoCache: r.NoCache, Pull: r.Pull,
-		CacheFrom: r.CacheFrom, Network: r.Network, ShmSize: r.ShmSize, ExtraHosts: r.ExtraHosts, Platform: r.Platform,
+		CacheFrom: r.CacheFrom, Network: r.Network, ShmSize: r.ShmSize, ExtraHosts: r.ExtraHosts,
 	}, func(p engine.Progress) {
 		report(api.Event{Kind: api.KindBuild, Service: r.Service, Text: p.Text, Current: p.Current, Total: p.Total})
 	})
