@@ -22,6 +22,8 @@ import (
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/session/sshforward/sshprovider"
 	"github.com/moby/buildkit/session/upload/uploadprovider"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/apicaps"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
@@ -34,7 +36,7 @@ import (
 // registry in reach, understands today's Dockerfiles.
 func (e *Engine) buildKit(ctx context.Context, b *bk.Client, tarball io.Reader, name string, o engine.BuildOptions, report func(engine.Progress)) (string, error) {
 	uploads := uploadprovider.New()
-	f := &frontend{inputs: map[string]llb.State{}}
+	f := &frontend{options: o, report: report, inputs: map[string]llb.State{}}
 	attrs, err := e.attributes(ctx, o)
 	if err != nil {
 		return "", wrap(err, "build %s", name)
@@ -93,7 +95,7 @@ func (e *Engine) buildKit(ctx context.Context, b *bk.Client, tarball io.Reader, 
 	got, err := b.Build(ctx, opt, "tender", f.build, statuses) // closes statuses
 	steps := <-told
 	if err != nil {
-		return "", buildError(ctx, err, name, steps)
+		return "", buildError(ctx, name, err, f.err, steps)
 	}
 	id := got.ExporterResponse["containerimage.digest"]
 	if id == "" {
@@ -228,11 +230,18 @@ func parseUlimit(s string) (*container.Ulimit, error) {
 
 // frontend turns a Dockerfile into steps, here and not in the engine.
 type frontend struct {
-	inputs map[string]llb.State
+	options engine.BuildOptions
+	report  func(engine.Progress)
+	inputs  map[string]llb.State
+	err     error // with more of it than what has been to the engine and back
 }
 
-func (f *frontend) build(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+func (f *frontend) build(ctx context.Context, c gateway.Client) (r *gateway.Result, err error) {
+	defer func() { f.err = err }()
 	v := view{Client: c, inputs: f.inputs, opts: c.BuildOpts()}
+	for _, lost := range f.lost(v.opts.LLBCaps) {
+		f.report(engine.Progress{Text: "warning: the engine is too old for build." + lost + ", which is left out"})
+	}
 	ui, err := dockerui.NewClient(v)
 	if err != nil {
 		return nil, err
@@ -247,6 +256,18 @@ func (f *frontend) build(ctx context.Context, c gateway.Client) (*gateway.Result
 		v.opts.Opts["cmdline"] = line
 	}
 	return builder.Build(ctx, v)
+}
+
+// lost names what is asked for and an old engine would drop without a word.
+func (f *frontend) lost(caps apicaps.CapSet) []string {
+	var out []string
+	if len(f.options.Ulimits) > 0 && caps.Supports(pb.CapExecMetaUlimit) != nil {
+		out = append(out, "ulimits")
+	}
+	if f.options.ShmSize > 0 && caps.Supports(pb.CapExecMountTmpfsSize) != nil {
+		out = append(out, "shm_size")
+	}
+	return out
 }
 
 // builtIn matches what # syntax= lines ask for and this frontend is: the stable

@@ -3,9 +3,9 @@ package docker
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 	"time"
 
@@ -152,24 +152,30 @@ func oneLine(name string) string {
 }
 
 // buildError says where in the Dockerfile a build failed, why, and what the
-// failing step said last.
-func buildError(ctx context.Context, err error, name string, s *steps) error {
+// failing step said last. own is the frontend's error, if it has one.
+func buildError(ctx context.Context, name string, err, own error, s *steps) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("build %s: %w", name, context.Cause(ctx))
+		return fmt.Errorf("build %s: %w", name, ctx.Err())
+	}
+	kind := tender.Internal
+	if own != nil { // the Dockerfile, or an image that it starts from
+		err, kind = own, tender.Invalid
 	}
 	text := strings.TrimPrefix(err.Error(), "failed to solve: ")
+	text = strings.TrimPrefix(text, "rpc error: code = Unknown desc = ")
 	where := ""
 	if sources := solveerrors.Sources(err); len(sources) > 0 {
 		source := sources[len(sources)-1]
 		if i := source.Info; i != nil && len(source.Ranges) > 0 {
-			where = fmt.Sprintf("%s:%d: ", path.Base(i.Filename), source.Ranges[0].Start.Line)
-			if strings.HasPrefix(i.Filename, ".dockerfile.") { // the name that an inline one travels under
-				where = fmt.Sprintf("Dockerfile:%d: ", source.Ranges[0].Start.Line)
+			file := path.Base(i.Filename)
+			if strings.HasPrefix(file, ".dockerfile.") { // the name that an inline one travels under
+				file = "Dockerfile"
 			}
+			where = fmt.Sprintf("%s:%d: ", file, source.Ranges[0].Start.Line)
+			kind = tender.Invalid
 		}
 	}
 	said := ""
-	kind := tender.Internal
 	if s.failed != nil {
 		kind = tender.Invalid
 		text = oneLine(s.failed.name) + ": " + s.failed.err
@@ -177,13 +183,16 @@ func buildError(ctx context.Context, err error, name string, s *steps) error {
 			said += "\n  " + line
 		}
 	}
-	if where != "" || strings.Contains(text, "failed to read dockerfile") {
-		kind = tender.Invalid
+	if i := strings.Index(text, "no such file or directory"); i >= 0 && strings.Contains(text[:i], "failed to read dockerfile") {
+		text = strings.TrimSuffix(text[strings.LastIndexByte(text[:i], '/')+1:i], ": ") + " is not in the context"
 	}
-	if status.Code(errors.Unwrap(err)) == codes.Unavailable || status.Code(err) == codes.Unavailable {
+	if status.Code(err) == codes.Unavailable {
 		kind = tender.Unavailable
 	}
 	hint := ""
+	if noSecret.MatchString(text) {
+		hint = "give it under services.NAME.build.secrets"
+	}
 	for _, k := range known {
 		if strings.Contains(text, k.text) {
 			kind, hint = k.kind, k.hint
@@ -196,6 +205,8 @@ func buildError(ctx context.Context, err error, name string, s *steps) error {
 	}
 	return out
 }
+
+var noSecret = regexp.MustCompile(`secret \S+ not found`)
 
 const noRegistry = "the registry cannot be reached from the engine's host: check its network, or load the image: docker load -i FILE"
 
