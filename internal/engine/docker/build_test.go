@@ -70,8 +70,8 @@ func TestBuildMakesAnImageOrSaysWhatFailed(t *testing.T) {
 	}
 	_, _, err = h.build(engine.BuildOptions{}, map[string]string{"Dockerfile": "FROM busybox\n\nRUN echo first; echo last words; exit 9\n"})
 	h.is(err, tender.Invalid, "build "+h.project, "[2/2] RUN", "exit 9", "code: 9", "\n  first\n  last words")
-	_, _, err = h.build(engine.BuildOptions{}, map[string]string{"Dockerfile": "FROM busybox\nRNU true\n"})
-	h.is(err, tender.Invalid, "build "+h.project, "Dockerfile:2", "RNU", "RUN")
+	_, _, err = h.build(engine.BuildOptions{}, map[string]string{"Dockerfile": "FROM busybox\nRUNN true\n"})
+	h.is(err, tender.Invalid, "build "+h.project, "Dockerfile:2: unknown instruction: RUNN (did you mean RUN?)")
 	_, _, err = h.build(engine.BuildOptions{Dockerfile: "other"}, map[string]string{"Dockerfile": "FROM busybox\n"})
 	h.is(err, tender.Invalid, "other")
 }

@@ -172,6 +172,7 @@ func buildError(ctx context.Context, name string, err, own error, s *steps) erro
 				file = "Dockerfile"
 			}
 			where = fmt.Sprintf("%s:%d: ", file, source.Ranges[0].Start.Line)
+			text = parsing.ReplaceAllString(text, "")
 			kind = tender.Invalid
 		}
 	}
@@ -205,6 +206,8 @@ func buildError(ctx context.Context, name string, err, own error, s *steps) erro
 	}
 	return out
 }
+
+var parsing = regexp.MustCompile(`^(dockerfile )?parse error on line \d+: `)
 
 var noSecret = regexp.MustCompile(`secret \S+ not found`)
 
