@@ -22,13 +22,13 @@ import (
 	"github.com/tenderhq/tender/internal/engine"
 )
 
-// packed is a tar of files.
+// packed is a tar of files, each with an extended header, as those of real files have.
 func (h *host) packed(files map[string]string) io.Reader {
 	h.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		h.must(w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name])), Typeflag: tar.TypeReg}))
+		h.must(w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name])), Typeflag: tar.TypeReg, Format: tar.FormatPAX, ModTime: time.Unix(1700000000, 123456789)}))
 		_, err := w.Write([]byte(files[name]))
 		h.must(err)
 	}

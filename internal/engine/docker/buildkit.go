@@ -41,14 +41,19 @@ func (e *Engine) buildKit(ctx context.Context, b *bk.Client, tarball io.Reader, 
 	if err != nil {
 		return "", wrap(err, "build %s", name)
 	}
-	attrs["context"] = o.Remote
-	if o.Remote == "" {
-		attrs["context"] = uploads.Add(io.NopCloser(tarball))
+	sent := func(tarball io.Reader, label string) llb.State {
+		from := llb.HTTP(uploads.Add(io.NopCloser(tarball)), llb.Filename("context.tar"), llb.WithCustomNamef("[%s] load", label))
+		return llb.Scratch().File(llb.Copy(from, "context.tar", "/", &llb.CopyInfo{AttemptUnpack: true}), llb.WithCustomNamef("[%s] unpack", label))
+	}
+	if o.Remote != "" {
+		attrs["context"] = o.Remote
+	} else {
+		f.inputs["context"] = sent(tarball, "context")
+		f.inputs["dockerfile"] = f.inputs["context"]
 	}
 	for _, key := range slices.Sorted(maps.Keys(o.Contexts)) {
-		attrs["context:"+key] = "input:" + key
-		sent := llb.HTTP(uploads.Add(io.NopCloser(o.Contexts[key])), llb.Filename("context.tar"), llb.WithCustomNamef("[context %s] load", key))
-		f.inputs[key] = llb.Scratch().File(llb.Copy(sent, "context.tar", "/", &llb.CopyInfo{AttemptUnpack: true}), llb.WithCustomNamef("[context %s] unpack", key))
+		attrs["context:"+key] = "input:beside-" + key
+		f.inputs["beside-"+key] = sent(o.Contexts[key], "context "+key)
 	}
 	opt := bk.SolveOpt{
 		FrontendAttrs: attrs,
