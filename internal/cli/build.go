@@ -237,6 +237,9 @@ func (a *app) buildOne(ctx context.Context, d *api.Client, doc compose.Document,
 		}
 		p.report(e)
 	})
+	if l, ok := p.(*live); ok && err == nil {
+		l.report(api.Event{Kind: api.KindEnded, Service: b.Service, Text: "built"}) // the others print a line of their own below
+	}
 	p.close()
 	if err != nil {
 		return fail(err)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -226,6 +227,10 @@ func TestABuildThatCannotBeIsRefused(t *testing.T) {
 	} {
 		_, _, err := h.build(o, file)
 		h.is(err, tender.Invalid, want)
+	}
+	if info, err := h.raw.Info(t.Context(), client.InfoOptions{}); err == nil && !strings.Contains(fmt.Sprint(info.Info.DriverStatus), "containerd") {
+		_, _, err := h.build(engine.BuildOptions{Platforms: []string{"linux/amd64", "linux/arm64"}}, file)
+		h.is(err, tender.Invalid, "linux/amd64, linux/arm64", "containerd")
 	}
 	_, _, err := h.build(engine.BuildOptions{CacheTo: []string{"type=inline"}, CacheFrom: []string{h.project + ":1"}}, file)
 	h.ok(err)

@@ -55,6 +55,10 @@ func (e *Engine) buildKit(ctx context.Context, b *bk.Client, tarball io.Reader, 
 		attrs["context:"+key] = "input:beside-" + key
 		f.inputs["beside-"+key] = sent(o.Contexts[key], "context "+key)
 	}
+	if len(o.Platforms) > 1 && !e.manyPlatforms() {
+		return "", tender.Errorf(tender.Invalid, "build %s: the engine keeps one platform of an image, not %s", name, strings.Join(o.Platforms, ", ")).
+			Hint("name one under build.platforms, or turn on the engine's containerd image store: \"features\": {\"containerd-snapshotter\": true}")
+	}
 	opt := bk.SolveOpt{
 		FrontendAttrs: attrs,
 		Exports:       []bk.ExportEntry{{Type: "moby", Attrs: map[string]string{"name": strings.Join(o.Tags, ",")}}},
@@ -113,6 +117,14 @@ func (e *Engine) buildKit(ctx context.Context, b *bk.Client, tarball io.Reader, 
 		}
 	}
 	return id, nil
+}
+
+// manyPlatforms reports whether images are kept in containerd, which holds one
+// for several platforms.
+func (e *Engine) manyPlatforms() bool {
+	return slices.ContainsFunc(e.info.Load().DriverStatus, func(s [2]string) bool {
+		return s[0] == "driver-type" && strings.HasPrefix(s[1], "io.containerd.snapshotter.")
+	})
 }
 
 // attributes are what the frontend is told.

@@ -104,9 +104,10 @@ func (s *steps) take(status *bk.SolveStatus) {
 		case v.Error != "" && strings.Contains(v.Error, context.Canceled.Error()):
 			s.say(one, "CANCELED")
 		case v.Error != "":
-			one.err = v.Error
+			// The step's name says already what was run.
+			one.err = running.ReplaceAllString(v.Error, "")
 			s.failed = one
-			s.say(one, "ERROR: %s", v.Error)
+			s.say(one, "ERROR: %s", one.err)
 		case v.Cached:
 			s.say(one, "CACHED")
 		default:
@@ -206,6 +207,9 @@ func buildError(ctx context.Context, name string, err, own error, s *steps) erro
 	}
 	return out
 }
+
+// running is how BuildKit names the command that failed, before and after its version 0.10.
+var running = regexp.MustCompile(`(?s)^(executor failed running \[.*\]|process ".*" did not complete successfully): `)
 
 var parsing = regexp.MustCompile(`^(dockerfile )?parse error on line \d+: `)
 
