@@ -34,8 +34,10 @@ func (h *handler) imageRoutes() {
 		})
 	type move func(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	route := func(id, summary string, do move) {
-		add(h, r, huma.Operation{OperationID: id, Method: http.MethodPost, Path: "/images/" + id, Summary: summary,
-			Description: "A stream of events. It ends with kind done or error.", Responses: contents(ndjson, schemaOf[Event](h))},
+		add(h, r, huma.Operation{
+			OperationID: id, Method: http.MethodPost, Path: "/images/" + id, Summary: summary,
+			Description: "A stream of events. It ends with kind done or error.", Responses: contents(ndjson, schemaOf[Event](h)),
+		},
 			func(_ context.Context, in *struct{ Body imageIn }) (*huma.StreamResponse, error) {
 				if in.Body.Reference == "" {
 					return nil, tender.Errorf(tender.Invalid, "reference: no image is named")
@@ -47,7 +49,8 @@ func (h *handler) imageRoutes() {
 	}
 	route("pull", "Pull an image", h.backend.Pull)
 	route("push", "Push an image", h.backend.Push)
-	add(h, r, huma.Operation{OperationID: "build", Method: http.MethodPost, Path: "/images/build", Summary: "Build an image",
+	add(h, r, huma.Operation{
+		OperationID: "build", Method: http.MethodPost, Path: "/images/build", Summary: "Build an image",
 		Description: "multipart/form-data: first the part request (JSON, a BuildRequest), then a part context for each context beside " +
 			"the main one, its filename being its name, and last the part context without a name: all of them tars. " +
 			"The main one is never held: it flows to the engine. Values of secrets are in request alone and are never kept. The answer is a stream of events that ends with kind done, which carries the image's id, or error.",
@@ -55,7 +58,8 @@ func (h *handler) imageRoutes() {
 			Type: huma.TypeString, Format: "binary",
 			Description: "request: " + schemaOf[BuildRequest](h).Ref + ", context: a tar",
 		}}}},
-		Responses: contents(ndjson, schemaOf[Event](h))},
+		Responses: contents(ndjson, schemaOf[Event](h)),
+	},
 		func(context.Context, *nothing) (*huma.StreamResponse, error) {
 			return &huma.StreamResponse{Body: func(c huma.Context) {
 				req, w := humago.Unwrap(c)
@@ -104,7 +108,12 @@ func readBuild(r *http.Request) (b BuildRequest, next BuildContexts, err error) 
 		if err != nil {
 			return BuildContext{}, err
 		}
-		return BuildContext{Name: part.FileName(), Tar: part}, nil
+		// Part.FileName would leave out what stands before a slash.
+		_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+		if err != nil {
+			return BuildContext{}, tender.Errorf(tender.Invalid, "the name of a context: %w", err)
+		}
+		return BuildContext{Name: params["filename"], Tar: part}, nil
 	}, nil
 }
 

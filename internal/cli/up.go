@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
@@ -20,7 +21,7 @@ type upFlags struct {
 	orphans, noDeps            bool
 	build, noBuild             bool
 	detach, wait               bool
-	timeout, waitTimeout       int
+	waitTimeout                int
 	token                      string
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/plan"
 )
@@ -332,6 +333,11 @@ wait   web@r2          # shop-web-1-r2 exited with 3, and restart is "no"
 	}, {
 		name: "a missing one is made",
 		in:   shop(svc("web@r1", 2), inst("web@r1", 2)),
+		want: "scale  web@r1  slot 1  # missing\n",
+	}, {
+		name: "repair does not miss what a person has stopped",
+		in: shop(svc("web@r1", 1, needs("db", tender.Started)), svc("db@r1", 1, func(s *plan.Service) { s.Stopped = true }),
+			inst("db@r1", 1, exited(0))),
 		want: "scale  web@r1  slot 1  # missing\n",
 	}, {
 		name: "a dead one is replaced",
