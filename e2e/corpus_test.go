@@ -67,7 +67,13 @@ func open(t *testing.T, h *host, name, project string) *entry {
 	}
 	args, _ := os.ReadFile(filepath.Join(dir, "args"))
 	e := &entry{t: t, h: h, c: c, dir: dir, project: project, args: strings.Fields(string(args))}
-	t.Cleanup(func() { wipe(t, project); wipe(t, e.theirs()) })
+	t.Cleanup(func() {
+		wipe(t, project)
+		wipe(t, e.theirs())
+		if strings.HasPrefix(name, "build") {
+			docker("rmi", project+"-app", e.theirs()+"-app")
+		}
+	})
 	return e
 }
 
