@@ -173,6 +173,7 @@ current() {
 	case ${1:-} in
 	start)
 		"$own" current start
+		"$root/e2e/images.sh"
 		read -ra images <<<"$("$root/e2e/images.sh" -n)"
 		"$own" current images "${images[@]}"
 		"$own" current env

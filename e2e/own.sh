@@ -122,7 +122,7 @@ start() {
 	esac
 	[ "$(id -u)" = 0 ] || die "only root can start an engine"
 	for v in dockerd docker containerd docker-init iptables ip nsenter unshare; do
-		command -v $v >/dev/null || [ $v = dockerd ] && [ -x "$cache/bin/dockerd" ] || die "$v is missing: e2e/engine.sh start installs Debian's engine, iproute2 and util-linux have the rest"
+		PATH=$path command -v $v >/dev/null || die "$v is missing: e2e/engine.sh start installs Debian's engine, iproute2 and util-linux have the rest"
 	done
 	mkdir -p "$dir"
 	exec 9>"$dir/lock"
@@ -198,7 +198,11 @@ run() {
 
 remove() {
 	end KILL
-	# Mounts were the namespace's own and are gone with it.
+	# Mounts were the namespace's own and are gone with it; cgroups are the host's.
+	local container
+	for container in "$dir"/data/containers/*; do
+		rmdir /sys/fs/cgroup{,/*}/docker/"${container##*/}" 2>/dev/null || true
+	done
 	rm -rf "$dir"
 	say "removed"
 }
