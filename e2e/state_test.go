@@ -31,7 +31,7 @@ services:
     command: [httpd, -f, -p, "8080", -h, /www]
     stop_signal: SIGKILL
     restart: unless-stopped
-    environment: {COLOUR: ${COLOUR:-green}, "NAME": "a b"}
+    environment: {COLOUR: "${SHOP_COLOUR:-green}", "NAME": "a b"}
     configs: [{source: page, target: /www/index.html, mode: 0440}]
     depends_on: {migrate: {condition: service_completed_successfully}, app: {condition: service_started, restart: true}}
     healthcheck: {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1:8080/"], interval: 1s, timeout: 5s, retries: 30}
@@ -163,9 +163,9 @@ func TestWriteState(t *testing.T) {
 	h.start()
 	h.file("password.txt", "pw")
 	h.file("compose.yaml", stateFile)
-	t.Setenv("COLOUR", "blue")
+	t.Setenv("SHOP_COLOUR", "blue")
 	h.must("up")
-	os.Unsetenv("COLOUR") //nolint:errcheck // t.Setenv puts it back
+	os.Unsetenv("SHOP_COLOUR") //nolint:errcheck // t.Setenv puts it back
 	h.must("up")
 	revisions := h.wanted()
 	h.stop()

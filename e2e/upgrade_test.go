@@ -109,14 +109,31 @@ func (u *upgrade) settled(when string) map[string]string {
 	return ids
 }
 
-// same checks that nothing was made anew.
+// same checks that what was there before is still there: ids, or times of starts.
 func (u *upgrade) same(when string, before, after map[string]string) {
 	u.t.Helper()
-	for service, id := range before {
-		if after[service] != id {
-			u.t.Errorf("%s: %s was %s and is %s", when, service, id, after[service])
+	for service, was := range before {
+		if after[service] != was {
+			u.t.Errorf("%s: %s was %s and is %s", when, service, was, after[service])
 		}
 	}
+}
+
+// starts returns when each running container was started, by service.
+func (u *upgrade) starts() map[string]string {
+	u.t.Helper()
+	at := map[string]string{}
+	for _, c := range u.containers("") {
+		if c.State.Running {
+			at[c.Config.Labels["com.docker.compose.service"]] = c.State.StartedAt
+		}
+	}
+	return at
+}
+
+// version is the engine's.
+func (u *upgrade) version() string {
+	return docker("version", "-f", "{{.Server.Version}}").out
 }
 
 // reboot is a power cut. Afterwards the run directory is empty and the engine,
@@ -139,7 +156,7 @@ func (u *upgrade) reboot(between func()) {
 	u.engine.do("start", "current")
 }
 
-// booted waits for what the engine starts by itself and returns which services run.
+// booted waits until these services and no others run: those that the engine starts by itself.
 func (u *upgrade) booted(services ...string) {
 	u.t.Helper()
 	u.until(strings.Join(services, ", ")+" run by themselves", func() error {
@@ -176,13 +193,19 @@ func TestUpgradeDayMustLoseNothing(t *testing.T) {
 	u.keeps("after the takeover")
 
 	// Another serve on the same state: nothing moves.
+	began := u.starts()
 	u.stop()
 	u.start()
-	u.same("after a restart of serve", ids, u.settled("after a restart of serve"))
+	u.settled("after a restart of serve")
+	u.same("after a restart of serve", began, u.starts())
 
 	// The engine is upgraded under a serve that goes on.
+	debian := u.version()
 	engine.do("stop")
 	engine.do("start", "current")
+	if now := u.version(); now == debian {
+		t.Fatalf("the engine is still %s", now)
+	}
 	u.same("after the upgrade of the engine", ids, u.settled("after the upgrade of the engine"))
 	u.keeps("after the upgrade of the engine")
 
@@ -190,8 +213,10 @@ func TestUpgradeDayMustLoseNothing(t *testing.T) {
 	// before Tender delivers it, and what is ordered not before its database.
 	u.reboot(func() {})
 	u.booted("notes", "web")
+	began = u.starts()
 	u.start()
 	u.same("after a reboot", ids, u.settled("after a reboot"))
+	u.same("after a reboot", began, u.starts())
 	u.keeps("after a reboot")
 	if logs := docker("logs", ids["worker"]).all(); strings.Contains(logs, "too early") {
 		t.Errorf("worker was started before its database:\n%s", logs)
