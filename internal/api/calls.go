@@ -179,7 +179,7 @@ func (c *Client) Build(ctx context.Context, b BuildRequest, tarball io.Reader, r
 	defer r.Close() //nolint:errcheck // a pipe's Close only ends the writer
 	m := multipart.NewWriter(w)
 	go writeBuild(w, m, b, tarball)
-	last, err := c.news(ctx, call{method: http.MethodPost, path: "/images/build", body: r, kind: m.FormDataContentType()}, report)
+	last, err := c.news(ctx, call{method: http.MethodPost, path: "/images/build", body: r, kind: m.FormDataContentType(), alone: true}, report)
 	return last.Image, err
 }
 

@@ -92,6 +92,9 @@ type call struct {
 	body         io.Reader
 	kind         string // Content-Type
 	accept       string
+	// alone: the connection is not used again. The server may close it after a body that
+	// flowed both ways, and the next request would run into that.
+	alone bool
 }
 
 // send returns an answer that is no error. Its body must be closed.
@@ -125,6 +128,7 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "ask %s: %w", c.host, err)
 	}
+	req.Close = r.alone
 	if r.kind != "" {
 		req.Header.Set("Content-Type", r.kind)
 	}

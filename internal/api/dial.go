@@ -46,6 +46,7 @@ func dialSSH(ctx context.Context, u *url.URL) (net.Conn, error) {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "ssh", args...)
 	c := &sshConn{cmd: cmd, host: u.Host}
 	cmd.Stderr = &c.complaint
+	c.wait = sync.OnceFunc(func() { _ = cmd.Wait() }) // what it has to say is in complaint
 	var err error
 	if c.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -66,13 +67,14 @@ type sshConn struct {
 	in        io.WriteCloser
 	out       io.ReadCloser
 	complaint tail
-	once      sync.Once
+	wait      func()
 }
 
 // Read tells what ssh had to say when it ends without a word from the daemon.
 func (c *sshConn) Read(p []byte) (int, error) {
 	n, err := c.out.Read(p)
 	if n == 0 && errors.Is(err, io.EOF) {
+		c.wait() // so that its complaint is whole
 		if text := c.complaint.String(); text != "" {
 			return 0, tender.Errorf(tender.Unavailable, "connect to %s: %s", c.host, text).
 				Hint("try: ssh %s tender version", c.host)
@@ -85,11 +87,9 @@ func (c *sshConn) Write(p []byte) (int, error) { return c.in.Write(p) }
 func (c *sshConn) CloseWrite() error           { return c.in.Close() }
 
 func (c *sshConn) Close() error {
-	c.once.Do(func() {
-		_ = c.in.Close()
-		_ = c.cmd.Process.Kill()
-		_ = c.cmd.Wait() // it was killed: its status says nothing
-	})
+	_ = c.in.Close()
+	_ = c.cmd.Process.Kill() // it may have ended already
+	c.wait()
 	return nil
 }
 
@@ -124,4 +124,26 @@ func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.TrimSpace(string(t.b))
+}
+
+// Stdio connects in and out with the daemon until it hangs up: the other end of
+// an ssh:// address (tender dial-stdio).
+func (c *Client) Stdio(ctx context.Context, in io.Reader, out io.Writer) error {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	defer conn.Close() //nolint:errcheck // everything was copied, or ctx ended
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	// Nobody waits for this one: reading a standard input cannot be interrupted.
+	go func() {
+		_, _ = io.Copy(conn, in)
+		if h, ok := conn.(interface{ CloseWrite() error }); ok {
+			_ = h.CloseWrite()
+		}
+	}()
+	if _, err := io.Copy(out, conn); err != nil && ctx.Err() == nil {
+		return c.unreachable(ctx, err)
+	}
+	return nil
 }

@@ -16,10 +16,10 @@ import (
 	"github.com/tenderhq/tender/internal/api"
 )
 
-// fake answers with what a test sets, and notes what it was asked.
+// fake answers with what a test sets, and notes what it was asked last.
 type fake struct {
 	mu     sync.Mutex
-	asked  []string
+	asked  string
 	err    error
 	events []api.Event
 	// hold, when set, is waited for by whatever goes on for long; arrived tells
@@ -38,17 +38,14 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func (f *fake) ask(format string, args ...any) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked = append(f.asked, fmt.Sprintf(format, args...))
+	f.asked = fmt.Sprintf(format, args...)
 	return f.err
 }
 
 func (f *fake) last() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.asked) == 0 {
-		return ""
-	}
-	return f.asked[len(f.asked)-1]
+	return f.asked
 }
 
 // long reports the events and waits where the test says so.

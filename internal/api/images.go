@@ -34,8 +34,10 @@ func (h *handler) imageRoutes() {
 		})
 	type move func(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	route := func(id, summary string, do move) {
-		add(h, r, huma.Operation{OperationID: id, Method: http.MethodPost, Path: "/images/" + id, Summary: summary,
-			Description: "A stream of events. It ends with kind done or error.", Responses: contents(ndjson, schemaOf[Event](h))},
+		add(h, r, huma.Operation{
+			OperationID: id, Method: http.MethodPost, Path: "/images/" + id, Summary: summary,
+			Description: "A stream of events. It ends with kind done or error.", Responses: contents(ndjson, schemaOf[Event](h)),
+		},
 			func(_ context.Context, in *struct{ Body imageIn }) (*huma.StreamResponse, error) {
 				if in.Body.Reference == "" {
 					return nil, tender.Errorf(tender.Invalid, "reference: no image is named")
@@ -47,14 +49,16 @@ func (h *handler) imageRoutes() {
 	}
 	route("pull", "Pull an image", h.backend.Pull)
 	route("push", "Push an image", h.backend.Push)
-	add(h, r, huma.Operation{OperationID: "build", Method: http.MethodPost, Path: "/images/build", Summary: "Build an image",
+	add(h, r, huma.Operation{
+		OperationID: "build", Method: http.MethodPost, Path: "/images/build", Summary: "Build an image",
 		Description: "multipart/form-data: first the part request (JSON, a BuildRequest), then the part context (a tar). " +
 			"The context is never held: it flows to the engine. The answer is a stream of events that ends with kind done, which carries the image's id, or error.",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: &huma.Schema{
 			Type: huma.TypeString, Format: "binary",
 			Description: "request: " + schemaOf[BuildRequest](h).Ref + ", context: a tar",
 		}}}},
-		Responses: contents(ndjson, schemaOf[Event](h))},
+		Responses: contents(ndjson, schemaOf[Event](h)),
+	},
 		func(context.Context, *nothing) (*huma.StreamResponse, error) {
 			return &huma.StreamResponse{Body: func(c huma.Context) {
 				req, w := humago.Unwrap(c)

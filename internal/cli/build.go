@@ -18,6 +18,7 @@ import (
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 )
@@ -159,7 +160,7 @@ only an up brings it back.`
   tender rollback web --to 7f3a09c1  tender history web lists them`
 	c.Args = args(0, 1, "at most one SERVICE")
 	c.Flags().StringVar(&to, "to", "", "`revision` to go back to")
-	c.RegisterFlagCompletionFunc("to", a.revisions)
+	complete(c, "to", a.revisions)
 	return withSupersede(c)
 }
 

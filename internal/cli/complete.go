@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
 	"github.com/tenderhq/tender/internal/compose"
 )
 
@@ -32,6 +33,14 @@ func (a *app) completionCommand() *cobra.Command {
 			}
 			return misuse("bash, zsh, fish or powershell", "no completion for %q", words[0])
 		},
+	}
+}
+
+// complete says how the value of a flag is completed.
+func complete(c *cobra.Command, flag string, with cobra.CompletionFunc) {
+	// It fails only where the flag is not there or has one already: a slip in this package.
+	if err := c.RegisterFlagCompletionFunc(flag, with); err != nil {
+		panic(err)
 	}
 }
 

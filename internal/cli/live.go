@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -104,6 +105,13 @@ func (l *live) report(e api.Event) {
 		i.mark, i.ended = good, now
 	case api.KindFailed:
 		i.mark, i.ended = bad, now
+	case api.KindRollout:
+		switch {
+		case strings.HasSuffix(e.Text, ": done"):
+			i.mark, i.ended = good, now
+		case strings.Contains(e.Text, "rolled back"), strings.Contains(e.Text, "failed"):
+			i.mark, i.ended = bad, now
+		}
 	}
 }
 

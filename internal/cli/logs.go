@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -93,7 +94,14 @@ func (a *app) logs(ctx context.Context, r api.LogRequest, index int, p *logPrint
 	}
 	p.project = project
 	if r.Follow {
-		return d.Logs(ctx, project, r, p.print)
+		err := d.Logs(ctx, project, r, p.print)
+		if ctx.Err() != nil {
+			return exit(interrupted) // the way to end it
+		}
+		if err != nil {
+			return fmt.Errorf("logs %s: %w", project, err)
+		}
+		return nil
 	}
 	s := sorter{out: p.print}
 	if err := d.Logs(ctx, project, r, s.add); err != nil {

@@ -85,6 +85,9 @@ func (p *plain) report(e api.Event) {
 		return
 	}
 	p.last[what] = text
+	if e.Kind == api.KindEnded {
+		text = "done: " + text
+	}
 	if what != "" {
 		text = what + ": " + text
 	}
@@ -107,6 +110,8 @@ func subject(e api.Event) string {
 		if ref, _, ok := strings.Cut(e.Text, ": "); ok {
 			return ref
 		}
+	case e.Kind == api.KindBegun || e.Kind == api.KindEnded || e.Kind == api.KindFailed:
+		return e.Project // networks and volumes
 	}
 	return ""
 }

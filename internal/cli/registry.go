@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"

@@ -237,6 +237,7 @@ func (a *app) inFile(c *cobra.Command) {
 		f.Annotations = map[string][]string{section: {"Which project:"}}
 		c.Flags().AddFlag(f)
 	})
+	complete(c, "project-name", a.projects)
 }
 
 // args checks how many words follow the flags; most < 0: any number.

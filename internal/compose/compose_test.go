@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/compose"
 )

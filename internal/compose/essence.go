@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/compose-spec/compose-go/v2/types"
+
 	tender "github.com/tenderhq/tender"
 )
 

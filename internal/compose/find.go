@@ -14,8 +14,9 @@ import (
 	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/template"
-	tender "github.com/tenderhq/tender"
 	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
 )
 
 var (

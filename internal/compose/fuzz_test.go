@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/compose"
 )

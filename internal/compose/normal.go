@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/distribution/reference"
+
 	tender "github.com/tenderhq/tender"
 )
 
@@ -48,8 +50,16 @@ func (n *normalizer) run(remote bool) error {
 			return err
 		}
 		if s.Build != nil {
+			s.Build.Context = orElse(s.Build.Context, n.project.WorkingDir)
+			if s.Build.DockerfileInline == "" {
+				s.Build.Dockerfile = orElse(s.Build.Dockerfile, "Dockerfile")
+			}
 			if s.Image == "" {
-				s.Image = n.project.Name + "-" + name
+				s.Image = builtImage(n.project.Name, name)
+				if _, err := reference.ParseAnyReference(s.Image); err != nil {
+					return n.fail(tender.Errorf(tender.Invalid, "services.%s: %q cannot be the name of its image", name, s.Image).
+						Hint("add image: NAME under services.%s", name), "services", name, "build")
+				}
 			}
 			d.Builds = append(d.Builds, build(s))
 		}
@@ -201,6 +211,12 @@ func seccompProfile(opt string) (string, bool) {
 
 func inlineProfile(profile string) bool {
 	return profile == "unconfined" || profile == "builtin" || strings.HasPrefix(profile, "{")
+}
+
+// builtImage is Docker Compose's name for the image of a service that gives none,
+// in the lower case that names of images need.
+func builtImage(project, service string) string {
+	return project + "-" + strings.ToLower(service)
 }
 
 func build(s types.ServiceConfig) Build {

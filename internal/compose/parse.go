@@ -9,6 +9,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/interpolation"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
+
 	tender "github.com/tenderhq/tender"
 )
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/compose"
 )
@@ -27,62 +28,116 @@ func load(t *testing.T, yaml string) (compose.Document, tender.Project) {
 // What each service means is printed without its spec and compared whole.
 func TestParseSaysWhatIsDecidedOn(t *testing.T) {
 	tests := []struct{ name, service, want string }{
-		{"defaults", `image: x`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"build without image", `build: .`,
-			`web x1 image=shop-web build=true restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"replicas, also none", `{image: x, deploy: {replicas: 0}}`,
-			`web x0 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"scale", `{image: x, scale: 3}`,
-			`web x3 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"grace", `{image: x, stop_grace_period: 1m30s}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=1m30s one-at-a-time=""`},
-		{"restart", `{image: x, restart: "on-failure:3"}`,
-			`web x1 image=x build=false restart="on-failure"/3 health=0 job=false grace=10s one-at-a-time=""`},
-		{"restart no", `{image: x, restart: "no"}`,
-			`web x1 image=x build=false restart="no"/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"restart_policy overrides restart", `{image: x, restart: always, deploy: {restart_policy: {condition: on-failure, max_attempts: 5}}}`,
-			`web x1 image=x build=false restart="on-failure"/5 health=0 job=false grace=10s one-at-a-time=""`},
-		{"restart_policy any", `{image: x, deploy: {restart_policy: {condition: any}}}`,
-			`web x1 image=x build=false restart="always"/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"restart_policy none", `{image: x, deploy: {restart_policy: {condition: none}}}`,
-			`web x1 image=x build=false restart="no"/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"healthcheck", `{image: x, healthcheck: {test: "true"}}`,
-			`web x1 image=x build=false restart=""/0 health=1 job=false grace=10s one-at-a-time=""`},
-		{"healthcheck disabled", `{image: x, healthcheck: {disable: true}}`,
-			`web x1 image=x build=false restart=""/0 health=-1 job=false grace=10s one-at-a-time=""`},
-		{"healthcheck none", `{image: x, healthcheck: {test: [NONE]}}`,
-			`web x1 image=x build=false restart=""/0 health=-1 job=false grace=10s one-at-a-time=""`},
-		{"the image's healthcheck with another interval", `{image: x, healthcheck: {interval: 5s}}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"host port", `{image: x, ports: ["8080:80"]}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="host port 8080"`},
-		{"port range with room for one more", `{image: x, ports: ["8080-8083:80"], scale: 3}`,
-			`web x3 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"port range without room", `{image: x, ports: ["8080-8082:80"], scale: 3}`,
-			`web x3 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="host port 8080-8082"`},
-		{"port that the engine chooses", `{image: x, ports: ["80"]}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"host network", `{image: x, network_mode: host}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="host network"`},
-		{"static address", `{image: x, networks: {default: {ipv4_address: 172.30.0.9}}}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="static address 172.30.0.9"`},
-		{"device", `{image: x, devices: [/dev/fuse]}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="device /dev/fuse"`},
-		{"container_name", `{image: x, container_name: w1}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="container_name w1"`},
-		{"anonymous volume", `{image: x, volumes: [/data], scale: 2}`,
-			`web x2 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="anonymous volume at /data"`},
-		{"writable volume, one replica", `{image: x, volumes: ["/srv:/data"]}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="writable volume /srv with one replica"`},
-		{"writable volume, two replicas", `{image: x, volumes: ["/srv:/data"], scale: 2}`,
-			`web x2 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"volume that is only read", `{image: x, volumes: ["/srv:/data:ro"]}`,
-			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`},
-		{"update and rollback", `{image: x, deploy: {update_config: {parallelism: 0, delay: 5s, order: start-first, failure_action: rollback, monitor: 20s, max_failure_ratio: 0.1}, rollback_config: {parallelism: 2, order: stop-first}}, x-tender: {rollout: {strategy: recreate, hold: 3s}}}`,
+		{
+			"defaults", `image: x`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"build without image", `build: .`,
+			`web x1 image=shop-web build=true restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"replicas, also none", `{image: x, deploy: {replicas: 0}}`,
+			`web x0 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"scale", `{image: x, scale: 3}`,
+			`web x3 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"grace", `{image: x, stop_grace_period: 1m30s}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=1m30s one-at-a-time=""`,
+		},
+		{
+			"restart", `{image: x, restart: "on-failure:3"}`,
+			`web x1 image=x build=false restart="on-failure"/3 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"restart no", `{image: x, restart: "no"}`,
+			`web x1 image=x build=false restart="no"/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"restart_policy overrides restart", `{image: x, restart: always, deploy: {restart_policy: {condition: on-failure, max_attempts: 5}}}`,
+			`web x1 image=x build=false restart="on-failure"/5 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"restart_policy any", `{image: x, deploy: {restart_policy: {condition: any}}}`,
+			`web x1 image=x build=false restart="always"/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"restart_policy none", `{image: x, deploy: {restart_policy: {condition: none}}}`,
+			`web x1 image=x build=false restart="no"/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"healthcheck", `{image: x, healthcheck: {test: "true"}}`,
+			`web x1 image=x build=false restart=""/0 health=1 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"healthcheck disabled", `{image: x, healthcheck: {disable: true}}`,
+			`web x1 image=x build=false restart=""/0 health=-1 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"healthcheck none", `{image: x, healthcheck: {test: [NONE]}}`,
+			`web x1 image=x build=false restart=""/0 health=-1 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"the image's healthcheck with another interval", `{image: x, healthcheck: {interval: 5s}}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"host port", `{image: x, ports: ["8080:80"]}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="host port 8080"`,
+		},
+		{
+			"port range with room for one more", `{image: x, ports: ["8080-8083:80"], scale: 3}`,
+			`web x3 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"port range without room", `{image: x, ports: ["8080-8082:80"], scale: 3}`,
+			`web x3 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="host port 8080-8082"`,
+		},
+		{
+			"port that the engine chooses", `{image: x, ports: ["80"]}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"host network", `{image: x, network_mode: host}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="host network"`,
+		},
+		{
+			"static address", `{image: x, networks: {default: {ipv4_address: 172.30.0.9}}}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="static address 172.30.0.9"`,
+		},
+		{
+			"device", `{image: x, devices: [/dev/fuse]}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="device /dev/fuse"`,
+		},
+		{
+			"container_name", `{image: x, container_name: w1}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="container_name w1"`,
+		},
+		{
+			"anonymous volume", `{image: x, volumes: [/data], scale: 2}`,
+			`web x2 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="anonymous volume at /data"`,
+		},
+		{
+			"writable volume, one replica", `{image: x, volumes: ["/srv:/data"]}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time="writable volume /srv with one replica"`,
+		},
+		{
+			"writable volume, two replicas", `{image: x, volumes: ["/srv:/data"], scale: 2}`,
+			`web x2 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"volume that is only read", `{image: x, volumes: ["/srv:/data:ro"]}`,
+			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""`,
+		},
+		{
+			"update and rollback", `{image: x, deploy: {update_config: {parallelism: 0, delay: 5s, order: start-first, failure_action: rollback, monitor: 20s, max_failure_ratio: 0.1}, rollback_config: {parallelism: 2, order: stop-first}}, x-tender: {rollout: {strategy: recreate, hold: 3s}}}`,
 			`web x1 image=x build=false restart=""/0 health=0 job=false grace=10s one-at-a-time=""
 rollout strategy="recreate" order="start-first" parallel=0 delay=5s hold=3s monitor=20s failure="rollback" ratio=0.1 before=""
-rollback strategy="" order="stop-first" parallel=2 delay=0s hold=- monitor=0s failure="" ratio=0 before=""`},
+rollback strategy="" order="stop-first" parallel=2 delay=0s hold=- monitor=0s failure="" ratio=0 before=""`,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -221,10 +276,14 @@ func TestParseRefusesWhatIsNotTheNormalForm(t *testing.T) {
 		{"a later format", "x-tender-format: 2\nname: shop\nservices: {web: {image: x}}\n", "project: x-tender-format is 2, this version reads 1"},
 		{"no name", "x-tender-format: 1\nservices: {web: {image: x}}\n", "project: it has no name"},
 		{"a name that is none", "x-tender-format: 1\nname: A/../b\nservices: {web: {image: x}}\n", `project: "A/../b" is not a project's name`},
-		{"files of the host", top + "services:\n  web:\n    image: x\n    env_file: /etc/shadow\n    extends: {file: /etc/passwd, service: x}\n    label_file: /etc/group\nsecrets:\n  s: {file: /etc/shadow}\nconfigs:\n  c: {file: /etc/shadow}\ninclude: [/etc/passwd]\n",
-			"project:6:5: services.web.env_file: has no place in the normal form\nproject:7:5: services.web.extends: has no place in the normal form\nproject:8:5: services.web.label_file: has no place in the normal form\nproject:10:7: secrets.s.file: has no place in the normal form\nproject:12:7: configs.c.file: has no place in the normal form\nproject:13:1: include: has no place in the normal form"},
-		{"values of secrets", top + "services: {web: {image: x}}\nsecrets:\n  s: {environment: HOME}\nconfigs:\n  c: {content: x}\n  d: {environment: HOME}\n",
-			"project:5:7: secrets.s.environment: has no place in the normal form\nproject:7:7: configs.c.content: has no place in the normal form\nproject:8:7: configs.d.environment: has no place in the normal form"},
+		{
+			"files of the host", top + "services:\n  web:\n    image: x\n    env_file: /etc/shadow\n    extends: {file: /etc/passwd, service: x}\n    label_file: /etc/group\nsecrets:\n  s: {file: /etc/shadow}\nconfigs:\n  c: {file: /etc/shadow}\ninclude: [/etc/passwd]\n",
+			"project:6:5: services.web.env_file: has no place in the normal form\nproject:7:5: services.web.extends: has no place in the normal form\nproject:8:5: services.web.label_file: has no place in the normal form\nproject:10:7: secrets.s.file: has no place in the normal form\nproject:12:7: configs.c.file: has no place in the normal form\nproject:13:1: include: has no place in the normal form",
+		},
+		{
+			"values of secrets", top + "services: {web: {image: x}}\nsecrets:\n  s: {environment: HOME}\nconfigs:\n  c: {content: x}\n  d: {environment: HOME}\n",
+			"project:5:7: secrets.s.environment: has no place in the normal form\nproject:7:7: configs.c.content: has no place in the normal form\nproject:8:7: configs.d.environment: has no place in the normal form",
+		},
 		{"a profile in a file", top + "services: {web: {image: x, security_opt: [\"seccomp:/etc/shadow\"]}}\n", "project:3:43: services.web: seccomp profile /etc/shadow is not in the normal form"},
 		{"unknown keys", top + "services: {web: {imgae: x}}\n", `project:3:18: services.web: unknown key "imgae", did you mean "image"?`},
 		{"names that lead nowhere", top + "services: {web: {image: x, depends_on: {db: {condition: service_started}}}}\n", `project:3:41: services.web: depends on undefined service "db"`},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
+
 	tender "github.com/tenderhq/tender"
 )
 
@@ -34,7 +35,7 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 		out.PullPolicy = s.PullPolicy
 	}
 	if out.Image == "" && out.Build {
-		out.Image = p.Name + "-" + s.Name
+		out.Image = builtImage(p.Name, s.Name)
 	}
 	if s.StopGracePeriod != nil {
 		out.Grace = time.Duration(*s.StopGracePeriod)

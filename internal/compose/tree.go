@@ -11,8 +11,9 @@ import (
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/template"
-	tender "github.com/tenderhq/tender"
 	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // tree is one Compose file as nodes that know their lines.

@@ -72,27 +72,41 @@ func meant(word string, known []string) string {
 // values holds what the schema does not say: the form of durations, sizes,
 // ports and volumes, and values of honoured fields that are not honoured.
 var values = map[string]func(string) error{
-	"services.*.stop_grace_period":                    duration,
-	"services.*.healthcheck.interval":                 duration,
-	"services.*.healthcheck.timeout":                  duration,
-	"services.*.healthcheck.start_period":             duration,
-	"services.*.healthcheck.start_interval":           duration,
-	"services.*.deploy.update_config.delay":           duration,
-	"services.*.deploy.update_config.monitor":         duration,
-	"services.*.deploy.rollback_config.delay":         duration,
-	"services.*.deploy.rollback_config.monitor":       duration,
-	"services.*.mem_limit":                            size,
-	"services.*.mem_reservation":                      size,
-	"services.*.memswap_limit":                        size,
-	"services.*.shm_size":                             size,
-	"services.*.build.shm_size":                       size,
-	"services.*.deploy.resources.limits.memory":       size,
-	"services.*.deploy.resources.reservations.memory": size,
-	"services.*.volumes.[].tmpfs.size":                size,
-	"services.*.cpus":                                 number,
-	"services.*.deploy.resources.limits.cpus":         number,
-	"services.*.deploy.replicas":                      count,
-	"services.*.scale":                                count,
+	"services.*.stop_grace_period":                                   duration,
+	"services.*.healthcheck.interval":                                duration,
+	"services.*.healthcheck.timeout":                                 duration,
+	"services.*.healthcheck.start_period":                            duration,
+	"services.*.healthcheck.start_interval":                          duration,
+	"services.*.deploy.update_config.delay":                          duration,
+	"services.*.deploy.update_config.monitor":                        duration,
+	"services.*.deploy.rollback_config.delay":                        duration,
+	"services.*.deploy.rollback_config.monitor":                      duration,
+	"services.*.mem_limit":                                           size,
+	"services.*.mem_reservation":                                     size,
+	"services.*.memswap_limit":                                       size,
+	"services.*.shm_size":                                            size,
+	"services.*.build.shm_size":                                      size,
+	"services.*.deploy.resources.limits.memory":                      size,
+	"services.*.deploy.resources.reservations.memory":                size,
+	"services.*.volumes.[].tmpfs.size":                               size,
+	"services.*.cpus":                                                number,
+	"services.*.deploy.resources.limits.cpus":                        number,
+	"services.*.deploy.replicas":                                     count,
+	"services.*.scale":                                               count,
+	"services.*.environment.[]":                                      pair,
+	"services.*.labels.[]":                                           pair,
+	"services.*.annotations.[]":                                      pair,
+	"services.*.sysctls.[]":                                          pair,
+	"services.*.build.args.[]":                                       pair,
+	"services.*.build.labels.[]":                                     pair,
+	"services.*.deploy.labels.[]":                                    pair,
+	"services.*.deploy.resources.reservations.devices.[].options.[]": pair,
+	"services.*.gpus.[].options.[]":                                  pair,
+	"services.*.volumes.[].volume.labels.[]":                         pair,
+	"networks.*.labels.[]":                                           pair,
+	"volumes.*.labels.[]":                                            pair,
+	"configs.*.labels.[]":                                            pair,
+	"secrets.*.labels.[]":                                            pair,
 	"services.*.image": func(v string) error {
 		if _, err := reference.ParseAnyReference(v); err != nil {
 			return fmt.Errorf("not the name of an image")
@@ -143,6 +157,14 @@ var values = map[string]func(string) error{
 	"services.*.secrets.[].gid":                        count,
 	"services.*.configs.[].uid":                        count,
 	"services.*.configs.[].gid":                        count,
+}
+
+// pair is an entry of a list that could be a mapping.
+func pair(v string) error {
+	if name, _, _ := strings.Cut(v, "="); name == "" {
+		return fmt.Errorf("want NAME=VALUE or NAME")
+	}
+	return nil
 }
 
 func limit(v string) error {

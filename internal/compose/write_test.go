@@ -4,15 +4,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tenderhq/tender/internal/compose"
 	"go.yaml.in/yaml/v4"
+
+	"github.com/tenderhq/tender/internal/compose"
 )
 
 // A command that began with a blank line once came back with its script's
 // indentation gone: what the YAML library writes, it does not always read.
 func FuzzTextsComeThrough(f *testing.F) {
-	for _, s := range []string{"\n  a\n b", "\n 0", "a\n\n", "a\n b\n", "\ta\n", "a\r\nb", "a \nb", "\n", "a\n\n\nb  \n   ", "#\n", "- a\n", "a: b\n", "...\n",
-		"---\na", "\u2028a\nb", "\ufeff\na", "x\n\ty", "\x00", "tender-text-0", "é\n", "~", "1e3", "0x1f", "null", "!!str", "<<", "=", "on", "2020-01-01", " a ", "a\u0085b"} {
+	for _, s := range []string{
+		"\n  a\n b", "\n 0", "a\n\n", "a\n b\n", "\ta\n", "a\r\nb", "a \nb", "\n", "a\n\n\nb  \n   ", "#\n", "- a\n", "a: b\n", "...\n",
+		"---\na", "\u2028a\nb", "\ufeff\na", "x\n\ty", "\x00", "tender-text-0", "é\n", "~", "1e3", "0x1f", "null", "!!str", "<<", "=", "on", "2020-01-01", " a ", "a\u0085b",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

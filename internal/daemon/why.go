@@ -82,9 +82,7 @@ func findings(p deploy.ProjectState, s deploy.ServiceState) []api.Finding {
 	if s.Stopped {
 		add("it was stopped by a person", fmt.Sprintf("tender start %s %s", here, s.Name))
 	}
-	for _, f := range waits(p, s) {
-		out = append(out, f)
-	}
+	out = append(out, waits(p, s)...)
 	for _, i := range s.Instances {
 		switch {
 		case i.OOM:

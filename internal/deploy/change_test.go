@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,8 +209,7 @@ func TestPreviewAndToken(t *testing.T) {
 		for line := range strings.Lines(text) {
 			lines = append(lines, strings.Join(strings.Fields(line), " "))
 		}
-		r.want(strings.Join(lines, "\n"), `ensure shop # networks and volumes of generation 2
-scale web@NEW slot 1 # replaces OLD, start-first: old and new can run side by side
+		r.want(strings.Join(lines, "\n"), `scale web@NEW slot 1 # replaces OLD, start-first: old and new can run side by side
 wait web@NEW # shop-web-1-NEW is not healthy yet
 remove shop-web-1 # replaced by NEW
 name shop-web-1-NEW # the name shop-web-1 is free
@@ -222,6 +222,11 @@ wait web@NEW # shop-web-3-NEW is not healthy yet
 remove shop-web-3 # replaced by NEW
 name shop-web-3-NEW # the name shop-web-3 is free
 finish web@NEW # all instances are good`)
+		other := s
+		other.Project.Spec = append(slices.Clone(s.Project.Spec), "volumes:\n  data:\n"...)
+		if q, err := r.loop.Preview(r.Context(), other); err != nil || !strings.HasPrefix(q.Plan.String(), "ensure") {
+			r.Errorf("a new volume: %v\n%s", err, q.Plan)
+		}
 		s.Token = p.Token
 		r.fake.Vanish(r.instances("log")[0].ID)
 		if _, err := r.loop.Accept(r.Context(), s); tender.KindOf(err) != tender.Conflict {
@@ -357,6 +362,77 @@ func TestOldGenerationsAndRevisionsArePruned(t *testing.T) {
 		_, err := r.loop.Change(r.Context(), "ann", "shop", deploy.Change{Verb: "rollback"})
 		if err != nil {
 			r.Error(err)
+		}
+	})
+}
+
+// grounded is an engine that refuses the networks of every project.
+type grounded struct {
+	*enginetest.Fake
+	err error
+}
+
+func (g *grounded) Ensure(ctx context.Context, p tender.Project) error {
+	if g.err != nil {
+		return g.err
+	}
+	return g.Fake.Ensure(ctx, p)
+}
+
+func TestNetworksThatCannotBeMadeTakeTheRolloutBack(t *testing.T) {
+	inTime(t, func(r *rig) {
+		g := &grounded{Fake: r.fake}
+		r.stop()
+		r.engine = g
+		r.start()
+		r.outcome(r.up(submission(svc("web", "1", 1, nil))), deploy.Converged)
+		g.err = tender.Errorf(tender.Conflict, "network shop_default has another subnet")
+		s := submission(svc("web", "2", 1, nil))
+		s.Project.Spec = append(s.Project.Spec, "volumes:\n  data:\n"...)
+		out := r.up(s)
+		r.outcome(out, deploy.BackAgain)
+		if !strings.Contains(out.Text, "another subnet") {
+			r.Errorf("text %q", out.Text)
+		}
+		// What was made before holds: repair goes on.
+		r.fake.Vanish(r.instances("web")[0].ID)
+		after(time.Minute)
+		r.want(r.there(), "shop-web-1 1 running")
+	})
+}
+
+func TestOneThatCrashesDoesNotHoldUpTheNews(t *testing.T) {
+	inTime(t, func(r *rig) {
+		always := func(s *tender.Service) { s.Restart = "always" }
+		r.outcome(r.up(submission(svc("log", "1", 1, always), svc("web", "1", 1, nil))), deploy.Converged)
+		r.fake.Behave("log", enginetest.Behaviour{Ends: true, Code: 1})
+		r.fake.Crash(r.instances("log")[0].ID, 1)
+		after(10 * time.Minute)
+		out := r.change(deploy.Change{Verb: "scale", Scale: map[string]int{"web": 2}})
+		r.outcome(out, deploy.Failed)
+		if !strings.Contains(out.Text, "log: shop-log-1") {
+			r.Errorf("text %q", out.Text)
+		}
+		if s := r.state("web"); s.Ready != 2 {
+			r.Errorf("web: %+v", s)
+		}
+		// Who needs it fails at once and does not wait for ever.
+		r.outcome(r.up(submission(svc("log", "1", 1, always), svc("web", "2", 2, func(s *tender.Service) {
+			s.DependsOn = []tender.Dependency{{Service: "log", Condition: tender.Healthy, Required: true}}
+		}))), deploy.BackAgain)
+		r.want(r.state("log").State, "degraded")
+	})
+}
+
+func TestSecretVersionsThatTheCallerKnows(t *testing.T) {
+	inTime(t, func(r *rig) {
+		s := submission(svc("web", "1", 1, func(s *tender.Service) {
+			s.Secrets = []tender.SecretFile{{Name: "key", Source: "key"}, {Name: "far", Source: "far", External: true}}
+		}))
+		s.Versions = map[string]int{"key": 4, "far": 5}
+		_, err := r.loop.Preview(r.Context(), s)
+		if tender.KindOf(err) != tender.NotFound || !strings.Contains(err.Error(), "far") {
+			r.Errorf("an external secret is asked of the vault: %v", err)
 		}
 	})
 }

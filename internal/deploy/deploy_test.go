@@ -99,17 +99,13 @@ func TestBadRevisionGoesBackByItself(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inTime(t, func(r *rig) {
 				r.outcome(r.up(submission(svc("web", "1", 2, healthy))), deploy.Converged)
-				a, err := r.loop.Accept(r.Context(), submission(svc("web", "2", 2, healthy)))
+				next := submission(svc("web", "2", 2, healthy))
+				p, err := r.loop.Preview(r.Context(), next)
 				if err != nil {
 					r.Fatal(err)
 				}
-				g, err := r.loop.Generation(r.Context(), "shop", a.Generation)
-				if err != nil {
-					r.Fatal(err)
-				}
-				r.fake.Behave("web@"+g.Services[0].Service.Revision, bad)
-				out := r.follow(a.Generation)
-				r.outcome(out, deploy.BackAgain)
+				r.fake.Behave("web@"+p.Verdicts[0].To, bad)
+				r.outcome(r.up(next), deploy.BackAgain)
 				r.want(r.there(), "shop-web-1 1 running healthy\nshop-web-2 1 running healthy")
 				list, err := r.loop.Rollouts(r.Context(), "shop", "web")
 				if err != nil {
@@ -254,25 +250,64 @@ func TestTwoUpsAtOnce(t *testing.T) {
 func TestAdoption(t *testing.T) {
 	inTime(t, func(r *rig) {
 		r.fake.Adopt(tender.Instance{Project: "shop", Service: "db", Foreign: true, Slot: 1, Image: "db:1"}, true, "")
+		r.fake.Adopt(tender.Instance{Project: "shop", Service: "job", Foreign: true, Slot: 1, Image: "job:1", State: tender.Exited}, true, "")
 		r.fake.Adopt(tender.Instance{Project: "shop", Service: "web", Foreign: true, Slot: 1, Image: "web:0"}, false, "image")
 		after(time.Second)
-		s := submission(svc("db", "1", 1, nil), svc("web", "1", 1, nil))
+		job := func(s *tender.Service) { s.Job = true }
+		s := submission(svc("db", "1", 1, nil), svc("job", "1", 1, job), svc("web", "1", 1, nil))
 		p, err := r.loop.Preview(r.Context(), s)
-		if err != nil || len(p.Verdicts) != 2 || p.Verdicts[0].Verdict != "adopt" || p.Verdicts[1].Verdict != "replace" {
+		if err != nil || len(p.Verdicts) != 3 || p.Verdicts[0].Verdict != "adopt" || p.Verdicts[1].Verdict != "adopt" || p.Verdicts[2].Verdict != "replace" {
 			r.Fatalf("preview: %+v %v", p, err)
 		}
 		r.outcome(r.up(s), deploy.Converged)
-		r.want(r.there(), "shop-db-1 1 running foreign\nshop-web-1 1 running")
+		r.want(r.there(), "shop-db-1 1 running foreign\nshop-job-1 1 exited foreign\nshop-web-1 1 running")
+		// What was adopted is proven: a bad successor goes back to it.
+		bad := submission(svc("db", "2", 1, nil), svc("job", "1", 1, job), svc("web", "1", 1, nil))
+		if p, err = r.loop.Preview(r.Context(), bad); err != nil {
+			r.Fatal(err)
+		}
+		r.fake.Behave("db@"+p.Verdicts[0].To, enginetest.Behaviour{Ends: true, Code: 1})
+		r.outcome(r.up(bad), deploy.BackAgain)
+		r.want(r.there(), "shop-db-1 1 running foreign\nshop-job-1 1 exited foreign\nshop-web-1 1 running")
 		r.fake.Vanish(r.instances("db")[0].ID)
 		after(time.Minute)
-		r.want(r.there(), "shop-db-1 1 running\nshop-web-1 1 running")
+		r.want(r.there(), "shop-db-1 1 running\nshop-job-1 1 exited foreign\nshop-web-1 1 running")
 		if _, err := r.loop.Change(r.Context(), "ann", "shop", deploy.Change{Verb: "release"}); err != nil {
 			r.Fatal(err)
 		}
 		r.fake.Vanish(r.instances("web")[0].ID)
 		after(time.Hour)
-		r.want(r.there(), "shop-db-1 1 running")
+		r.want(r.there(), "shop-db-1 1 running\nshop-job-1 1 exited foreign")
 		r.outcome(r.up(s), deploy.Converged)
-		r.want(r.there(), "shop-db-1 1 running\nshop-web-1 1 running")
+		r.want(r.there(), "shop-db-1 1 running\nshop-job-1 1 exited foreign\nshop-web-1 1 running")
+	})
+}
+
+// After a down the project's name is free: what Docker Compose makes under it
+// was once taken down as well, network by network.
+func TestWhatComesAfterADownIsNotOurs(t *testing.T) {
+	inTime(t, func(r *rig) {
+		s := submission(svc("db", "1", 1, nil), svc("web", "1", 1, nil))
+		r.outcome(r.up(s), deploy.Converged)
+		r.outcome(r.change(deploy.Change{Verb: "down", Services: []string{"web"}}), deploy.Converged)
+		r.want(r.there(), "shop-db-1 1 running")
+		after(time.Second)
+		r.fake.Adopt(tender.Instance{Project: "shop", Service: "web", Foreign: true, Slot: 1, Image: "web:1"}, true, "")
+		after(time.Hour)
+		r.want(r.there(), "shop-db-1 1 running\nshop-web-1 1 running foreign")
+		r.outcome(r.change(deploy.Change{Verb: "down"}), deploy.Converged)
+		r.want(r.there(), "")
+
+		after(time.Second)
+		r.fake.Adopt(tender.Instance{Project: "shop", Service: "db", Foreign: true, Slot: 1, Image: "db:1"}, true, "")
+		after(time.Hour)
+		r.want(r.there(), "shop-db-1 1 running foreign")
+		if p, err := r.loop.Project(r.Context(), "shop"); err != nil || !p.Foreign {
+			r.Errorf("the project: %+v %v", p, err)
+		}
+		r.outcome(r.up(s), deploy.Converged)
+		r.want(r.there(), "shop-db-1 1 running foreign\nshop-web-1 1 running")
+		r.outcome(r.change(deploy.Change{Verb: "down"}), deploy.Converged)
+		r.want(r.there(), "")
 	})
 }

@@ -80,14 +80,14 @@ func killed(r *rig, random *rand.Rand) {
 	volumes := func(version string) tender.ImageID {
 		return tender.ImageID{Reference: "db:" + version, ID: "sha256:db" + version, Volumes: []string{"/data"}}
 	}
-	make := func(version string) deploy.Submission {
+	version := func(v string) deploy.Submission {
 		s := submission(
-			svc("db", version, 1, nil),
-			svc("migrate", version, 1, func(s *tender.Service) {
+			svc("db", v, 1, nil),
+			svc("migrate", v, 1, func(s *tender.Service) {
 				s.Job = true
 				s.DependsOn = []tender.Dependency{{Service: "db", Condition: tender.Healthy, Required: true}}
 			}),
-			svc("web", version, 3, func(s *tender.Service) {
+			svc("web", v, 3, func(s *tender.Service) {
 				s.Healthcheck = 1
 				s.DependsOn = []tender.Dependency{{Service: "migrate", Condition: tender.Completed, Required: true}}
 				if random.IntN(2) == 0 {
@@ -95,15 +95,15 @@ func killed(r *rig, random *rand.Rand) {
 				}
 			}),
 		)
-		s.Images["db"] = volumes(version)
+		s.Images["db"] = volumes(v)
 		return s
 	}
 	r.fake.Behave("web", enginetest.Behaviour{Warmup: time.Duration(random.IntN(3000)) * time.Millisecond, Slow: time.Duration(random.IntN(900)) * time.Millisecond})
 	r.fake.Behave("migrate", enginetest.Behaviour{Ends: true, After: time.Second})
-	r.outcome(r.up(make("1")), deploy.Converged)
+	r.outcome(r.up(version("1")), deploy.Converged)
 	data := r.instances("db")[0].Anonymous
 
-	next := make("2")
+	next := version("2")
 	bad := random.IntN(4) == 0
 	preview, err := r.loop.Preview(r.Context(), next)
 	if err != nil {

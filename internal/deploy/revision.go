@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -134,6 +135,30 @@ func identity(i tender.ImageID) string {
 		return "sha256:" + hash[:12]
 	}
 	return id
+}
+
+// sameGround reports whether two normal forms have the same networks and
+// volumes, so that nothing has to be made. It compares the text of the two
+// blocks, which stand at the left edge; where it is not sure it says no, and
+// they are made again, which does no harm.
+func sameGround(a, b []byte) bool {
+	x, ok := ground(a)
+	y, ok2 := ground(b)
+	return bytes.Equal(a, b) || ok && ok2 && x == y
+}
+
+func ground(doc []byte) (blocks string, ok bool) {
+	in := false
+	for line := range strings.Lines(string(doc)) {
+		if line != "" && !strings.ContainsAny(line[:1], " \t\n#-") {
+			ok = ok || strings.HasPrefix(line, "services:")
+			in = strings.HasPrefix(line, "networks:") || strings.HasPrefix(line, "volumes:")
+		}
+		if in {
+			blocks += line
+		}
+	}
+	return blocks, ok
 }
 
 func short(text string) string {

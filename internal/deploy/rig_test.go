@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -36,13 +37,24 @@ type rig struct {
 // inTime runs a test in fake time.
 func inTime(t *testing.T, test func(*rig)) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := memory(t)
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{T: t, fake: &enginetest.Fake{}, dir: dir}
 		r.start()
 		defer func() { r.stop() }()
 		test(r)
 	})
+}
+
+// memory is a directory without a disk where there is one: each test commits a
+// hundred times, and a disk that is busy makes minutes of that.
+func memory(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "deploy-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func (r *rig) start() {
@@ -97,10 +109,12 @@ func svc(name, version string, replicas int, change func(*tender.Service)) tende
 func submission(services ...tender.Service) deploy.Submission {
 	slices.SortFunc(services, func(a, b tender.Service) int { return strings.Compare(a.Name, b.Name) })
 	s := deploy.Submission{Who: "ann", Project: tender.Project{Name: "shop", Services: services}, Images: map[string]tender.ImageID{}}
+	s.Project.Spec = []byte("services:\n")
 	for _, svc := range services {
-		s.Project.Spec = fmt.Appendf(s.Project.Spec, "%s x %d\n", svc.Spec, svc.Replicas)
+		s.Project.Spec = fmt.Appendf(s.Project.Spec, "  %s x %d\n", strings.TrimSpace(string(svc.Spec)), svc.Replicas)
 		s.Images[svc.Name] = tender.ImageID{Reference: svc.Image, ID: "sha256:" + svc.Image}
 	}
+	s.Project.Spec = append(s.Project.Spec, "networks:\n  default:\n"...)
 	return s
 }
 

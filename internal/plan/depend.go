@@ -62,12 +62,15 @@ func (m *maker) dependency(on *view, c tender.Condition) (why string, hopeless b
 		}
 		return "", false
 	}
-	word, reached := "started", 0
+	word, reached, crash := "started", 0, ""
 	if c == tender.Healthy {
 		word = "healthy"
 	}
 	for _, i := range on.fresh {
-		shape, _ := on.judge(i, m.now)
+		shape, why := on.judge(i, m.now)
+		if shape == sick && (i.State == tender.Restarting || crashing(i, m.now)) {
+			crash = why
+		}
 		if shape == good || c != tender.Healthy && (shape == coming || shape == sick) && !i.Started.IsZero() {
 			reached++
 		}
@@ -80,6 +83,8 @@ func (m *maker) dependency(on *view, c tender.Condition) (why string, hopeless b
 		return fmt.Sprintf("%s is not %s and failed: %s", on.Name, word, on.Failed), true
 	case on.Halted != "":
 		return fmt.Sprintf("%s is not %s and paused: %s", on.Name, word, on.Halted), true
+	case crash != "":
+		return fmt.Sprintf("%s is not %s: %s", on.Name, word, crash), true
 	case on.gaveUp():
 		return fmt.Sprintf("%s is not %s and was given up", on.Name, word), true
 	}

@@ -77,8 +77,10 @@ func (m *maker) job(v *view) {
 		case v.Open != nil && end.Code == 0:
 			m.add(Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: "has completed"})
 		case v.Open != nil:
-			m.add(Action{Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Code: end.Code,
-				Cause: fmt.Sprintf("exited with %d", end.Code)})
+			m.add(Action{
+				Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Code: end.Code,
+				Cause: fmt.Sprintf("exited with %d", end.Code),
+			})
 		case end.Code != 0:
 			m.stuck(v, "failed with exit %d, and a job is not repeated", end.Code)
 		default:

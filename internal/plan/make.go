@@ -21,6 +21,9 @@ func Make(w Wanted, seen tender.Picture, now time.Time) Plan {
 		return Plan{{Verb: Wait, Service: w.Project, Cause: "the engine does not answer since " + seen.Stale.UTC().Format(time.DateTime)}}
 	}
 	m := newMaker(w, seen, now)
+	if w.Down != nil && w.Down.Ended {
+		return nil
+	}
 	if w.Down != nil {
 		m.down()
 		return m.plan
@@ -172,8 +175,10 @@ func (m *maker) wait(v *view, until time.Time, format string, args ...any) {
 
 // pause plans the wait for the next attempt.
 func (m *maker) pause(v *view, t Try, why string) {
-	m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Until: t.Next(), Tried: t.Count,
-		Cause: fmt.Sprintf("%s, attempt %d follows", why, t.Count+1)})
+	m.add(Action{
+		Verb: Wait, Service: v.Name, Revision: v.Revision, Until: t.Next(), Tried: t.Count,
+		Cause: fmt.Sprintf("%s, attempt %d follows", why, t.Count+1),
+	})
 }
 
 func (m *maker) stuck(v *view, format string, args ...any) {
@@ -181,8 +186,10 @@ func (m *maker) stuck(v *view, format string, args ...any) {
 }
 
 func (m *maker) remove(i *tender.Instance, grace time.Duration, volumes bool, format string, args ...any) {
-	m.add(Action{Verb: Remove, Service: i.Service, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: grace,
-		Volumes: volumes, Cause: fmt.Sprintf(format, args...)})
+	m.add(Action{
+		Verb: Remove, Service: i.Service, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: grace,
+		Volumes: volumes && len(i.Anonymous) > 0, Cause: fmt.Sprintf(format, args...),
+	})
 }
 
 // ensure plans the networks and volumes, without which nothing is created.
@@ -300,7 +307,8 @@ func (m *maker) stop(v *view) {
 
 // gone plans the removal of all instances of a service: dependents first.
 func (m *maker) gone(v *view, volumes bool, cause string) {
-	there := v.instances()
+	// Whatever somebody else makes later under the same name is theirs.
+	there := slices.DeleteFunc(v.instances(), func(i *tender.Instance) bool { return i.Foreign && i.Created.After(v.GoneAt) })
 	if len(there) == 0 {
 		return
 	}
@@ -347,13 +355,14 @@ func (m *maker) down() {
 			m.add(Action{Verb: RemoveNetwork, ID: n.ID, Instance: n.Name, Cause: "down"})
 		}
 	}
-	if !d.Volumes || len(m.all) > 0 {
-		return
-	}
 	for _, v := range m.seen.Volumes {
-		if v.Project == m.w.Project {
+		// What is left may hold them: services that are not in the file any more.
+		if d.Volumes && len(m.all) == 0 && v.Project == m.w.Project {
 			m.add(Action{Verb: RemoveVolume, ID: v.Name, Cause: "down -v"})
 		}
+	}
+	if len(m.plan) == 0 {
+		m.add(Action{Verb: Finish, Cause: "all of it is gone"})
 	}
 }
 

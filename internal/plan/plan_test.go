@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/plan"
 )

@@ -28,9 +28,9 @@ func (m *maker) mend(v *view) {
 			m.stuck(v, "%s", why)
 			continue
 		case sick:
-			if i.State == tender.Restarting || i.Health != tender.Unhealthy {
+			if i.State == tender.Restarting || crashing(i, m.now) {
 				// The engine restarts it already; another restart would only reset its pauses.
-				m.wait(v, m.now.Add(maxPause), "%s", why)
+				m.add(Action{Verb: Wait, Service: v.Name, Revision: v.Revision, Until: m.now.Add(maxPause), Tried: i.Restarts, Cause: why})
 				continue
 			}
 			if t := since(i).Add(sickFor); m.now.Before(t) {

@@ -345,8 +345,10 @@ func (m *maker) drift(v *view, slots []int) {
 		m.pause(v, t, i.Name+" has drifted: "+i.Drift)
 		return
 	}
-	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: slots[:1], Drop: []string{i.ID}, dropped: []string{i.Name},
-		Grace: v.grace(), Repair: true, Cause: "drifted: " + i.Drift}
+	a := Action{
+		Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: slots[:1], Drop: []string{i.ID}, dropped: []string{i.Name},
+		Grace: v.grace(), Repair: true, Cause: "drifted: " + i.Drift,
+	}
 	if len(i.Anonymous) > 0 {
 		a.Inherit = map[int]string{i.Slot: i.ID}
 	}

@@ -151,7 +151,8 @@ func (s *Store) Dir() string { return s.dir }
 type Tx struct{ tx *sql.Tx }
 
 func (tx *Tx) exec(query string, args ...any) (sql.Result, error) { return tx.tx.Exec(query, args...) }
-func (tx *Tx) row(query string, args ...any) *sql.Row             { return tx.tx.QueryRow(query, args...) }
+
+func (tx *Tx) row(query string, args ...any) *sql.Row { return tx.tx.QueryRow(query, args...) }
 
 // View runs read on an unchanging picture of the store. Views do not wait for
 // updates.
@@ -167,7 +168,8 @@ func (s *Store) View(ctx context.Context, read func(*Tx) error) error {
 // Update runs write in a transaction that is on disk when Update returns nil,
 // and has left no trace when it returns an error. write may run a second time
 // when the disk was full and the reserve made room: it must have no effects
-// outside of the transaction, and must not call View or Update itself.
+// outside of the transaction, and must not call Update itself; a View in it sees
+// what was there before.
 func (s *Store) Update(ctx context.Context, write func(*Tx) error) error {
 	err := s.update(ctx, write)
 	if isFull(err) && s.reserve.release() {

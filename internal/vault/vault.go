@@ -41,7 +41,8 @@ type Options struct {
 	// with mode 0600 when there is none and nothing is sealed yet.
 	KeyFile string
 	// InUse says who still needs a version: "PROJECT/SERVICE". Default: nobody.
-	// It is called in the middle of changes and must not call the vault or the store.
+	// It is called in the middle of changes: it may View the store, and must not
+	// change it or call the vault.
 	InUse func(project, name string, version int) []string
 	// Now is the clock; default time.Now.
 	Now func() time.Time

@@ -117,7 +117,11 @@ func TestVersions(t *testing.T) {
 }
 
 func TestLastTenAndThoseInUseStay(t *testing.T) {
-	v, _, _ := newHouse(t).open(t, Options{InUse: func(project, name string, version int) []string {
+	var v *Vault
+	v, _, _ = newHouse(t).open(t, Options{InUse: func(project, name string, version int) []string {
+		if err := v.store.View(t.Context(), func(tx *store.Tx) error { _, err := tx.Tokens(); return err }); err != nil {
+			t.Error(err)
+		}
 		if project == "shop" && name == "db" && version == 2 {
 			return []string{"shop/web", "shop/db", "shop/web"}
 		}
