@@ -36,6 +36,9 @@ func Mount(ctx context.Context, c Config, o Options) (done []Mounted, err error)
 		return nil, nil
 	}
 	st, err := store.Open(c.DataDir, store.Options{Log: log.With("part", "store")})
+	if tender.KindOf(err) == tender.Conflict {
+		return nil, tender.Errorf(tender.Conflict, "%w", err).Hint("there is nothing to do: that one delivers secrets itself when it starts")
+	}
 	if err != nil {
 		return nil, err
 	}
