@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
 	"github.com/tenderhq/tender/internal/daemon"
 )
 

@@ -7,8 +7,9 @@ import (
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
-	tender "github.com/tenderhq/tender"
 	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // extension is what x-tender says of a service.
