@@ -21,6 +21,7 @@ func newEngine(t *testing.T, kind string, images ...string) *own {
 	t.Helper()
 	needsEngine(t)
 	e := &own{t: t, name: fmt.Sprintf("te-%d", os.Getpid())}
+	e.do("sweep") // a test that ran into its timeout cleans nothing up
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join("/var/lib/tender-engines", e.name, "log"))

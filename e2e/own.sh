@@ -12,6 +12,7 @@
 #   own.sh NAME status                   say which version answers; 1 when none does
 #   own.sh NAME remove                   end it and delete its data
 #   own.sh - build                       build the current engine, if it is not there yet
+#   own.sh - sweep                       remove engines of tests that were killed: te-PID
 #
 # debian is the one of the package docker.io, current is moby's newest, built
 # once by the Go module proxy into ${XDG_CACHE_HOME:-~/.cache}/tender. Its data
@@ -24,7 +25,7 @@ runc=v1.5.2
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tender/engine-$moby-runc-$runc
 patience=90 # seconds until a started engine must answer
 
-usage() { sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,21s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 say() { echo "engine $name: $*"; }
 die() { echo "engine $name: $*" >&2; exit 1; }
 
@@ -207,8 +208,15 @@ remove() {
 	say "removed"
 }
 
+sweep() {
+	local d
+	for d in /var/lib/tender-engines/te-*; do
+		[ ! -e "$d" ] || [ -e "/proc/${d##*-}" ] || "$0" "${d##*/}" remove
+	done
+}
+
 case $command in
-start | stop | images | run | status | remove | build) "$command" "$@" ;;
+start | stop | images | run | status | remove | build | sweep) "$command" "$@" ;;
 kill) end KILL && say "killed" ;;
 env) env_ ;;
 *) usage ;;
