@@ -19,7 +19,7 @@ build: ## build bin/tender
 
 test: cc engine images build ## all tests: unit, scripts, and behaviour on a real engine
 	@echo "testing on $$(docker version -f '{{.Server.Version}}')"
-	$(RACE) TENDER_E2E=1 go test -race -shuffle=on -timeout 10m ./...
+	$(RACE) TENDER_E2E=1 go test -race -shuffle=on -timeout 14m ./...
 
 unit: cc ## the tests that need no engine
 	$(RACE) go test -race -shuffle=on ./...
@@ -33,8 +33,8 @@ CURRENT = ^Test(UpMust|ARollout|ABad|WhatIsBroken|ASecret|AService|WhatDockerCom
 e2e-current: cc engine images build ## the same on the current engine, which is built once (about 4 min)
 	@e2e/engine.sh current start
 	@bench/compose.sh >/dev/null
-	TENDER_E2E=current go test -count=1 -timeout 3m -exec "$(CURDIR)/e2e/own.sh current run" ./internal/engine/docker
-	TENDER_E2E=current go test -count=1 -timeout 6m -exec "$(CURDIR)/e2e/own.sh current run" -run '$(CURRENT)' ./e2e
+	TENDER_E2E=current go test -count=1 -timeout 4m -exec "$(CURDIR)/e2e/own.sh current run" ./internal/engine/docker
+	TENDER_E2E=current go test -count=1 -timeout 8m -exec "$(CURDIR)/e2e/own.sh current run" -run '$(CURRENT)' ./e2e
 
 fixture: engine images ## keep the state of this release in e2e/testdata, for the tests of the next ones
 	@last=$$(ls -d e2e/testdata/state-v* 2>/dev/null | sed 's/.*-v//' | sort -n | tail -1); \

@@ -57,8 +57,8 @@ func Mount(ctx context.Context, c Config, o Options) (done []Mounted, err error)
 	if err != nil {
 		return nil, err
 	}
-	if recovery != "" {
-		log.Info("the vault had no recovery key; keep this one in another place: it is shown once", "key", c.Key, "recovery", recovery)
+	if err := keepRecovery(c, recovery, log); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(c.RunDir, 0o755); err != nil { // as serve does, which finds it made
 		return nil, fmt.Errorf("make the run directory: %w", err)
