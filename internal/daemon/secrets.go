@@ -89,6 +89,10 @@ func (b *backend) deliver(ctx context.Context, project string, s tender.Service)
 				content, err = tx.File(f.SHA256)
 				return err
 			})
+			if tender.KindOf(err) == tender.NotFound {
+				err = tender.Errorf(tender.NotFound, "the content of config %s of %s is not known any more", f.Source, s.Name).
+					Hint("tender up, in the folder of its Compose file, brings it back")
+			}
 			return content, err
 		}})
 		out = append(out, engine.File{Source: filepath.Join(configsDir, f.Source), Target: f.Target})

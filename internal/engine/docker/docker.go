@@ -45,6 +45,8 @@ type Options struct {
 	Parse func(spec []byte) (*types.Project, error)
 	// Pool is what networks without a subnet are cut from, /24 each.
 	Pool netip.Prefix
+	// Home is written on what is created, so that two daemons on one engine know their own.
+	Home string
 }
 
 // Engine is one Docker Engine.
