@@ -75,11 +75,10 @@ func (r *rig) ids() (ids []string) {
 
 func TestAStoreThatIsLostIsRebuilt(t *testing.T) {
 	inTime(t, func(r *rig) {
-		services := []tender.Service{
-			svc("web", "1", 2, nil),
-			svc("job", "1", 1, func(s *tender.Service) { s.Job = true }),
-			svc("off", "1", 1, func(s *tender.Service) { s.Restart = "always" }),
-		}
+		web := svc("web", "1", 2, nil)
+		job := svc("job", "1", 1, func(s *tender.Service) { s.Job = true })
+		off := svc("off", "1", 1, func(s *tender.Service) { s.Restart = "always" })
+		services := []tender.Service{web, job, off}
 		home(r, services...)
 		r.fake.Behave("job", enginetest.Behaviour{Ends: true, After: time.Second})
 		r.outcome(r.up(submission(services...)), deploy.Converged)
@@ -127,9 +126,9 @@ how many of web are wanted: 3 are there, its file says 2`)
 		}
 
 		// The next revision has something to go back to.
-		bad := svc("web", "2", 2, nil)
-		r.fake.Behave("web", enginetest.Behaviour{Health: true, Sick: true, Warmup: time.Second})
-		r.outcome(r.up(submission(bad, services[1], services[2])), deploy.BackAgain)
+		bad := svc("web", "2", 2, func(s *tender.Service) { s.Healthcheck = 1 })
+		r.fake.Behave("web", enginetest.Behaviour{Sick: true, Warmup: time.Second})
+		r.outcome(r.up(submission(bad, job, off)), deploy.BackAgain)
 		r.fake.Behave("web", enginetest.Behaviour{})
 		after(time.Hour)
 		if s := r.state("web"); s.Ready != 2 {
