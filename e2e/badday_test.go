@@ -3,6 +3,9 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -206,5 +209,36 @@ func TestAFullDiskMustStopNothingThatRuns(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestARegistryThatFailsMustBeNamed(t *testing.T) {
+	h := newHost(t)
+	for _, c := range []struct {
+		status int
+		body   string
+		want   string
+	}{
+		{http.StatusTooManyRequests, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`, "throttles"},
+		{http.StatusUnauthorized, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, "log in"},
+		{http.StatusNotFound, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`, "name and tag"},
+	} {
+		registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+			w.Header().Set("Content-Type", "application/json")
+			if r.URL.Path == "/v2/" && c.status == http.StatusNotFound {
+				return
+			}
+			w.WriteHeader(c.status)
+			io.WriteString(w, c.body)
+		}))
+		name := registry.Listener.Addr().String()
+		h.file("compose.yaml", "services: {x: {image: "+name+"/x:1}}\n")
+		r := h.exits(1, "up")
+		t.Logf("%d: %s", c.status, r.stderr)
+		if !strings.Contains(r.stderr, name) || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%d, want %q:\n%s", c.status, c.want, r.all())
+		}
+		registry.Close()
 	}
 }
