@@ -215,23 +215,60 @@ type login struct {
 	CredHelpers map[string]string `json:"credHelpers"`
 }
 
-// auth returns the user's login at a registry, "" where there is none.
-func (a *app) auth(host string) (string, error) {
+// logins reads the user's docker configuration; there may be none.
+func (a *app) logins() (l login, file string, err error) {
 	dir := a.getenv("DOCKER_CONFIG")
 	if dir == "" {
 		dir = filepath.Join(a.getenv("HOME"), ".docker")
 	}
-	file := filepath.Join(dir, "config.json")
+	file = filepath.Join(dir, "config.json")
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return l, file, nil
 	}
 	if err != nil {
-		return "", err
+		return l, file, err
 	}
-	var l login
 	if err := json.Unmarshal(raw, &l); err != nil {
-		return "", tender.Errorf(tender.Invalid, "read %s: %w", file, err)
+		return l, file, tender.Errorf(tender.Invalid, "read %s: %w", file, err)
+	}
+	return l, file, nil
+}
+
+// allAuths collects every login: which registries a build asks is known only
+// once the engine has read the Dockerfile. What could be read comes with the error.
+func (a *app) allAuths() (map[string]string, error) {
+	l, _, err := a.logins()
+	if err != nil {
+		return nil, err
+	}
+	var out map[string]string
+	keys := append(sortedKeys(l.Auths), sortedKeys(l.CredHelpers)...)
+	for _, key := range keys {
+		host := strings.TrimSuffix(strings.TrimPrefix(key, "https://"), "/")
+		if key == hubKey {
+			host = "docker.io"
+		}
+		auth, e := a.auth(host)
+		if e != nil {
+			err = errors.Join(err, e)
+		}
+		if auth == "" {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[host] = auth
+	}
+	return out, err
+}
+
+// auth returns the user's login at a registry, "" where there is none.
+func (a *app) auth(host string) (string, error) {
+	l, file, err := a.logins()
+	if err != nil {
+		return "", err
 	}
 	key := host
 	if host == "docker.io" {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -171,18 +170,6 @@ func (b *backend) Images(ctx context.Context, refs []string) ([]api.Image, error
 		out = append(out, api.Image{Reference: ref, ID: id.ID, Digest: id.Digest})
 	}
 	return out, nil
-}
-
-// Build builds an image from a tar stream.
-func (b *backend) Build(ctx context.Context, who api.Person, r api.BuildRequest, tarball io.Reader, report func(api.Event)) (id string, err error) {
-	report = stamped(report, "")
-	defer func() { b.auditEnd(ctx, who, "build", "", strings.Join(r.Tags, " "), err) }()
-	return b.engine.Build(ctx, tarball, engine.BuildOptions{
-		Tags: r.Tags, Dockerfile: r.Dockerfile, Args: r.Args, Target: r.Target, Labels: r.Labels, NoCache: r.NoCache, Pull: r.Pull,
-		CacheFrom: r.CacheFrom, Network: r.Network, ShmSize: r.ShmSize, ExtraHosts: r.ExtraHosts, Platform: r.Platform,
-	}, func(p engine.Progress) {
-		report(api.Event{Kind: api.KindBuild, Service: r.Service, Text: p.Text, Current: p.Current, Total: p.Total})
-	})
 }
 
 // Pull fetches an image.
