@@ -122,7 +122,7 @@ func pullError(err error, ref string) error {
 		return own.Hint("%s throttles: try again later, or log in there, which allows more", registryOf(ref))
 	case strings.Contains(text, "unauthorized"), strings.Contains(text, "denied"), strings.Contains(text, "authentication required"):
 		own.Kind = tender.Denied
-		return own.Hint("check the name, or log in: docker login")
+		return own.Hint("check the name, or log in: docker login %s", registryOf(ref))
 	case strings.Contains(text, "manifest unknown"), strings.Contains(text, "not found"):
 		own.Kind = tender.NotFound
 		return own.Hint("check the image's name and tag")
