@@ -8,7 +8,7 @@ export CGO_ENABLED ?= 0
 # The race detector is the one thing that needs a C compiler.
 RACE = CGO_ENABLED=1
 
-.PHONY: help build test unit e2e lint demo demo-down bench fuzz tidy ci engine images cc clean
+.PHONY: help build test unit e2e e2e-current fixture lint demo demo-down bench fuzz tidy ci engine images cc clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,20 @@ unit: cc ## the tests that need no engine
 
 e2e: engine images build ## the behaviour tests alone, one line per step
 	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 10m -v ./e2e/... ./internal/engine/docker/...
+
+# What of ./e2e also runs on the current engine: what depends on the engine.
+CURRENT = ^Test(UpMust|ARollout|ABad|WhatIsBroken|ASecret|AService|WhatDockerComposeRuns|Anonymous|UpgradeDay)
+
+e2e-current: cc engine images build ## the same on the current engine, which is built once (about 4 min)
+	@e2e/engine.sh current start
+	@bench/compose.sh >/dev/null
+	TENDER_E2E=current go test -count=1 -timeout 4m -exec "$(CURDIR)/e2e/own.sh current run" ./internal/engine/docker
+	TENDER_E2E=current go test -count=1 -timeout 8m -exec "$(CURDIR)/e2e/own.sh current run" -run '$(CURRENT)' ./e2e
+
+fixture: engine images ## keep the state of this release in e2e/testdata, for the tests of the next ones
+	@last=$$(ls -d e2e/testdata/state-v* 2>/dev/null | sed 's/.*-v//' | sort -n | tail -1); \
+		TENDER_E2E=1 TENDER_FIXTURE=state-v$$(($${last:-0} + 1)) go test -count=1 -v -run '^TestWriteState$$' ./e2e
+	TENDER_E2E=1 go test -count=1 -v -run '^TestTheState' ./e2e
 
 lint: ## formatting, imports, vet, staticcheck, error wrapping
 	@.ci/lint

@@ -49,6 +49,9 @@ type Service struct {
 	Restart string // "", "no", "always", "on-failure", "unless-stopped"
 	// RestartMax is the N of on-failure:N, or deploy.restart_policy.max_attempts; 0: without end.
 	RestartMax int
+	// Boot says who starts and restarts instances: "" or BootEngine the engine does as Restart says, at a boot
+	// in no order; BootOrdered Tender alone does, what it depends on first.
+	Boot string
 	// Healthcheck: 1 the service has one, -1 it is disabled, 0 not said (the image may bring one).
 	Healthcheck int
 	// Job: another service waits for it to end with 0 (service_completed_successfully or rollout.before).
@@ -69,6 +72,12 @@ type Service struct {
 	// secrets it uses, and under services: nothing else. Only compose and the engines read it.
 	Spec []byte
 }
+
+// The words of x-tender.boot.
+const (
+	BootEngine  = "engine"
+	BootOrdered = "ordered"
+)
 
 // SecretFile is a secret as a service uses it.
 type SecretFile struct {

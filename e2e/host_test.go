@@ -73,9 +73,22 @@ type host struct {
 
 func newHost(t *testing.T, flags ...string) *host {
 	t.Helper()
+	h := makeHost(t, flags...)
+	h.start()
+	return h
+}
+
+func needsEngine(t *testing.T) {
+	t.Helper()
 	if os.Getenv("TENDER_E2E") == "" {
 		t.Skip("needs a real engine: make e2e, or TENDER_E2E=1")
 	}
+}
+
+// makeHost makes one whose serve has not begun.
+func makeHost(t *testing.T, flags ...string) *host {
+	t.Helper()
+	needsEngine(t)
 	// Unix socket paths are short: not t.TempDir, whose name holds the test's.
 	dir, err := os.MkdirTemp("", "te-")
 	if err != nil {
@@ -96,7 +109,6 @@ func newHost(t *testing.T, flags ...string) *host {
 		log.Close()
 		os.RemoveAll(dir)
 	})
-	h.start()
 	return h
 }
 
@@ -285,11 +297,12 @@ type container struct {
 	Name  string
 	Image string
 	State struct {
-		Status   string
-		Running  bool
-		ExitCode int
-		Pid      int
-		Health   *struct{ Status string }
+		Status    string
+		Running   bool
+		StartedAt string
+		ExitCode  int
+		Pid       int
+		Health    *struct{ Status string }
 	}
 	Config struct {
 		Image  string

@@ -3,6 +3,7 @@
 #
 #   images.sh [NAME...]     default: what the tests need
 #   images.sh -l            the names that can be made here
+#   images.sh -n            the names that the tests need
 #
 # What is there stays as it is. What is missing is pulled; where no registry
 # answers it is made from Debian packages by images/build.sh. The registry is
@@ -57,7 +58,8 @@ list() {
 main() {
 	case ${1:-} in
 	-l) list; return ;;
-	-*) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+	-n) echo $needed; return ;;
+	-*) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 	esac
 	"$docker" version >/dev/null 2>&1 || die "no engine answers: e2e/engine.sh start"
 	# shellcheck disable=SC2086

@@ -20,7 +20,7 @@ import (
 const maxSecret = 1 << 20
 
 func (a *app) secretCommand() *cobra.Command {
-	c := a.family("secret", "Keep secrets in the vault", a.secretSet(), a.secretList(), a.secretShow(), a.secretRemove())
+	c := a.family("secret", "Keep secrets in the vault", a.secretSet(), a.secretList(), a.secretShow(), a.secretRemove(), a.secretMount())
 	c.Long = `Secrets lie sealed in the daemon's vault. A Compose file uses one by name with
 "external: true"; instances see it as a file under /run/secrets. A value is never
 taken as an argument and never shown again.`

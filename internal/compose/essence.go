@@ -26,6 +26,10 @@ func Essence(spec []byte) ([]byte, error) {
 	s := p.Services[name]
 	s.Build, s.Develop, s.DependsOn, s.Profiles = nil, nil, nil, nil
 	s.Scale, s.Attach, s.PullPolicy, s.PullRefreshAfter = nil, nil, "", ""
+	ordered, err := boot(s)
+	if err != nil {
+		return nil, err
+	}
 	s.Extensions = nil
 	if s.Deploy != nil {
 		// What is left of deploy are the limits and the restart policy.
@@ -43,7 +47,8 @@ func Essence(spec []byte) ([]byte, error) {
 		Volumes  map[string]string         `yaml:"volumes,omitempty"`
 		Configs  map[string]string         `yaml:"configs,omitempty"`
 		Secrets  map[string]map[string]any `yaml:"secrets,omitempty"`
-	}{Project: p.Name, Name: name, Service: s, Networks: map[string]string{}, Volumes: map[string]string{}, Configs: map[string]string{}, Secrets: map[string]map[string]any{}}
+		Boot     string                    `yaml:"boot,omitempty"` // it takes the engine's restart policy away
+	}{Project: p.Name, Name: name, Service: s, Boot: ordered, Networks: map[string]string{}, Volumes: map[string]string{}, Configs: map[string]string{}, Secrets: map[string]map[string]any{}}
 	for key, n := range p.Networks {
 		e.Networks[key] = n.Name
 	}

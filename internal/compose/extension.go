@@ -8,10 +8,13 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
 )
 
-// extension is what x-tender.rollout says of a service.
+// extension is what x-tender says of a service.
 type extension struct {
+	Boot     string
 	Strategy string
 	Hold     *time.Duration
 	Before   string
@@ -25,6 +28,7 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 	if !ok {
 		return x, nil
 	}
+	x.Boot, _ = m["boot"].(string)
 	r, ok := m["rollout"].(map[string]any)
 	if !ok {
 		return x, nil
@@ -44,11 +48,12 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 // The words of x-tender: what this version knows, and what it does not know yet
 // but another does.
 var (
-	serviceWords = []string{"rollout"}
+	serviceWords = []string{"rollout", "boot"}
+	boots        = []string{tender.BootEngine, tender.BootOrdered}
 	rolloutWords = []string{"strategy", "hold", "before"}
 	strategies   = []string{"rolling", "recreate"}
 	laterWords   = map[string][]string{
-		"services.*": {"routes", "publish", "boot", "scale", "metrics", "logs", "alerts", "backup", "pool", "schedule", "allow", "mesh", "profile"},
+		"services.*": {"routes", "publish", "scale", "metrics", "logs", "alerts", "backup", "pool", "schedule", "allow", "mesh", "profile"},
 		"rollout":    {"steps", "pause", "abort", "keep", "check"},
 		"volumes.*":  {"backup"},
 		"":           {"environment", "routes"},
@@ -80,6 +85,10 @@ func (w *walk) extension(k, v *yaml.Node, at place) {
 		return
 	}
 	w.words(v, down, at.field, known, func(key, value *yaml.Node, at place) {
+		if key.Value == "boot" {
+			w.bootWord(value, at)
+			return
+		}
 		w.words(value, at, "rollout", rolloutWords, w.rolloutWord)
 	})
 }
@@ -108,6 +117,18 @@ func (w *walk) words(n *yaml.Node, at place, level string, known []string, each 
 			w.bad(k, "", at.text("unknown key %q%s", k.Value, meant(k.Value, append(slices.Clone(known), laterWords[level]...))))
 		}
 		seen[k.Value] = true
+	}
+}
+
+func (w *walk) bootWord(v *yaml.Node, at place) {
+	v = follow(v)
+	if v.Kind != yaml.ScalarNode {
+		w.bad(v, "", at.text("want one value"))
+		return
+	}
+	_, value, known := w.scalar(v, at)
+	if known && !slices.Contains(boots, fmt.Sprint(value)) {
+		w.bad(v, "", at.text("%q: want %s%s", value, list(boots), meant(fmt.Sprint(value), boots)))
 	}
 }
 

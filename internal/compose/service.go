@@ -56,6 +56,9 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 	if out.Rollout, err = rollout(s); err != nil {
 		return fail("%w", err)
 	}
+	if out.Boot, err = boot(s); err != nil {
+		return fail("%w", err)
+	}
 	if s.Deploy != nil {
 		out.Rollback = steps(s.Deploy.RollbackConfig)
 	}
@@ -145,6 +148,15 @@ func rollout(s types.ServiceConfig) (tender.Rollout, error) {
 	}
 	r.Strategy, r.Before, r.Hold = x.Strategy, x.Before, x.Hold
 	return r, nil
+}
+
+// boot is BootOrdered or nothing: the default said and not said are the same.
+func boot(s types.ServiceConfig) (string, error) {
+	x, err := extensionOf(s)
+	if err != nil || x.Boot != tender.BootOrdered {
+		return "", err
+	}
+	return x.Boot, nil
 }
 
 // jobsOf names the services that run to their end: another one waits for that.

@@ -34,6 +34,19 @@ const (
 // recoveryFile is where the recovery key lies until somebody takes it away.
 func recoveryFile(c Config) string { return c.Key + ".recovery" }
 
+// keepRecovery writes a new recovery key there; "" is none.
+func keepRecovery(c Config, recovery string, log *slog.Logger) error {
+	if recovery == "" {
+		return nil
+	}
+	// Not into the log, which others keep.
+	if err := os.WriteFile(recoveryFile(c), []byte(recovery+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep the vault's recovery key: %w", err)
+	}
+	log.Warn("a key was made for the vault; move its recovery key to another place", "key", c.Key, "recovery", recoveryFile(c))
+	return nil
+}
+
 // Options are what the binary knows; the zero value works.
 type Options struct {
 	Version string
@@ -65,12 +78,8 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if recovery != "" {
-		// Not into the log, which others keep.
-		if err := os.WriteFile(recoveryFile(c), []byte(recovery+"\n"), 0o600); err != nil {
-			return fmt.Errorf("keep the vault's recovery key: %w", err)
-		}
-		log.Warn("a key was made for the vault; move its recovery key to another place", "key", c.Key, "recovery", recoveryFile(c))
+	if err := keepRecovery(c, recovery, log); err != nil {
+		return err
 	}
 	eng, err := docker.New(c.Engine, docker.Options{Log: log.With("part", "engine"), Parse: compose.Spec, Pool: c.Subnets, Home: c.DataDir})
 	if err != nil {

@@ -67,10 +67,27 @@ func (v *view) judge(i *tender.Instance, now time.Time) (shape, string) {
 	switch {
 	case v.Restart == "no":
 		return spent, why + `, and restart is "no"`
-	case v.Restart == "on-failure" && v.RestartMax > 0 && i.Restarts >= v.RestartMax:
-		return spent, fmt.Sprintf("%s after %d restarts", why, i.Restarts)
+	case v.Restart == "on-failure" && v.RestartMax > 0 && v.restartsOf(i) >= v.RestartMax:
+		return spent, fmt.Sprintf("%s after %d restarts", why, v.restartsOf(i))
 	}
 	return ended, why
+}
+
+// restartsOf counts the restarts of i in a row, by whoever makes them.
+func (v *view) restartsOf(i *tender.Instance) int {
+	if v.ordered() {
+		return v.Tries[i.Slot].Count
+	}
+	return i.Restarts
+}
+
+// ordered reports whether Tender starts and restarts v, and not the engine.
+func (s *Service) ordered() bool { return s.Boot == tender.BootOrdered }
+
+// endless reports whether restart: asks Tender to start what ended again for ever,
+// as the engine would.
+func (s *Service) endless() bool {
+	return s.ordered() && (s.Restart == "always" || s.Restart == "unless-stopped" || s.Restart == "on-failure" && s.RestartMax == 0)
 }
 
 // crashing reports whether the engine keeps restarting i: often, and lately.

@@ -95,6 +95,16 @@ func exited(code int) func(*tender.Instance) {
 	}
 }
 
+func ordered(restart string) func(*plan.Service) {
+	return func(s *plan.Service) { s.Boot, s.Restart = tender.BootOrdered, restart }
+}
+
+func tried(n int, ago time.Duration) func(*plan.Service) {
+	return func(s *plan.Service) {
+		s.Tries = map[int]plan.Try{1: {Count: n, Last: now.Add(-ago), Reason: "it ended"}}
+	}
+}
+
 func state(s tender.State) func(*tender.Instance) { return func(i *tender.Instance) { i.State = s } }
 
 func foreign(i *tender.Instance) { i.Foreign, i.Revision = true, "" }
@@ -319,6 +329,31 @@ wait   web@r2          # shop-web-1-r2 exited with 3, and restart is "no"
 			s.Tries = map[int]plan.Try{1: {Count: 10, Last: now.Add(-time.Hour)}}
 		}), inst("web@r1", 1, exited(137))),
 		want: "wait  web@r1  # given up after 10 attempts: shop-web-1 exited with 137\n",
+	}, {
+		name: "never given up where Tender stands in for the engine's restart policy",
+		in:   shop(svc("web@r1", 1, ordered("always"), tried(10, time.Minute)), inst("web@r1", 1, exited(137))),
+		want: "start  shop-web-1  # shop-web-1 exited with 137\n",
+	}, {
+		name: "but as often as on-failure says",
+		in:   shop(svc("web@r1", 1, ordered("on-failure"), func(s *plan.Service) { s.RestartMax = 2 }, tried(2, time.Minute)), inst("web@r1", 1, exited(1))),
+		want: "wait  web@r1  # shop-web-1 exited with 1 after 2 restarts\n",
+	}, {
+		name: "after a boot in order",
+		in: shop(
+			svc("db@r1", 1, ordered("always"), healthcheck),
+			svc("web@r1", 1, ordered("unless-stopped"), needs("db", tender.Healthy)),
+			inst("db@r1", 1, exited(137)), inst("web@r1", 1, exited(137))),
+		want: `
+start  shop-db-1  # shop-db-1 exited with 137
+wait   web@r1     # db is not healthy yet
+`,
+	}, {
+		name: "after a boot in order, when the first is there",
+		in: shop(
+			svc("db@r1", 1, ordered("always"), healthcheck),
+			svc("web@r1", 1, ordered("unless-stopped"), needs("db", tender.Healthy)),
+			inst("db@r1", 1, health(tender.HealthyIs)), inst("web@r1", 1, exited(137))),
+		want: "start  shop-web-1  # shop-web-1 exited with 137\n",
 	}, {
 		name: "exit 0 without a restart policy is done",
 		in:   shop(svc("web@r1", 1), inst("web@r1", 1, exited(0))),

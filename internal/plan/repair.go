@@ -9,7 +9,8 @@ import (
 )
 
 // mend plans the repair of instances of the wanted revision that are there and
-// no good. Pauses between attempts grow; after GiveUp of them it stops.
+// no good. Pauses between attempts grow; after GiveUp of them it stops, unless it
+// stands in for the engine's restart policy, which does not.
 func (m *maker) mend(v *view) {
 	for _, slot := range slices.Sorted(maps.Keys(v.fresh)) {
 		i := v.fresh[slot]
@@ -49,7 +50,7 @@ func (m *maker) mend(v *view) {
 		if m.held(v) {
 			continue
 		}
-		if t := v.tries(slot); t.GaveUp() {
+		if t := v.tries(slot); t.GaveUp() && !(shape == ended && v.endless()) {
 			m.stuck(v, "given up after %d attempts: %s", t.Count, why)
 			continue
 		} else if m.now.Before(t.Next()) {

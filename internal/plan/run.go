@@ -64,7 +64,7 @@ func (m *maker) bad(v *view) map[int]string {
 			if tries.Count >= Hopeless {
 				bad[slot] = why + tail(tries.Reason)
 			}
-		case shape == ended && (!first || tries.Count >= Hopeless):
+		case shape == ended && (!first && !v.endless() || tries.Count >= Hopeless):
 			bad[slot] = why
 		}
 	}

@@ -231,3 +231,17 @@ volumes: [{type: volume, source: data, target: /data, volume: {subpath: .}}]
 		t.Errorf("%+v %+v %+v", c.HostConfig, c.Config.Healthcheck, n)
 	}
 }
+
+// Who asks for an order at boot must not find that the engine was faster.
+func TestWhatBootsInOrderIsNotRestartedByTheEngine(t *testing.T) {
+	h := newHost(t)
+	spec := h.doc("web", sleeps+"restart: always\nx-tender: {boot: ordered}", "")
+	h.must(h.Scale(t.Context(), h.want("web", "r1", spec, 1)))
+	i := h.one()
+	if p := h.inspect(i.ID).HostConfig.RestartPolicy; p.Name != "no" {
+		t.Errorf("restart policy %+v", p)
+	}
+	if i.Drift != "" {
+		t.Errorf("drift: %s", i.Drift)
+	}
+}

@@ -11,11 +11,17 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // restartPolicy is the engine's share of restart: crashes heal with Tender away.
+// Where the order of starts matters more, x-tender.boot takes that share away.
 func restartPolicy(s types.ServiceConfig) container.RestartPolicy {
 	out := container.RestartPolicy{Name: container.RestartPolicyDisabled}
+	if x, ok := s.Extensions["x-tender"].(map[string]any); ok && x["boot"] == tender.BootOrdered {
+		return out
+	}
 	if s.Restart != "" {
 		name, count, _ := strings.Cut(s.Restart, ":")
 		out.Name = container.RestartPolicyMode(name)

@@ -132,6 +132,32 @@ func (f *Fake) Crash(id string, code int) {
 	})
 }
 
+// Reboot is a power cut: every process ends, and the engine starts at once, in
+// no order, what its restart policy says.
+func (f *Fake) Reboot() {
+	f.change(func() {
+		for _, i := range f.instances {
+			stopped := i.stopped
+			i.stopped = true // so that no pause of a restart policy comes before the boot
+			f.exit(i, 137, false)
+			i.stopped = stopped
+		}
+		for _, i := range f.instances {
+			if i.restart == "always" || (i.restart == "unless-stopped" || i.restart == "on-failure") && !i.stopped {
+				f.start(i)
+			}
+		}
+	})
+}
+
+// policy is the engine's share of restart.
+func policy(s tender.Service) string {
+	if s.Boot == tender.BootOrdered {
+		return ""
+	}
+	return s.Restart
+}
+
 // Kill is docker kill: the process ends with 137 and no policy restarts it.
 func (f *Fake) Kill(id string) {
 	f.change(func() {
@@ -389,7 +415,7 @@ func (f *Fake) create(w engine.Want, slot int, inherited []string) *instance {
 			State: tender.Created, Created: now, Image: w.Image.Reference, ImageID: w.Image.ID,
 			Addresses: map[string]string{w.Project + "_default": fmt.Sprintf("10.201.0.%d", f.next%250+2)},
 		},
-		plain: plain, restart: w.Service.Restart, max: w.Service.RestartMax,
+		plain: plain, restart: policy(w.Service), max: w.Service.RestartMax,
 		health: w.Service.Healthcheck > 0 || w.Service.Healthcheck == 0 && w.Image.Healthcheck,
 		ended:  make(chan struct{}),
 	}

@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// own is an engine of the test's own, which can be killed and upgraded.
+type own struct {
+	t    *testing.T
+	name string
+}
+
+// newEngine starts one with images of the shared engine, and makes it the one
+// that docker, compose and the hosts made later in this test talk to.
+func newEngine(t *testing.T, kind string, images ...string) *own {
+	t.Helper()
+	needsEngine(t)
+	e := &own{t: t, name: fmt.Sprintf("te-%d", os.Getpid())}
+	e.do("sweep") // a test that ran into its timeout cleans nothing up
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join("/var/lib/tender-engines", e.name, "log"))
+			t.Logf("end of the engine's log:\n%s", log[max(0, len(log)-5000):])
+		}
+		e.do("remove")
+	})
+	e.do("start", kind)
+	e.do("images", images...)
+	env := strings.TrimSpace(e.do("env"))
+	t.Setenv("DOCKER_HOST", strings.TrimPrefix(env, "export DOCKER_HOST="))
+	return e
+}
+
+// do is e2e/own.sh NAME COMMAND.
+func (e *own) do(command string, args ...string) string {
+	e.t.Helper()
+	r := run(exec.Command(filepath.Join(root, "e2e", "own.sh"), append([]string{e.name, command}, args...)...))
+	if r.err() != nil {
+		e.t.Fatal(r.all())
+	}
+	return r.out
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenderhq/tender/internal/daemon"
+)
+
+func (a *app) secretMount() *cobra.Command {
+	var file string
+	values := map[string]*string{}
+	c := &cobra.Command{
+		Use:   "mount [flags]",
+		Short: "Unseal secrets on this host, at boot, before the engine",
+		Long: `Puts the secrets of every service that is wanted into the run directory, which is empty
+after a boot. It needs the vault's key and the data directory, and neither the daemon
+nor the engine: run it before the engine, which starts instances by itself and cannot
+start one whose secret is missing. docs/secrets.md has a unit for systemd.
+
+The daemon does the same when it starts, so mount is refused while one runs.`,
+		Example: `  tender secret mount
+  tender secret mount --data-dir /srv/tender --vault-key /root/vault.key`,
+		Args: args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			said := map[string]string{}
+			for name, v := range values {
+				if c.Flags().Changed(name) {
+					said[name] = *v
+				}
+			}
+			cfg, err := daemon.Configure(file, a.getenv, said)
+			if err != nil {
+				return fmt.Errorf("mount secrets: %w", err)
+			}
+			done, err := daemon.Mount(c.Context(), cfg, daemon.Options{Version: a.Version, Log: slog.New(slog.NewTextHandler(a.Err, nil))})
+			if err := a.printMounted(done); err != nil {
+				return err
+			}
+			if err != nil {
+				return fmt.Errorf("mount secrets: %w", err)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration `file` (default "+daemon.ConfigFile+", where it is there)")
+	for _, k := range daemon.Keys() {
+		if slices.Contains([]string{"data-dir", "run-dir", "vault-key"}, k.Flag) {
+			values[k.Flag] = c.Flags().String(k.Flag, k.Default, k.Help+"; "+k.Variable)
+		}
+	}
+	return c
+}
+
+func (a *app) printMounted(done []daemon.Mounted) error {
+	if a.json {
+		return printJSON(a.Out, slices.Concat([]daemon.Mounted{}, done))
+	}
+	if len(done) == 0 {
+		a.note("no service that is wanted has a secret")
+		return nil
+	}
+	var rows [][]string
+	for _, m := range done {
+		rows = append(rows, []string{m.Project, m.Service, m.Revision, fmt.Sprint(m.Secrets)})
+	}
+	return table(a.Out, []string{"PROJECT", "SERVICE", "REVISION", "SECRETS"}, rows)
+}
