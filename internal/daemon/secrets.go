@@ -113,12 +113,12 @@ func (b *backend) deliver(ctx context.Context, project string, s tender.Service)
 	return out, nil
 }
 
-// roomless says it in few words where a disk is full.
+// roomless says it in few words where a disk is full. Not Unavailable: that is waited for, and a rollout is to go back.
 func roomless(dir string, err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	return tender.Errorf(tender.Unavailable, "the disk that holds %s is full: %w", dir, unix.ENOSPC).
+	return tender.Errorf(tender.Internal, "the disk that holds %s is full: %w", dir, unix.ENOSPC).
 		Hint("make room there (df -h %s), then tender up again; what runs goes on running", dir)
 }
 
