@@ -161,6 +161,8 @@ type Instance struct {
 	Revision string
 	Slot     int  // 1..n; 0 unknown
 	Foreign  bool // made by Docker Compose, not by Tender
+	// Home is the data directory of the Tender that made it: another one never takes it for lost.
+	Home string
 	// ConfigHash is Docker Compose's hash label; ComposeOf is the service's config that a foreign one was made from as far as labels tell.
 	ConfigHash string
 	Oneoff     bool // made by tender run or docker compose run: shown, never planned

@@ -81,7 +81,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err := keepRecovery(c, recovery, log); err != nil {
 		return err
 	}
-	eng, err := docker.New(c.Engine, docker.Options{Log: log.With("part", "engine"), Parse: compose.Spec, Pool: c.Subnets})
+	eng, err := docker.New(c.Engine, docker.Options{Log: log.With("part", "engine"), Parse: compose.Spec, Pool: c.Subnets, Home: c.DataDir})
 	if err != nil {
 		return err
 	}
@@ -97,6 +97,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		Store: st, Engine: eng, Inventory: b.inventory, Log: log.With("part", "loop"),
 		Parse: compose.Parse, Same: compose.Same, Essence: compose.Essence,
 		SecretVersion: b.newestSecret, Deliver: b.deliver,
+		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage,
 	})
 	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)

@@ -119,13 +119,9 @@ func (b *backend) fetch(ctx context.Context, p tender.Project, s api.Submission,
 }
 
 func (b *backend) pull(ctx context.Context, ref, platform, auth string, report func(api.Event)) error {
-	err := b.engine.Pull(ctx, ref, platform, auth, func(p engine.Progress) {
+	return b.engine.Pull(ctx, ref, platform, auth, func(p engine.Progress) {
 		report(api.Event{Kind: api.KindPull, Text: strings.TrimSpace(ref + " " + p.ID + " " + p.Text), Current: p.Current, Total: p.Total})
 	})
-	if err != nil {
-		return fmt.Errorf("pull %s: %w", ref, err)
-	}
-	return nil
 }
 
 // authFor chooses the credentials of a reference's registry.

@@ -3,10 +3,13 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
@@ -89,21 +92,34 @@ func (b *backend) deliver(ctx context.Context, project string, s tender.Service)
 				content, err = tx.File(f.SHA256)
 				return err
 			})
+			if tender.KindOf(err) == tender.NotFound {
+				err = tender.Errorf(tender.NotFound, "the content of config %s of %s is not known any more", f.Source, s.Name).
+					Hint("tender up, in the folder of its Compose file, brings it back")
+			}
 			return content, err
 		}})
 		out = append(out, engine.File{Source: filepath.Join(configsDir, f.Source), Target: f.Target})
 	}
 	if len(secrets) > 0 {
 		if err := vault.Deliver(secretsDir, secrets); err != nil {
-			return nil, fmt.Errorf("secrets of %s: %w", s.Name, err)
+			return nil, fmt.Errorf("secrets of %s: %w", s.Name, roomless(b.config.RunDir, err))
 		}
 	}
 	if len(configs) > 0 {
 		if err := vault.Deliver(configsDir, configs); err != nil {
-			return nil, fmt.Errorf("configs of %s: %w", s.Name, err)
+			return nil, fmt.Errorf("configs of %s: %w", s.Name, roomless(b.config.DataDir, err))
 		}
 	}
 	return out, nil
+}
+
+// roomless says it in few words where a disk is full. Not Unavailable: that is waited for, and a rollout is to go back.
+func roomless(dir string, err error) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	return tender.Errorf(tender.Internal, "the disk that holds %s is full: %w", dir, unix.ENOSPC).
+		Hint("make room there (df -h %s), then tender up again; what runs goes on running", dir)
 }
 
 func (b *backend) value(ctx context.Context, project string, f tender.SecretFile) ([]byte, error) {

@@ -43,6 +43,9 @@ type Accepted struct {
 // transaction. Conflict: a rollout is open, or the token is not that of the
 // world as it is now.
 func (l *Loop) Accept(ctx context.Context, s Submission) (Accepted, error) {
+	if err := l.told(ctx); err != nil {
+		return Accepted{}, err
+	}
 	unlock, err := l.lock(ctx, s.Project.Name)
 	if err != nil {
 		return Accepted{}, err

@@ -31,6 +31,9 @@ type Change struct {
 // unpause act at once and make none; release forgets the project and leaves its
 // containers alone.
 func (l *Loop) Change(ctx context.Context, who, project string, c Change) (Accepted, error) {
+	if err := l.told(ctx); err != nil {
+		return Accepted{}, err
+	}
 	unlock, err := l.lock(ctx, project)
 	if err != nil {
 		return Accepted{}, err
@@ -329,7 +332,7 @@ func (l *Loop) release(ctx context.Context, who, project string, unlock func()) 
 	l.mu.Lock()
 	w := l.workers[project]
 	l.mu.Unlock()
-	if err := l.o.Store.Update(ctx, func(tx *store.Tx) error { return tx.Forget(project) }); err != nil {
+	if err := l.o.Store.Update(ctx, func(tx *store.Tx) error { return tx.Release(project, time.Now()) }); err != nil {
 		return err
 	}
 	l.tell(News{Kind: NewsAccepted, Project: project, Text: project + " was released by " + who})

@@ -38,6 +38,14 @@ type Options struct {
 	// Deliver puts the secrets and configs of a service at its revision on the host and says where. It
 	// may be called again for the same revision. nil: there are none.
 	Deliver func(ctx context.Context, project string, s tender.Service) ([]engine.File, error)
+
+	// Home is what the engine writes on the instances that this daemon makes. With it a project that the
+	// store has lost is rebuilt from them. "": nothing is.
+	Home string
+	// Join makes a project of specs of its services, and names those that it lacks. Needed with Home.
+	Join func(specs [][]byte) (p tender.Project, absent []string, err error)
+	// Salvage reads the files of a service at its revision back from the host. nil: there are none.
+	Salvage func(ctx context.Context, project string, s tender.Service) (Salvaged, error)
 }
 
 // parallel is how many actions run at once over all projects.
@@ -55,7 +63,10 @@ type Loop struct {
 	workers map[string]*worker
 	locks   map[string]chan struct{} // held while a generation of the project is made
 	rounds  map[string]round
-	turned  chan struct{} // closed when rounds changes
+	turned  chan struct{}        // closed when rounds changes
+	later   map[string]time.Time // when to try again to rebuild a lost project
+
+	looked chan struct{} // closed once lost projects have been looked for
 }
 
 // New makes a loop; Run lets it work.
@@ -75,6 +86,7 @@ func New(o Options) *Loop {
 		o: o, log: o.Log,
 		pool: make(chan struct{}, parallel), born: make(chan struct{}, 1),
 		workers: map[string]*worker{}, locks: map[string]chan struct{}{}, rounds: map[string]round{}, turned: make(chan struct{}),
+		later: map[string]time.Time{}, looked: make(chan struct{}),
 	}
 }
 
@@ -89,9 +101,20 @@ func (l *Loop) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
+	looked := sync.OnceFunc(func() { close(l.looked) })
 	for {
+		_, changed := l.o.Inventory.Picture()
+		again, err := l.rebuild(ctx)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		looked()
+		var timer <-chan time.Time
+		if !again.IsZero() {
+			timer = time.After(time.Until(again))
+		}
 		var names []string
-		err := l.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		err = l.o.Store.View(ctx, func(tx *store.Tx) (err error) {
 			names, err = tx.Projects()
 			return err
 		})
@@ -110,6 +133,8 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.born:
+		case <-changed:
+		case <-timer:
 		}
 	}
 }

@@ -97,7 +97,7 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	if base.head.Made != nil && base.head.Down == nil && sameGround(base.head.YAML, p.Spec) {
 		d.next.Made = base.head.Made
 	}
-	d.nothing = known && len(d.rollouts) == 0 && base.head.Down == nil && bytes.Equal(base.head.YAML, p.Spec) &&
+	d.nothing = known && !base.head.Rebuilt && len(d.rollouts) == 0 && base.head.Down == nil && bytes.Equal(base.head.YAML, p.Spec) &&
 		(!s.Orphans || base.head.Orphans || !slices.ContainsFunc(d.verdicts, func(v Verdict) bool { return v.Verdict == "remove" })) &&
 		equalServices(base.head.Services, d.next.Services)
 	return d, nil

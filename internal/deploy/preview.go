@@ -20,6 +20,9 @@ type Preview struct {
 
 // Preview works out what Accept would come to, and writes nothing.
 func (l *Loop) Preview(ctx context.Context, s Submission) (Preview, error) {
+	if err := l.told(ctx); err != nil {
+		return Preview{}, err
+	}
 	d, err := l.draft(ctx, s)
 	if err != nil {
 		return Preview{}, err

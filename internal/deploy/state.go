@@ -118,6 +118,9 @@ func (l *Loop) Project(ctx context.Context, name string) (ProjectState, error) {
 	}
 	p.Services = append(p.Services, strays(r, there)...)
 	p.State, p.Detail = p.sum(round, r.head.N)
+	if r.head.Rebuilt {
+		p.Detail = strings.TrimSuffix("rebuilt, run tender up in its folder; "+p.Detail, "; ")
+	}
 	if !seen.Stale.IsZero() {
 		p.Detail = strings.TrimPrefix(p.Detail+"; the engine does not answer since "+seen.Stale.UTC().Format(time.DateTime), "; ")
 	}

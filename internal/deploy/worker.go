@@ -139,6 +139,8 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 		if err != nil {
 			return again(err)
 		}
+		// What a rebuilt generation could not deliver came along with the next one.
+		first = first || w.known().head.Rebuilt && !r.head.Rebuilt
 		w.renew(r)
 		stale = false
 	}

@@ -77,6 +77,9 @@ type Reader interface {
 	// Equal reports whether the instance id, made by somebody else, is what w would make,
 	// and if not, in a few words what differs.
 	Equal(ctx context.Context, w Want, id string) (same bool, why string, err error)
+	// Recall reads from an instance what it was made from, as far as it carries it: Project, Generation,
+	// Image, ComposeFiles, WorkingDir, and of Service the Name, Revision and Spec. NotFound: it carries none.
+	Recall(ctx context.Context, id string) (Want, error)
 	// Check says what of this service the engine cannot do: warnings, or an error (Invalid).
 	Check(ctx context.Context, s tender.Service) (warnings []string, err error)
 }

@@ -56,6 +56,9 @@ type Generation struct {
 	Services     []WantedService `json:"services,omitempty"` // by name
 	Orphans      bool            `json:"orphans,omitempty"`
 	Down         *Down           `json:"down,omitempty"`
+	// Rebuilt: it was read from the instances after the store was lost. Lost says what they could not tell.
+	Rebuilt bool     `json:"rebuilt,omitempty"`
+	Lost    []string `json:"lost,omitempty"`
 
 	// Made is nil until the networks and volumes of this generation were made.
 	Made *Made `json:"-"`
@@ -186,6 +189,9 @@ func (tx *Tx) AddGeneration(g Generation, files map[string][]byte) error {
 		if _, err := tx.exec(`INSERT OR IGNORE INTO generation_files (project, n, sha256) VALUES (?, ?, ?)`, g.Project, g.N, sum); err != nil {
 			return doing(err)
 		}
+	}
+	if err := tx.takeBack(g.Project); err != nil {
+		return err
 	}
 	return tx.prune(g.Project, g.N)
 }

@@ -20,6 +20,7 @@ import (
 var migrations = []string{
 	secretsTables + tokensTables + auditTables,
 	generationsTables + revisionsTables + rolloutsTables,
+	releasedTable,
 }
 
 // applicationID marks the file as ours ("TNDR").

@@ -65,6 +65,9 @@ func (e *Engine) translate(ctx context.Context, w engine.Want, img image.Inspect
 			c.StopTimeout = new(int) // no grace, as opposed to nothing said
 		}
 	}
+	if e.o.Home != "" {
+		c.Labels[labelHome] = e.o.Home
+	}
 	// Not nil but empty clears what the image says.
 	if s.Command != nil {
 		c.Cmd = s.Command

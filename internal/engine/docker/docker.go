@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/system"
@@ -45,6 +46,10 @@ type Options struct {
 	Parse func(spec []byte) (*types.Project, error)
 	// Pool is what networks without a subnet are cut from, /24 each.
 	Pool netip.Prefix
+	// PullPatience is how long a pull may tell of no progress; default 2 min.
+	PullPatience time.Duration
+	// Home is written on what is created, so that two daemons on one engine know their own.
+	Home string
 }
 
 // Engine is one Docker Engine.
@@ -69,6 +74,7 @@ func New(host string, o Options) (*Engine, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.PullPatience = cmp.Or(o.PullPatience, 2*time.Minute)
 	if !o.Pool.IsValid() {
 		o.Pool = DefaultPool
 	}

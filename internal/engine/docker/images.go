@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/image"
@@ -66,12 +67,39 @@ func (e *Engine) Pull(ctx context.Context, ref, platformName, auth string, repor
 	if p := platform(platformName); p != nil {
 		o.Platforms = []ocispec.Platform{*p}
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	hung := time.AfterFunc(e.o.PullPatience, func() { cancel(e.hung(ref)) })
+	defer hung.Stop()
 	stream, err := e.c().ImagePull(ctx, ref, o)
-	if err != nil {
-		return pullError(err, ref)
+	if err == nil {
+		defer stream.Close()
+		err = tell(stream.JSONMessages(ctx), func(p engine.Progress) {
+			hung.Reset(e.o.PullPatience)
+			if report != nil {
+				report(p)
+			}
+		})
 	}
-	defer stream.Close()
-	return pullError(tell(stream.JSONMessages(ctx), report), ref)
+	if own, ok := errors.AsType[*tender.Error](context.Cause(ctx)); err != nil && ok {
+		return own
+	}
+	return pullError(err, ref)
+}
+
+// hung is what a pull ends with that nothing is heard of any more.
+func (e *Engine) hung(ref string) error {
+	return tender.Errorf(tender.Unavailable, "pull %s: %s has sent nothing for %s", ref, registryOf(ref), e.o.PullPatience).
+		Hint("the registry hangs, or something between it and the engine's host: try again, or load the image: docker load -i FILE")
+}
+
+// registryOf names the registry that a reference is pulled from.
+func registryOf(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "the registry"
+	}
+	return reference.Domain(named)
 }
 
 func pullError(err error, ref string) error {
@@ -89,9 +117,12 @@ func pullError(err error, ref string) error {
 		strings.Contains(text, "i/o timeout"), strings.Contains(text, "Client.Timeout"), strings.Contains(text, "network is unreachable"):
 		own.Kind = tender.Unavailable
 		return own.Hint("the registry cannot be reached from the engine's host: check its network, or load the image: docker load -i FILE")
+	case strings.Contains(text, "toomanyrequests"), strings.Contains(text, "429 Too Many"):
+		own.Kind = tender.Unavailable
+		return own.Hint("%s throttles: try again later, or log in there, which allows more", registryOf(ref))
 	case strings.Contains(text, "unauthorized"), strings.Contains(text, "denied"), strings.Contains(text, "authentication required"):
 		own.Kind = tender.Denied
-		return own.Hint("check the name, or log in: docker login")
+		return own.Hint("check the name, or log in: docker login %s", registryOf(ref))
 	case strings.Contains(text, "manifest unknown"), strings.Contains(text, "not found"):
 		own.Kind = tender.NotFound
 		return own.Hint("check the image's name and tag")

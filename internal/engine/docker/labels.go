@@ -39,6 +39,7 @@ const (
 	labelGeneration = "tender.generation"
 	labelImage      = "tender.image" // tender.ImageID as JSON
 	labelSpec       = "tender.spec"  // canonical YAML of the service
+	labelHome       = "tender.home"  // data directory of the Tender that made it
 )
 
 // ours reports whether a label belongs to Tender or Docker Compose, not to the user.

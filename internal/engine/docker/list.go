@@ -110,7 +110,7 @@ func (e *Engine) instance(c container.InspectResponse) tender.Instance {
 	i := tender.Instance{
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"),
 		Project: l[composeProject], Service: l[composeService], Revision: l[labelRevision],
-		Foreign: l[labelProject] == "", ConfigHash: l[composeHash], Oneoff: l[composeOneoff] == "True",
+		Foreign: l[labelProject] == "", Home: l[labelHome], ConfigHash: l[composeHash], Oneoff: l[composeOneoff] == "True",
 		State: tender.State(c.State.Status), Error: c.State.Error, Restarts: c.RestartCount,
 		Created: when(c.Created), Started: when(c.State.StartedAt), Finished: when(c.State.FinishedAt),
 		Image: c.Config.Image, ImageID: c.Image,

@@ -50,6 +50,8 @@ type Behaviour struct {
 
 // Fake is an engine in memory. The zero value is ready for use.
 type Fake struct {
+	Home string // of what Scale makes
+
 	mu        sync.Mutex
 	behaviour map[string]Behaviour
 	calls     map[string]int
@@ -409,7 +411,7 @@ func (f *Fake) create(w engine.Want, slot int, inherited []string) *instance {
 	i := &instance{
 		Instance: tender.Instance{
 			ID: fmt.Sprintf("%s-%d", w.Service.Name, f.next), Name: name,
-			Project: w.Project, Service: w.Service.Name, Revision: w.Service.Revision, Slot: slot,
+			Project: w.Project, Service: w.Service.Name, Revision: w.Service.Revision, Slot: slot, Home: f.Home,
 			State: tender.Created, Created: now, Image: w.Image.Reference, ImageID: w.Image.ID,
 			Addresses: map[string]string{w.Project + "_default": fmt.Sprintf("10.201.0.%d", f.next%250+2)},
 		},

@@ -223,3 +223,25 @@ func (f *Fake) RemoveImage(_ context.Context, ref string) error {
 	f.LoseImage(ref)
 	return nil
 }
+
+// Recall implements engine.Reader: the Want that Scale was last called with for
+// the instance's revision.
+func (f *Fake) Recall(_ context.Context, id string) (engine.Want, error) {
+	if err := f.called("Recall", ""); err != nil {
+		return engine.Want{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := f.byID(id)
+	if i == nil {
+		return engine.Want{}, notFound(id)
+	}
+	w, ok := f.wants[i.Service+"@"+i.Revision]
+	if !ok || w.Project != i.Project {
+		return engine.Want{}, tender.Errorf(tender.NotFound, "%s does not carry what it was made from", id)
+	}
+	return engine.Want{
+		Project: w.Project, Generation: w.Generation, Image: w.Image, ComposeFiles: w.ComposeFiles, WorkingDir: w.WorkingDir,
+		Service: tender.Service{Name: w.Service.Name, Revision: w.Service.Revision, Spec: w.Service.Spec},
+	}, nil
+}
