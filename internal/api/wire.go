@@ -415,4 +415,13 @@ type BuildRequest struct {
 	ShmSize    int64              `json:"shm_size,omitempty"`
 	ExtraHosts []string           `json:"extra_hosts,omitempty"`
 	Platform   string             `json:"platform,omitempty"`
+	Auths      map[string]string  `json:"auths,omitempty"` // registry host -> X-Registry-Auth, for base images
+}
+
+// Login is what may be known of a login that the daemon keeps.
+type Login struct {
+	Registry string    `json:"registry"`
+	User     string    `json:"user"`
+	Created  time.Time `json:"created"`
+	Who      string    `json:"who"`
 }

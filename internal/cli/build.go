@@ -74,6 +74,10 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 	if f.quiet {
 		a.progress = "quiet"
 	}
+	at, err := a.bench(ctx, d)
+	if err != nil {
+		return err
+	}
 	built := 0
 	for _, b := range doc.Builds {
 		if !in[b.Service] {
@@ -87,7 +91,10 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 			}
 			maps.Copy(b.Args, extra)
 		}
-		id, err := a.buildOne(ctx, d, b)
+		id, err := a.buildOne(ctx, at, b)
+		if err == nil {
+			err = a.send(ctx, at, b.Tags)
+		}
 		if err != nil {
 			return err
 		}
@@ -128,10 +135,17 @@ func (a *app) buildMissing(ctx context.Context, d *api.Client, doc compose.Docum
 			refs = append(refs, b.Tags[0])
 		}
 	}
+	at, err := a.bench(ctx, d)
+	if err != nil {
+		return err
+	}
+	if err := a.sendOwn(ctx, at, p, in); err != nil {
+		return err
+	}
 	if len(candidates) == 0 {
 		return nil
 	}
-	there := map[string]bool{}
+	there, here := map[string]bool{}, map[string]bool{}
 	if !f.build {
 		images, err := d.Images(ctx, refs)
 		if err != nil {
@@ -140,20 +154,34 @@ func (a *app) buildMissing(ctx context.Context, d *api.Client, doc compose.Docum
 		for _, i := range images {
 			there[i.Reference] = true
 		}
+		if at.here != nil {
+			if images, err = at.here.Images(ctx, refs); err != nil {
+				return err
+			}
+			for _, i := range images {
+				here[i.Reference] = true
+			}
+		}
 	}
 	for _, b := range candidates {
-		if there[b.Tags[0]] && shape.Services[b.Service].PullPolicy != "build" {
+		anew := shape.Services[b.Service].PullPolicy == "build"
+		if there[b.Tags[0]] && !anew {
 			continue
 		}
-		if _, err := a.buildOne(ctx, d, b); err != nil {
+		if !here[b.Tags[0]] || anew {
+			if _, err := a.buildOne(ctx, at, b); err != nil {
+				return err
+			}
+		}
+		if err := a.send(ctx, at, b.Tags); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// buildOne streams the context of one service to the daemon, which builds it.
-func (a *app) buildOne(ctx context.Context, d *api.Client, b compose.Build) (string, error) {
+// buildOne streams the context of one service to the engine that builds it.
+func (a *app) buildOne(ctx context.Context, d builder, b compose.Build) (string, error) {
 	if strings.Contains(b.Context, "://") || strings.HasPrefix(b.Context, "git@") {
 		return "", tender.Errorf(tender.Invalid, "build %s: the context %s is not on this machine", b.Service, b.Context).
 			Hint("clone it and name the directory under build.context")
@@ -171,6 +199,7 @@ func (a *app) buildOne(ctx context.Context, d *api.Client, b compose.Build) (str
 	id, err := d.Build(ctx, api.BuildRequest{
 		Service: b.Service, Tags: b.Tags, Dockerfile: dockerfile, Args: b.Args, Target: b.Target, Labels: b.Labels, NoCache: b.NoCache,
 		Pull: b.Pull, CacheFrom: b.CacheFrom, Network: b.Network, ShmSize: b.ShmSize, ExtraHosts: b.ExtraHosts, Platform: b.Platform,
+		Auths: a.allAuths(),
 	}, r, func(e api.Event) {
 		if e.Service == "" {
 			e.Service = b.Service

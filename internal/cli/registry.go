@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -214,23 +215,31 @@ type login struct {
 	CredHelpers map[string]string `json:"credHelpers"`
 }
 
-// auth returns the user's login at a registry, "" where there is none.
-func (a *app) auth(host string) (string, error) {
+// dockerLogins reads docker's config file; one that is not there has no logins.
+func (a *app) dockerLogins() (l login, file string, err error) {
 	dir := a.getenv("DOCKER_CONFIG")
 	if dir == "" {
 		dir = filepath.Join(a.getenv("HOME"), ".docker")
 	}
-	file := filepath.Join(dir, "config.json")
+	file = filepath.Join(dir, "config.json")
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return l, file, nil
 	}
 	if err != nil {
-		return "", err
+		return l, file, err
 	}
-	var l login
 	if err := json.Unmarshal(raw, &l); err != nil {
-		return "", tender.Errorf(tender.Invalid, "read %s: %w", file, err)
+		return l, file, tender.Errorf(tender.Invalid, "read %s: %w", file, err)
+	}
+	return l, file, nil
+}
+
+// auth returns the user's login at a registry, "" where there is none.
+func (a *app) auth(host string) (string, error) {
+	l, file, err := a.dockerLogins()
+	if err != nil {
+		return "", err
 	}
 	key := host
 	if host == "docker.io" {
@@ -259,6 +268,28 @@ func (a *app) auth(host string) (string, error) {
 		return "", tender.Errorf(tender.Invalid, "read %s: the login at %s is damaged", file, key).Hint("docker login %s", host)
 	}
 	return header(map[string]string{"username": user, "password": password, "serveraddress": key})
+}
+
+// allAuths collects every login that docker's config names: a Dockerfile may
+// start from any of their images. What cannot be read is left out; the build
+// says so if it needed it.
+func (a *app) allAuths() map[string]string {
+	l, _, err := a.dockerLogins()
+	if err != nil {
+		return nil
+	}
+	out := map[string]string{}
+	for _, key := range slices.Concat(sortedKeys(l.Auths), sortedKeys(l.CredHelpers)) {
+		host := strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
+		host, _, _ = strings.Cut(host, "/")
+		if key == hubKey {
+			host = "docker.io"
+		}
+		if auth, err := a.auth(host); err == nil && auth != "" {
+			out[host] = auth
+		}
+	}
+	return out
 }
 
 // askHelper runs docker-credential-NAME, as docker does.

@@ -71,45 +71,20 @@ func (e *Engine) Pull(ctx context.Context, ref, platformName, auth string, repor
 	}
 	stream, err := e.c().ImagePull(ctx, ref, o)
 	if err != nil {
-		return pullError(err, ref)
+		return registryError(err, registryOf(ref), "pull "+ref)
 	}
 	defer stream.Close()
-	return pullError(tell(stream.JSONMessages(ctx), report), ref)
-}
-
-func pullError(err error, ref string) error {
-	if err == nil {
-		return nil
-	}
-	out := wrap(err, "pull %s", ref)
-	text := err.Error()
-	own, ok := errors.AsType[*tender.Error](out)
-	if !ok {
-		return out
-	}
-	switch {
-	case strings.Contains(text, "no such host"), strings.Contains(text, "connection refused"),
-		strings.Contains(text, "i/o timeout"), strings.Contains(text, "Client.Timeout"), strings.Contains(text, "network is unreachable"):
-		own.Kind = tender.Unavailable
-		return own.Hint("the registry cannot be reached from the engine's host: check its network, or load the image: docker load -i FILE")
-	case strings.Contains(text, "unauthorized"), strings.Contains(text, "denied"), strings.Contains(text, "authentication required"):
-		own.Kind = tender.Denied
-		return own.Hint("check the name, or log in: docker login")
-	case strings.Contains(text, "manifest unknown"), strings.Contains(text, "not found"):
-		own.Kind = tender.NotFound
-		return own.Hint("check the image's name and tag")
-	}
-	return out
+	return registryError(tell(stream.JSONMessages(ctx), report), registryOf(ref), "pull "+ref)
 }
 
 // Push implements engine.Images.
 func (e *Engine) Push(ctx context.Context, ref, auth string, report func(engine.Progress)) error {
 	stream, err := e.c().ImagePush(ctx, ref, client.ImagePushOptions{RegistryAuth: auth})
 	if err != nil {
-		return wrap(err, "push %s", ref)
+		return registryError(err, registryOf(ref), "push "+ref)
 	}
 	defer stream.Close()
-	return wrap(tell(stream.JSONMessages(ctx), report), "push %s", ref)
+	return registryError(tell(stream.JSONMessages(ctx), report), registryOf(ref), "push "+ref)
 }
 
 // tell passes progress on and returns the error that the stream ends with.
@@ -147,7 +122,7 @@ func (e *Engine) Build(ctx context.Context, tarball io.Reader, o engine.BuildOpt
 	opts := client.ImageBuildOptions{
 		Version: build.BuilderV1, Tags: o.Tags, Dockerfile: o.Dockerfile, BuildArgs: o.Args, Target: o.Target, Labels: o.Labels,
 		NoCache: o.NoCache, PullParent: o.Pull, CacheFrom: o.CacheFrom, NetworkMode: o.Network, ShmSize: o.ShmSize,
-		ExtraHosts: o.ExtraHosts, Remove: true, ForceRemove: true,
+		ExtraHosts: o.ExtraHosts, Remove: true, ForceRemove: true, AuthConfigs: authConfigs(o.Auths),
 	}
 	if p := platform(o.Platform); p != nil {
 		opts.Platforms = []ocispec.Platform{*p}
