@@ -156,7 +156,8 @@ func TestAnotherHostMustBeReachedOverSSH(t *testing.T) {
 }
 
 // aside starts a second engine, which has its images alone: it stands for the
-// one on a developer's machine.
+// one on a developer's machine. It has a network namespace of its own, because an
+// engine without a bridge removes docker0, which belongs to the other one.
 func (h *host) aside() string {
 	h.t.Helper()
 	dir := filepath.Join(h.dir, "engine")
@@ -166,7 +167,7 @@ func (h *host) aside() string {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	cmd := exec.Command("dockerd", "--config-file", filepath.Join(dir, "daemon.json"), "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+	cmd := exec.Command("unshare", "--net", "dockerd", "--config-file", filepath.Join(dir, "daemon.json"), "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "-H", "unix://"+socket, "--iptables=false", "--ip6tables=false", "--bridge=none")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
