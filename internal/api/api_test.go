@@ -91,7 +91,9 @@ func TestRoundTrips(t *testing.T) {
 			return nil, c.Pull(ctx, "redis:alpine", "xyz", nil)
 		}, "pull ME redis:alpine xyz", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Push(ctx, "shop/web", "", nil) }, "push ME shop/web ", nil},
-		{func(ctx context.Context, c *api.Client) (any, error) { return c.Shared(ctx, []string{"sha256:a", "sha256:b"}) }, `shared ["sha256:a" "sha256:b"]`, 2},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.Shared(ctx, []string{"sha256:a", "sha256:b"})
+		}, `shared ["sha256:a" "sha256:b"]`, 2},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			var said []string
 			err := c.Load(ctx, bytes.NewReader(make([]byte, 5<<20)), func(e api.Event) { said = append(said, e.Text) })
@@ -104,7 +106,9 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.Login(ctx, "registry.local:5000", "deploy", "pass")
 		}, "login ME registry.local:5000 deploy 4", api.Login{Registry: "registry.local:5000", User: "deploy"}},
-		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Logout(ctx, "registry.local:5000") }, "logout ME registry.local:5000", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return nil, c.Logout(ctx, "registry.local:5000")
+		}, "logout ME registry.local:5000", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Secrets(ctx, "") }, `secrets ""`, []api.Secret{}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Secret(ctx, "shop", "db.pass") }, `secret "shop" db.pass`, api.Secret{Name: "db.pass", Version: 2}},
 		{func(ctx context.Context, c *api.Client) (any, error) {

@@ -113,7 +113,7 @@ revision does not become healthy.`,
 	add(groupLook, a.psCommand(), a.lsCommand(), a.statusCommand(), a.whyCommand(), a.logsCommand(), a.eventsCommand(), a.historyCommand(),
 		a.showCommand(), a.topCommand(), a.statsCommand(), a.portCommand(), a.imagesCommand())
 	add(groupConsole, a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.waitCommand())
-	add(groupBuild, a.configCommand(), a.buildCommand(), a.pullCommand(), a.pushCommand())
+	add(groupBuild, a.configCommand(), a.convertCommand(), a.buildCommand(), a.pullCommand(), a.pushCommand())
 	add(groupAdmin, a.serveCommand(), a.doctorCommand(), a.contextCommand(), a.secretCommand(), a.registryCommand(), a.tokenCommand(), a.auditCommand(),
 		a.completionCommand(), a.versionCommand())
 	root.AddCommand(a.dialCommand())
