@@ -8,7 +8,7 @@ export CGO_ENABLED ?= 0
 # The race detector is the one thing that needs a C compiler.
 RACE = CGO_ENABLED=1
 
-.PHONY: help build test unit e2e lint demo demo-down bench fuzz tidy ci engine images cc clean
+.PHONY: release help build test unit e2e lint demo demo-down bench fuzz tidy ci engine images cc clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ demo-down: ## remove the demo with its data
 
 bench: engine images build ## a table against docker compose v5 and the bare engine
 	go run ./bench
+
+release: ## static binaries, .deb, SBOM and checksums into dist/
+	@release/build.sh
 
 fuzz: ## every fuzz test for FUZZTIME (10s) each
 	@.ci/fuzz $(or $(FUZZTIME),10s)

@@ -43,6 +43,7 @@ var rooms = map[string]string{
 	"bench":        "*",
 	"bench/...":    "*",
 	"examples/...": "",
+	"release":      "internal/cli", // the manual is made of the commands themselves
 }
 
 // owners says which rooms may import a heavy dependency, by the longest path that
