@@ -218,7 +218,14 @@ services:
 		}
 		return r
 	}
-	r := up()
+	// The commands of the job in docs/ci.md, in its order.
+	plan := s.command("plan")
+	if r := run(plan); r.code != 3 {
+		t.Fatal(r.all())
+	}
+	r := up("--build", "--progress", "plain")
+	s.must("ps")
+	s.must("history")
 	if body, err := page(h.running("web")[0]); body != "built here" {
 		t.Errorf("serves %q, err %v", body, err)
 	}

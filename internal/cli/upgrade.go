@@ -35,6 +35,7 @@ const (
 
 func (a *app) upgradeCommand() *cobra.Command {
 	var checksum string
+	var wait time.Duration
 	c := &cobra.Command{
 		Use:   "upgrade [flags] FILE|URL",
 		Short: "Put another version of Tender in place of this one",
@@ -48,17 +49,18 @@ which guards against a broken copy and not against a false one.`,
   sudo tender upgrade https://example.com/tender_1.2.0_linux_amd64 --checksum 9f86d0...`,
 		Args: args(1, 1, "a FILE or URL"),
 		RunE: func(c *cobra.Command, words []string) error {
-			if err := a.upgrade(c.Context(), words[0], checksum); err != nil {
+			if err := a.upgrade(c.Context(), words[0], checksum, wait); err != nil {
 				return fmt.Errorf("upgrade: %w", err)
 			}
 			return nil
 		},
 	}
 	c.Flags().StringVar(&checksum, "checksum", "", "SHA-256 of the binary, in `hex`")
+	c.Flags().DurationVar(&wait, "wait-timeout", comeback, "`time` that the new serve has to answer")
 	return c
 }
 
-func (a *app) upgrade(ctx context.Context, source, checksum string) error {
+func (a *app) upgrade(ctx context.Context, source, checksum string, wait time.Duration) error {
 	if strings.HasSuffix(source, ".deb") {
 		return tender.Errorf(tender.Invalid, "%s is a package", source).Hint("sudo apt install %s", source)
 	}
@@ -95,7 +97,7 @@ func (a *app) upgrade(ctx context.Context, source, checksum string) error {
 		a.note("%s does not run here: a serve that was started in another way goes on as %s until it is started again", unit, orDash(a.Version))
 		return nil
 	}
-	err = a.restart(ctx, version)
+	err = a.restart(ctx, version, wait)
 	if err == nil {
 		fmt.Fprintf(a.Out, "serve runs %s; instances ran on\n", version)
 		return remove(old)
@@ -103,7 +105,7 @@ func (a *app) upgrade(ctx context.Context, source, checksum string) error {
 	if e := os.Rename(old, target); e != nil {
 		return fmt.Errorf("%w; and the old binary could not be put back from %s: %w", err, old, e)
 	}
-	if e := a.restart(context.WithoutCancel(ctx), ""); e != nil {
+	if e := a.restart(context.WithoutCancel(ctx), "", comeback); e != nil {
 		return fmt.Errorf("%w; the old binary is back, and it does not answer either: %w", err, e)
 	}
 	return tender.Errorf(tender.Unavailable, "%w; the old version is back and serves", err).Hint("journalctl -u %s", unit)
@@ -239,7 +241,7 @@ func proveBinary(ctx context.Context, file string) (string, error) {
 }
 
 // restart restarts serve and waits until it answers, as version where one is given.
-func (a *app) restart(ctx context.Context, version string) error {
+func (a *app) restart(ctx context.Context, version string, wait time.Duration) error {
 	if out, err := exec.CommandContext(ctx, "systemctl", "restart", unit).CombinedOutput(); err != nil {
 		return tender.Errorf(tender.Unavailable, "restart %s: %w: %s", unit, err, strings.TrimSpace(string(out)))
 	}
@@ -248,7 +250,7 @@ func (a *app) restart(ctx context.Context, version string) error {
 		return err
 	}
 	defer d.Close()
-	ctx, cancel := context.WithTimeout(ctx, comeback)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
