@@ -36,6 +36,12 @@ func newSSH(h *host) *sshd {
 			h.t.Fatalf("ssh-keygen: %v\n%s", err, out)
 		}
 	}
+	key, err := os.ReadFile(userKey + ".pub")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	// As docs/ci.md says: this key may do one thing.
+	h.file("sshd/keys", `restrict,command="tender dial-stdio" `+string(key))
 	port := freePort(h.t)
 	public, err := os.ReadFile(hostKey + ".pub")
 	if err != nil {
@@ -54,7 +60,7 @@ PasswordAuthentication no
 PermitRootLogin yes
 MaxStartups 100
 SetEnv PATH=%s:/usr/bin:/bin TENDER_HOST=unix://%s
-`, port, hostKey, userKey+".pub", filepath.Dir(binary), h.socket()))
+`, port, hostKey, filepath.Join(h.dir, "sshd", "keys"), filepath.Dir(binary), h.socket()))
 	log, err := os.Create(filepath.Join(h.dir, "sshd", "log"))
 	if err != nil {
 		h.t.Fatal(err)
