@@ -50,6 +50,8 @@ var rooms = map[string]string{
 // fits. Whoever else needs it asks its owner.
 var owners = map[string]string{
 	"github.com/moby/moby":                        "internal/engine/docker",
+	"github.com/moby/buildkit":                    "internal/engine/docker",
+	"google.golang.org/grpc":                      "internal/engine/docker",
 	"github.com/compose-spec/compose-go/v2":       "internal/compose",
 	"github.com/compose-spec/compose-go/v2/types": "internal/compose internal/engine/docker", // the Spec of a service is read there
 	"modernc.org/sqlite":                          "internal/store",

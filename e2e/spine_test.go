@@ -349,8 +349,11 @@ func TestKillNineMustConverge(t *testing.T) {
 			var names []string
 			for _, c := range all {
 				body, err := page(c.ID)
-				if err != nil || body != want {
-					return fmt.Errorf("%s serves %q: %v", c.Name, body, err)
+				if err != nil {
+					return fmt.Errorf("%s: %w", c.Name, err)
+				}
+				if body != want {
+					return fmt.Errorf("%s serves %q", c.Name, body)
 				}
 				if c.State.Health == nil || c.State.Health.Status != "healthy" {
 					return fmt.Errorf("%s is not healthy", c.Name)

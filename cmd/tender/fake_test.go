@@ -328,12 +328,28 @@ func (b *backend) CopyTo(_ context.Context, _ api.Person, t api.Target, path str
 	return b.note(tarball)
 }
 
-func (b *backend) Build(_ context.Context, _ api.Person, r api.BuildRequest, tarball io.Reader, report func(api.Event)) (string, error) {
+func (b *backend) Build(_ context.Context, _ api.Person, r api.BuildRequest, next api.BuildContexts, report func(api.Event)) (string, error) {
 	if _, err := b.answer("build", r); err != nil {
 		return "", err
 	}
-	report(api.Event{Kind: api.KindBuild, Text: "Step 1/1 : FROM scratch"})
-	return "sha256:0123456789abcdef0123", b.note(tarball)
+	report(api.Event{Kind: api.KindBuild, Text: "#1 [1/1] FROM scratch"})
+	for {
+		c, err := next()
+		if errors.Is(err, io.EOF) {
+			return "sha256:0123456789abcdef0123", nil
+		}
+		if err == nil && c.Name == "" {
+			err = b.note(c.Tar)
+		} else if err == nil {
+			dir := filepath.Join(b.dir, "context-"+c.Name)
+			if err = os.MkdirAll(dir, 0o755); err == nil {
+				err = (&backend{dir: dir}).note(c.Tar)
+			}
+		}
+		if err != nil {
+			return "", err
+		}
+	}
 }
 
 func (b *backend) Images(_ context.Context, refs []string) ([]api.Image, error) {

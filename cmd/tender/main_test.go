@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/cli"

@@ -84,9 +84,11 @@ func TestRoundTrips(t *testing.T) {
 		}, "copy to ME {Project:shop Service:web Slot:2 Instance:} /x 3145728 bytes", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			var said []string
-			id, err := c.Build(ctx, api.BuildRequest{Tags: []string{"shop/web"}}, bytes.NewReader(make([]byte, 5<<20)), func(e api.Event) { said = append(said, e.Text) })
+			id, err := c.Build(ctx, api.BuildRequest{Tags: []string{"shop/web"}}, []api.BuildContext{
+				{Name: "a/lib \"x\"", Tar: strings.NewReader("tar of lib")}, {Tar: bytes.NewReader(make([]byte, 5<<20))},
+			}, func(e api.Event) { said = append(said, e.Text) })
 			return []any{id, said}, err
-		}, "build ME [shop/web] 5242880 bytes", []any{"sha256:built", []string{"Step 1"}}},
+		}, `build ME [shop/web] a/lib "x"=tar of lib 5242880 bytes`, []any{"sha256:built", []string{"Step 1"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return nil, c.Pull(ctx, "redis:alpine", "xyz", nil)
 		}, "pull ME redis:alpine xyz", nil},

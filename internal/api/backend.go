@@ -47,7 +47,7 @@ type Backend interface {
 
 	// Images looks references up among the engine's images; those it does not have are left out.
 	Images(ctx context.Context, refs []string) ([]Image, error)
-	Build(ctx context.Context, who Person, r BuildRequest, tarball io.Reader, report func(Event)) (id string, err error)
+	Build(ctx context.Context, who Person, r BuildRequest, next BuildContexts, report func(Event)) (id string, err error)
 	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 

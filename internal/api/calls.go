@@ -173,12 +173,12 @@ func (c *Client) Images(ctx context.Context, refs []string) ([]Image, error) {
 	return get[[]Image](ctx, c, "/images", url.Values{"reference": refs})
 }
 
-// Build is Backend's.
-func (c *Client) Build(ctx context.Context, b BuildRequest, tarball io.Reader, report func(Event)) (id string, err error) {
+// Build is Backend's, with the contexts in the order in which they are sent.
+func (c *Client) Build(ctx context.Context, b BuildRequest, contexts []BuildContext, report func(Event)) (id string, err error) {
 	r, w := io.Pipe()
 	defer r.Close() //nolint:errcheck // a pipe's Close only ends the writer
 	m := multipart.NewWriter(w)
-	go writeBuild(w, m, b, tarball)
+	go writeBuild(w, m, b, contexts)
 	last, err := c.news(ctx, call{method: http.MethodPost, path: "/images/build", body: r, kind: m.FormDataContentType(), alone: true}, report)
 	return last.Image, err
 }

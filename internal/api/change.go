@@ -44,18 +44,22 @@ func (s *Submission) check(ctx context.Context, need Scope) error {
 
 // changeRoutes are plan, up, and everything else that changes a project.
 func (h *handler) changeRoutes() {
-	add(h, rule{scope: Read, own: true}, huma.Operation{OperationID: "plan", Method: http.MethodPost, Path: "/plan",
-		Summary: "What up would do", MaxBodyBytes: MaxSubmission},
+	add(h, rule{scope: Read, own: true}, huma.Operation{
+		OperationID: "plan", Method: http.MethodPost, Path: "/plan",
+		Summary: "What up would do", MaxBodyBytes: MaxSubmission,
+	},
 		func(ctx context.Context, in *submissionIn) (*answer[Plan], error) {
 			if err := in.Body.check(ctx, Read); err != nil {
 				return nil, err
 			}
 			return one(h.backend.Plan(ctx, in.Body))
 		})
-	add(h, rule{scope: Deploy, own: true}, huma.Operation{OperationID: "up", Method: http.MethodPost, Path: "/up",
+	add(h, rule{scope: Deploy, own: true}, huma.Operation{
+		OperationID: "up", Method: http.MethodPost, Path: "/up",
 		Summary: "Make a project what the document says", MaxBodyBytes: MaxSubmission,
 		Description: "A stream of events. It ends with kind done or error. When the client goes away before kind accepted, nothing has changed; after that the daemon goes on alone.",
-		Responses:   contents(ndjson, schemaOf[Event](h))},
+		Responses:   contents(ndjson, schemaOf[Event](h)),
+	},
 		func(ctx context.Context, in *submissionIn) (*huma.StreamResponse, error) {
 			if err := in.Body.check(ctx, Deploy); err != nil {
 				return nil, err
@@ -65,10 +69,12 @@ func (h *handler) changeRoutes() {
 				return Event{Project: in.Body.Project, Text: r.Text, Hint: r.Hint, Result: &r}, err
 			}), nil
 		})
-	add(h, rule{scope: Deploy}, huma.Operation{OperationID: "change", Method: http.MethodPost, Path: "/projects/{project}/changes",
+	add(h, rule{scope: Deploy}, huma.Operation{
+		OperationID: "change", Method: http.MethodPost, Path: "/projects/{project}/changes",
 		Summary:     "Stop, start, scale, roll back, take down, and so on",
 		Description: "A stream of events. It ends with kind done or error.",
-		Responses:   contents(ndjson, schemaOf[Event](h))},
+		Responses:   contents(ndjson, schemaOf[Event](h)),
+	},
 		func(_ context.Context, in *struct {
 			ProjectIn
 			Body Change

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -126,8 +127,10 @@ type copyIn struct {
 
 func (h *handler) copyRoutes() {
 	tarBody := &huma.Schema{Type: huma.TypeString, Format: "binary"}
-	add(h, rule{scope: Deploy}, huma.Operation{OperationID: "copy-from", Method: http.MethodGet, Path: "/files", Summary: "A file or folder of an instance, as a tar",
-		Responses: contents("application/x-tar", tarBody)},
+	add(h, rule{scope: Deploy}, huma.Operation{
+		OperationID: "copy-from", Method: http.MethodGet, Path: "/files", Summary: "A file or folder of an instance, as a tar",
+		Responses: contents("application/x-tar", tarBody),
+	},
 		func(_ context.Context, in *copyIn) (*huma.StreamResponse, error) {
 			t, err := in.target()
 			if err != nil {
@@ -151,9 +154,11 @@ func (h *handler) copyRoutes() {
 				}
 			}}, nil
 		})
-	add(h, rule{scope: Deploy}, huma.Operation{OperationID: "copy-to", Method: http.MethodPut, Path: "/files", Summary: "Unpack a tar in a folder of an instance",
+	add(h, rule{scope: Deploy}, huma.Operation{
+		OperationID: "copy-to", Method: http.MethodPut, Path: "/files", Summary: "Unpack a tar in a folder of an instance",
 		RequestBody:   &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/x-tar": {Schema: tarBody}}},
-		DefaultStatus: http.StatusNoContent},
+		DefaultStatus: http.StatusNoContent,
+	},
 		func(_ context.Context, in *copyIn) (*huma.StreamResponse, error) {
 			t, err := in.target()
 			if err != nil {
@@ -181,8 +186,10 @@ func (h *handler) console(open func(ctx context.Context, who Person, report func
 		r, w := humago.Unwrap(c)
 		if !strings.EqualFold(r.Header.Get("Upgrade"), Upgrade) || r.ProtoMajor != 1 {
 			w.Header().Set("Upgrade", Upgrade)
-			writeProblem(w, &Error{Status: http.StatusUpgradeRequired, Kind: string(tender.Invalid), Detail: "this is answered on a connection of its own",
-				Hint: "send: Connection: Upgrade and Upgrade: " + Upgrade + " (HTTP/1.1)"})
+			writeProblem(w, &Error{
+				Status: http.StatusUpgradeRequired, Kind: string(tender.Invalid), Detail: "this is answered on a connection of its own",
+				Hint: "send: Connection: Upgrade and Upgrade: " + Upgrade + " (HTTP/1.1)",
+			})
 			return
 		}
 		_, _ = io.Copy(io.Discard, r.Body) // nothing of the request may be left on the connection
@@ -334,7 +341,7 @@ func (l *line) input(s Stream) {
 		// What cannot be taken by the process is still taken from the client:
 		// closing a connection with unread bytes would lose the last frame.
 		_, err = io.Copy(io.Discard, l.in)
-		if ne, ok := err.(net.Error); err != nil && (!ok || !ne.Timeout()) { //nolint:errorlint // a bare connection's error
+		if ne, ok := errors.AsType[net.Error](err); err != nil && (!ok || !ne.Timeout()) {
 			l.cancel()
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -213,7 +214,20 @@ func (f *fake) CopyTo(_ context.Context, who api.Person, t api.Target, path stri
 	return f.ask("copy to %s %+v %s %d bytes", who.Name, t, path, len(b))
 }
 
-func (f *fake) Build(_ context.Context, who api.Person, r api.BuildRequest, tarball io.Reader, report func(api.Event)) (string, error) {
+func (f *fake) Build(_ context.Context, who api.Person, r api.BuildRequest, next api.BuildContexts, report func(api.Event)) (string, error) {
+	beside := ""
+	c, err := next()
+	for ; err == nil && c.Name != ""; c, err = next() {
+		b, err := io.ReadAll(c.Tar)
+		if err != nil {
+			return "", err
+		}
+		beside += fmt.Sprintf(" %s=%s", c.Name, b)
+	}
+	if err != nil {
+		return "", err
+	}
+	tarball := c.Tar
 	// It talks while the context flows in, as engines do.
 	buf := make([]byte, 1000)
 	if _, err := io.ReadFull(tarball, buf); err != nil {
@@ -224,7 +238,10 @@ func (f *fake) Build(_ context.Context, who api.Person, r api.BuildRequest, tarb
 	if err != nil {
 		return "", err
 	}
-	return "sha256:built", f.ask("build %s %v %d bytes", who.Name, r.Tags, len(buf)+int(rest))
+	if _, err := next(); !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("after the last context: %w", err)
+	}
+	return "sha256:built", f.ask("build %s %v%s %d bytes", who.Name, r.Tags, beside, len(buf)+int(rest))
 }
 
 func (f *fake) Pull(ctx context.Context, who api.Person, ref, auth string, report func(api.Event)) error {

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -87,7 +88,7 @@ func (f *frames) copyFramed(r io.Reader) error {
 	buf := make([]byte, chunk)
 	for {
 		stream, left, err := readHeader(r)
-		if err == io.EOF { //nolint:errorlint // readHeader hands it on bare, between two frames
+		if errors.Is(err, io.EOF) { // between two frames
 			return nil
 		}
 		if err != nil {

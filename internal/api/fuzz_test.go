@@ -72,10 +72,18 @@ func FuzzBodies(f *testing.F) {
 	b := &fake{tokens: people()}
 	h := api.Handler(b, api.Options{})
 	routes := []struct{ method, before, after string }{
-		{"POST", "/projects/", "/changes"}, {"POST", "/images/pull", ""}, {"POST", "/images/build", ""},
-		{"PUT", "/secrets/", ""}, {"POST", "/tokens", ""}, {"POST", "/projects/", "/services/web/run"},
-		{"GET", "/projects/", "/logs"}, {"GET", "/projects/", "/services/web/why"}, {"GET", "/rollouts/", ""},
-		{"PUT", "/files?", ""}, {"GET", "/wait?", ""}, {"POST", "/exec?", ""},
+		{"POST", "/projects/", "/changes"},
+		{"POST", "/images/pull", ""},
+		{"POST", "/images/build", ""},
+		{"PUT", "/secrets/", ""},
+		{"POST", "/tokens", ""},
+		{"POST", "/projects/", "/services/web/run"},
+		{"GET", "/projects/", "/logs"},
+		{"GET", "/projects/", "/services/web/why"},
+		{"GET", "/rollouts/", ""},
+		{"PUT", "/files?", ""},
+		{"GET", "/wait?", ""},
+		{"POST", "/exec?", ""},
 	}
 	f.Fuzz(func(t *testing.T, n int, name, kind, body string) {
 		k := routes[uint(n)%uint(len(routes))]

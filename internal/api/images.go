@@ -34,8 +34,10 @@ func (h *handler) imageRoutes() {
 		})
 	type move func(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	route := func(id, summary string, do move) {
-		add(h, r, huma.Operation{OperationID: id, Method: http.MethodPost, Path: "/images/" + id, Summary: summary,
-			Description: "A stream of events. It ends with kind done or error.", Responses: contents(ndjson, schemaOf[Event](h))},
+		add(h, r, huma.Operation{
+			OperationID: id, Method: http.MethodPost, Path: "/images/" + id, Summary: summary,
+			Description: "A stream of events. It ends with kind done or error.", Responses: contents(ndjson, schemaOf[Event](h)),
+		},
 			func(_ context.Context, in *struct{ Body imageIn }) (*huma.StreamResponse, error) {
 				if in.Body.Reference == "" {
 					return nil, tender.Errorf(tender.Invalid, "reference: no image is named")
@@ -47,40 +49,47 @@ func (h *handler) imageRoutes() {
 	}
 	route("pull", "Pull an image", h.backend.Pull)
 	route("push", "Push an image", h.backend.Push)
-	add(h, r, huma.Operation{OperationID: "build", Method: http.MethodPost, Path: "/images/build", Summary: "Build an image",
-		Description: "multipart/form-data: first the part request (JSON, a BuildRequest), then the part context (a tar). " +
-			"The context is never held: it flows to the engine. The answer is a stream of events that ends with kind done, which carries the image's id, or error.",
+	add(h, r, huma.Operation{
+		OperationID: "build", Method: http.MethodPost, Path: "/images/build", Summary: "Build an image",
+		Description: "multipart/form-data: first the part request (JSON, a BuildRequest), then a part context for each context beside " +
+			"the main one, its filename being its name, and last the part context without a name: all of them tars. " +
+			"The main one is never held: it flows to the engine. Values of secrets are in request alone and are never kept. The answer is a stream of events that ends with kind done, which carries the image's id, or error.",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: &huma.Schema{
 			Type: huma.TypeString, Format: "binary",
 			Description: "request: " + schemaOf[BuildRequest](h).Ref + ", context: a tar",
 		}}}},
-		Responses: contents(ndjson, schemaOf[Event](h))},
+		Responses: contents(ndjson, schemaOf[Event](h)),
+	},
 		func(context.Context, *nothing) (*huma.StreamResponse, error) {
 			return &huma.StreamResponse{Body: func(c huma.Context) {
 				req, w := humago.Unwrap(c)
 				// The engine talks while the context still flows in.
 				_ = http.NewResponseController(w).EnableFullDuplex()
-				b, tarball, err := readBuild(req)
+				b, next, err := readBuild(req)
 				if err != nil {
 					writeProblem(w, err)
 					return
 				}
 				h.news(func(ctx context.Context, who Person, report func(Event)) (Event, error) {
-					id, err := h.backend.Build(ctx, who, b, tarball, report)
+					id, err := h.backend.Build(ctx, who, b, next, report)
 					return Event{Service: b.Service, Image: id, Text: id}, err
 				}).Body(c)
 			}}, nil
 		})
 }
 
-// readBuild reads the first part of a build's body and opens the second.
-func readBuild(r *http.Request) (b BuildRequest, tarball io.Reader, err error) {
+// readBuild reads the first part of a build's body; the rest is read as the
+// backend asks for it.
+func readBuild(r *http.Request) (b BuildRequest, next BuildContexts, err error) {
 	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
 		return b, nil, tender.Errorf(tender.Invalid, "a build is sent as multipart/form-data, not as %q", r.Header.Get("Content-Type"))
 	}
 	parts := multipart.NewReader(r.Body, params["boundary"])
 	part, err := nextPart(parts, "request")
+	if errors.Is(err, io.EOF) {
+		return b, nil, tender.Errorf(tender.Invalid, "the part request is missing")
+	}
 	if err != nil {
 		return b, nil, err
 	}
@@ -94,14 +103,25 @@ func readBuild(r *http.Request) (b BuildRequest, tarball io.Reader, err error) {
 	if err := decode(text, &b); err != nil {
 		return b, nil, tender.Errorf(tender.Invalid, "the part request: %w", err)
 	}
-	part, err = nextPart(parts, "context")
-	return b, part, err
+	return b, func() (BuildContext, error) {
+		part, err := nextPart(parts, "context")
+		if err != nil {
+			return BuildContext{}, err
+		}
+		// Part.FileName would leave out what stands before a slash.
+		_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+		if err != nil {
+			return BuildContext{}, tender.Errorf(tender.Invalid, "the name of a context: %w", err)
+		}
+		return BuildContext{Name: params["filename"], Tar: part}, nil
+	}, nil
 }
 
+// nextPart returns io.EOF when there is none.
 func nextPart(parts *multipart.Reader, name string) (*multipart.Part, error) {
 	part, err := parts.NextRawPart()
 	if errors.Is(err, io.EOF) {
-		return nil, tender.Errorf(tender.Invalid, "the part %s is missing", name)
+		return nil, io.EOF
 	}
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "look for the part %s: %w", name, err)
@@ -113,7 +133,7 @@ func nextPart(parts *multipart.Reader, name string) (*multipart.Part, error) {
 }
 
 // writeBuild is the other end of readBuild.
-func writeBuild(w *io.PipeWriter, m *multipart.Writer, b BuildRequest, tarball io.Reader) {
+func writeBuild(w *io.PipeWriter, m *multipart.Writer, b BuildRequest, contexts []BuildContext) {
 	err := func() error {
 		part, err := m.CreateFormField("request")
 		if err != nil {
@@ -122,11 +142,18 @@ func writeBuild(w *io.PipeWriter, m *multipart.Writer, b BuildRequest, tarball i
 		if err := json.NewEncoder(part).Encode(b); err != nil {
 			return err
 		}
-		if part, err = m.CreateFormFile("context", "context.tar"); err != nil {
-			return err
-		}
-		if _, err := io.Copy(part, tarball); err != nil {
-			return fmt.Errorf("send the build context: %w", err)
+		for _, c := range contexts {
+			if c.Name == "" {
+				part, err = m.CreateFormField("context")
+			} else {
+				part, err = m.CreateFormFile("context", c.Name)
+			}
+			if err != nil {
+				return err
+			}
+			if _, err := io.Copy(part, c.Tar); err != nil {
+				return fmt.Errorf("send the build context: %w", err)
+			}
 		}
 		return m.Close()
 	}()

@@ -20,8 +20,10 @@ type SecretIn struct {
 
 func (h *handler) secretRoutes() {
 	read, change := rule{scope: Read}, rule{scope: Deploy}
-	add(h, read, huma.Operation{OperationID: "secrets", Method: http.MethodGet, Path: "/secrets", Summary: "Names and versions of secrets, never values",
-		Description: "Without a project: those for all projects."},
+	add(h, read, huma.Operation{
+		OperationID: "secrets", Method: http.MethodGet, Path: "/secrets", Summary: "Names and versions of secrets, never values",
+		Description: "Without a project: those for all projects.",
+	},
 		func(ctx context.Context, in *SomeProjectIn) (*answer[[]Secret], error) {
 			return list(h.backend.Secrets(ctx, in.Project))
 		})
@@ -29,8 +31,10 @@ func (h *handler) secretRoutes() {
 		func(ctx context.Context, in *SecretIn) (*answer[Secret], error) {
 			return one(h.backend.Secret(ctx, in.Project, in.Name))
 		})
-	add(h, change, huma.Operation{OperationID: "set-secret", Method: http.MethodPut, Path: "/secrets/{name}", Summary: "Give a secret a value",
-		Description: "The body is the value, byte for byte. The same value again makes no new version.", MaxBodyBytes: MaxSecret},
+	add(h, change, huma.Operation{
+		OperationID: "set-secret", Method: http.MethodPut, Path: "/secrets/{name}", Summary: "Give a secret a value",
+		Description: "The body is the value, byte for byte. The same value again makes no new version.", MaxBodyBytes: MaxSecret,
+	},
 		func(ctx context.Context, in *struct {
 			SecretIn
 			RawBody []byte `contentType:"application/octet-stream"`

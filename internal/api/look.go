@@ -78,8 +78,10 @@ func (h *handler) lookRoutes() {
 			l, err := h.backend.Instances(ctx, in.Project, in.All)
 			return list(visible(ctx, l, func(i Instance) string { return i.Project }), err)
 		})
-	add(h, read, huma.Operation{OperationID: "config", Method: http.MethodGet, Path: "/projects/{project}/config", Summary: "The normal form of what is wanted, as YAML",
-		Responses: contents("application/yaml", &huma.Schema{Type: huma.TypeString})},
+	add(h, read, huma.Operation{
+		OperationID: "config", Method: http.MethodGet, Path: "/projects/{project}/config", Summary: "The normal form of what is wanted, as YAML",
+		Responses: contents("application/yaml", &huma.Schema{Type: huma.TypeString}),
+	},
 		func(ctx context.Context, in *struct {
 			ProjectIn
 			Generation int `query:"generation" minimum:"0" doc:"0: the newest"`
@@ -132,9 +134,11 @@ func (h *handler) lookRoutes() {
 		func(ctx context.Context, in *ServicesIn) (*answer[[]Processes], error) {
 			return list(h.backend.Top(ctx, in.Project, in.Services))
 		})
-	add(h, read, huma.Operation{OperationID: "wait", Method: http.MethodGet, Path: "/wait", Summary: "Wait until an instance ends",
+	add(h, read, huma.Operation{
+		OperationID: "wait", Method: http.MethodGet, Path: "/wait", Summary: "Wait until an instance ends",
 		Description: "A stream, because it may take long: empty lines until the end, then one line.",
-		Responses:   contents(ndjson, schemaOf[exit](h))},
+		Responses:   contents(ndjson, schemaOf[exit](h)),
+	},
 		func(ctx context.Context, in *TargetIn) (*huma.StreamResponse, error) {
 			t, err := in.target()
 			if err != nil {
@@ -148,9 +152,11 @@ func (h *handler) lookRoutes() {
 				return send(exit{Code: &code})
 			}), nil
 		})
-	add(h, some, huma.Operation{OperationID: "events", Method: http.MethodGet, Path: "/events", Summary: "What happens from now on",
+	add(h, some, huma.Operation{
+		OperationID: "events", Method: http.MethodGet, Path: "/events", Summary: "What happens from now on",
 		Description: "A stream of lines, or of server-sent events when Accept asks for text/event-stream.",
-		Responses:   contents(ndjson, schemaOf[Event](h), "text/event-stream")},
+		Responses:   contents(ndjson, schemaOf[Event](h), "text/event-stream"),
+	},
 		func(_ context.Context, in *struct {
 			SomeProjectIn
 			Accept string `header:"Accept"`
@@ -165,8 +171,10 @@ func (h *handler) lookRoutes() {
 				})
 			}), nil
 		})
-	add(h, read, huma.Operation{OperationID: "logs", Method: http.MethodGet, Path: "/projects/{project}/logs", Summary: "What instances wrote",
-		Description: "A stream of lines.", Responses: contents(ndjson, schemaOf[LogLine](h))},
+	add(h, read, huma.Operation{
+		OperationID: "logs", Method: http.MethodGet, Path: "/projects/{project}/logs", Summary: "What instances wrote",
+		Description: "A stream of lines.", Responses: contents(ndjson, schemaOf[LogLine](h)),
+	},
 		func(_ context.Context, in *struct {
 			ServicesIn
 			Instance string    `query:"instance" maxLength:"256" doc:"Name or id; absent: all of the services"`

@@ -3,7 +3,10 @@
 // Client is the other end. It decides nothing and knows no other room.
 package api
 
-import "time"
+import (
+	"io"
+	"time"
+)
 
 // Prefix of all paths that are ours.
 const Prefix = "/tender/v1"
@@ -400,22 +403,32 @@ type Image struct {
 	Digest    string `json:"digest,omitempty"` // repository digest, where one is known
 }
 
-// BuildRequest is one build; the context follows as a tar stream.
+// BuildRequest is one build; its contexts follow as tar streams.
 type BuildRequest struct {
-	Service    string             `json:"service,omitempty"`
-	Tags       []string           `json:"tags"`
-	Dockerfile string             `json:"dockerfile,omitempty"`
-	Args       map[string]*string `json:"args,omitempty"`
-	Target     string             `json:"target,omitempty"`
-	Labels     map[string]string  `json:"labels,omitempty"`
-	NoCache    bool               `json:"no_cache,omitempty"`
-	Pull       bool               `json:"pull,omitempty"`
-	CacheFrom  []string           `json:"cache_from,omitempty"`
-	Network    string             `json:"network,omitempty"`
-	ShmSize    int64              `json:"shm_size,omitempty"`
-	ExtraHosts []string           `json:"extra_hosts,omitempty"`
-	Platform   string             `json:"platform,omitempty"`
-	Auths      map[string]string  `json:"auths,omitempty"` // registry host -> X-Registry-Auth, for base images
+	Project       string             `json:"project,omitempty"` // whose secrets External may be
+	Service       string             `json:"service,omitempty"`
+	Tags          []string           `json:"tags"`
+	Dockerfile    string             `json:"dockerfile,omitempty"`
+	Remote        string             `json:"remote,omitempty"` // the context is at this URL; no stream context follows
+	Args          map[string]*string `json:"args,omitempty"`
+	Target        string             `json:"target,omitempty"`
+	Labels        map[string]string  `json:"labels,omitempty"`
+	NoCache       bool               `json:"no_cache,omitempty"`
+	NoCacheFilter []string           `json:"no_cache_filter,omitempty"` // stages
+	Pull          bool               `json:"pull,omitempty"`
+	CacheFrom     []string           `json:"cache_from,omitempty"`
+	CacheTo       []string           `json:"cache_to,omitempty"`
+	Network       string             `json:"network,omitempty"`
+	ShmSize       int64              `json:"shm_size,omitempty"` // bytes
+	Ulimits       []string           `json:"ulimits,omitempty"`  // NAME=SOFT:HARD
+	ExtraHosts    []string           `json:"extra_hosts,omitempty"`
+	Platforms     []string           `json:"platforms,omitempty"`
+	Entitlements  []string           `json:"entitlements,omitempty"`
+	ContextURLs   map[string]string  `json:"context_urls,omitempty"` // contexts beside the main one that are no streams
+	Secrets       map[string][]byte  `json:"secrets,omitempty"`      // values by id, never kept
+	External      map[string]string  `json:"external,omitempty"`     // names of secrets in the vault, by id
+	Agents        map[string]string  `json:"agents,omitempty"`       // sockets of SSH agents on the daemon's host, by id
+	Auths         map[string]string  `json:"auths,omitempty"`        // registry to X-Registry-Auth
 }
 
 // Login is what may be known of a login that the daemon keeps.
@@ -425,3 +438,13 @@ type Login struct {
 	Created  time.Time `json:"created"`
 	Who      string    `json:"who"`
 }
+
+// BuildContext is one context of a build.
+type BuildContext struct {
+	Name string // as the Dockerfile calls it; empty: the main one, which comes last
+	Tar  io.Reader
+}
+
+// BuildContexts returns the contexts of a build as they arrive; each one can be
+// read until the next is asked for. io.EOF: there are no more.
+type BuildContexts func() (BuildContext, error)

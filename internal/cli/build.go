@@ -1,31 +1,27 @@
 package cli
 
 import (
-	"archive/tar"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/moby/patternmatcher"
-	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
 )
 
 type buildFlags struct {
-	noCache, pull, quiet, push bool
-	args                       []string
+	noCache, pull, quiet, push, deps bool
+	args, ssh                        []string
 }
 
 func (a *app) buildCommand() *cobra.Command {
@@ -33,7 +29,7 @@ func (a *app) buildCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:               "build [flags] [SERVICE...]",
 		Short:             "Build the images of services",
-		Example:           "  tender build\n  tender build --build-arg VERSION=1.4.3 web",
+		Example:           "  tender build\n  tender build --build-arg VERSION=1.4.3 web\n  tender build --ssh default --progress plain api",
 		ValidArgsFunction: a.fileServices,
 		RunE:              func(c *cobra.Command, services []string) error { return a.build(c.Context(), f, services) },
 	}
@@ -41,6 +37,8 @@ func (a *app) buildCommand() *cobra.Command {
 	c.Flags().BoolVar(&f.pull, "pull", false, "pull base images although they are there")
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print the ids of the images alone")
 	c.Flags().BoolVar(&f.push, "push", false, "push the images afterwards")
+	c.Flags().BoolVar(&f.deps, "with-dependencies", false, "build those that the services depend on, too")
+	c.Flags().StringArrayVar(&f.ssh, "ssh", nil, "SSH agent for RUN --mount=type=ssh: `default` or ID=SOCKET")
 	c.Flags().StringArrayVar(&f.args, "build-arg", nil, "argument of the build: `NAME=VALUE`")
 	a.inFile(c)
 	return c
@@ -55,7 +53,7 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 	if err != nil {
 		return err
 	}
-	in, err := need(p, services, true)
+	in, err := need(p, services, !f.deps)
 	if err != nil {
 		return err
 	}
@@ -67,6 +65,17 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 			extra[k] = &v
 		}
 	}
+	ssh := map[string]string{}
+	for _, s := range f.ssh {
+		id, socket, _ := strings.Cut(s, "=")
+		if socket == "" && id != "default" {
+			return misuse("write it as default or ID=SOCKET", "--ssh %q", s)
+		}
+		if socket != "" && !filepath.IsAbs(socket) {
+			socket = filepath.Join(a.Dir, socket)
+		}
+		ssh[id] = socket
+	}
 	d, err := a.client()
 	if err != nil {
 		return err
@@ -74,15 +83,12 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 	if f.quiet {
 		a.progress = "quiet"
 	}
-	at, err := a.bench(ctx, d)
+	at, err := a.bench(ctx, d, doc.Builds)
 	if err != nil {
 		return err
 	}
 	built := 0
-	for _, b := range doc.Builds {
-		if !in[b.Service] {
-			continue
-		}
+	for _, b := range inOrder(doc.Builds, func(b compose.Build) bool { return in[b.Service] }) {
 		b.NoCache, b.Pull = b.NoCache || f.noCache, b.Pull || f.pull
 		if len(extra) > 0 {
 			b.Args = maps.Clone(b.Args)
@@ -91,7 +97,10 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 			}
 			maps.Copy(b.Args, extra)
 		}
-		id, err := a.buildOne(ctx, at, b)
+		if len(ssh) > 0 {
+			b.SSH = ssh
+		}
+		id, err := a.buildOne(ctx, at, doc, b)
 		if err == nil {
 			err = a.send(ctx, at, b.Tags)
 		}
@@ -129,13 +138,11 @@ func (a *app) buildMissing(ctx context.Context, d *api.Client, doc compose.Docum
 	}
 	var candidates []compose.Build
 	var refs []string
-	for _, b := range doc.Builds {
-		if in[b.Service] && other[b.Service] == "" && len(b.Tags) > 0 {
-			candidates = append(candidates, b)
-			refs = append(refs, b.Tags[0])
-		}
+	for _, b := range inOrder(doc.Builds, func(b compose.Build) bool { return in[b.Service] && other[b.Service] == "" }) {
+		candidates = append(candidates, b)
+		refs = append(refs, b.Tags[0])
 	}
-	at, err := a.bench(ctx, d)
+	at, err := a.bench(ctx, d, doc.Builds)
 	if err != nil {
 		return err
 	}
@@ -169,7 +176,7 @@ func (a *app) buildMissing(ctx context.Context, d *api.Client, doc compose.Docum
 			continue
 		}
 		if !here[b.Tags[0]] || anew {
-			if _, err := a.buildOne(ctx, at, b); err != nil {
+			if _, err := a.buildOne(ctx, at, doc, b); err != nil {
 				return err
 			}
 		}
@@ -180,36 +187,91 @@ func (a *app) buildMissing(ctx context.Context, d *api.Client, doc compose.Docum
 	return nil
 }
 
-// buildOne streams the context of one service to the engine that builds it.
-func (a *app) buildOne(ctx context.Context, d builder, b compose.Build) (string, error) {
-	if strings.Contains(b.Context, "://") || strings.HasPrefix(b.Context, "git@") {
-		return "", tender.Errorf(tender.Invalid, "build %s: the context %s is not on this machine", b.Service, b.Context).
-			Hint("clone it and name the directory under build.context")
+// inOrder returns the builds that want chooses and those whose images they take
+// as contexts, these first.
+func inOrder(builds []compose.Build, want func(compose.Build) bool) []compose.Build {
+	var out []compose.Build
+	seen := map[string]bool{}
+	var add func(b compose.Build)
+	add = func(b compose.Build) {
+		if seen[b.Service] {
+			return
+		}
+		seen[b.Service] = true
+		for _, name := range sortedKeys(b.Contexts) {
+			if other, ok := builtBy(builds, b.Contexts[name]); ok {
+				add(other)
+			}
+		}
+		out = append(out, b)
+	}
+	for _, b := range builds {
+		if want(b) {
+			add(b)
+		}
+	}
+	return out
+}
+
+// builtBy returns the build that a context service:NAME means.
+func builtBy(builds []compose.Build, context string) (compose.Build, bool) {
+	service, ok := strings.CutPrefix(context, "service:")
+	at := slices.IndexFunc(builds, func(b compose.Build) bool { return b.Service == service })
+	if !ok || at < 0 {
+		return compose.Build{}, false
+	}
+	return builds[at], true
+}
+
+// buildOne streams the contexts of one service to the engine that builds it.
+func (a *app) buildOne(ctx context.Context, at bench, doc compose.Document, b compose.Build) (string, error) {
+	fail := func(err error) (string, error) { return "", fmt.Errorf("build %s: %w", b.Service, err) }
+	r := api.BuildRequest{
+		Project: doc.Name, Service: b.Service, Tags: b.Tags, Args: b.Args, Target: b.Target, Labels: b.Labels, NoCache: b.NoCache,
+		NoCacheFilter: b.NoCacheFilter, Pull: b.Pull, CacheFrom: b.CacheFrom, CacheTo: b.CacheTo, Network: b.Network, ShmSize: b.ShmSize,
+		Ulimits: b.Ulimits, ExtraHosts: b.ExtraHosts, Platforms: b.Platforms, Entitlements: b.Entitlements, External: b.External,
+	}
+	for id, key := range b.Secrets {
+		if r.Secrets == nil {
+			r.Secrets = map[string][]byte{}
+		}
+		r.Secrets[id] = doc.Secrets[key]
+	}
+	var err error
+	if r.Agents, err = a.agents(b.SSH, at.here == nil && a.remote()); err != nil {
+		return fail(err)
+	}
+	auths, err := a.allAuths()
+	if err != nil { // the images may be public, or there already
+		a.note("warning: %v", err)
+	}
+	r.Auths = auths
+	contexts, err := buildContexts(&r, doc.Builds, b)
+	defer func() {
+		for _, c := range contexts {
+			c.Tar.(io.Closer).Close()
+		}
+	}()
+	if err != nil {
+		return fail(err)
 	}
 	p, err := a.progressFor()
 	if err != nil {
 		return "", err
 	}
 	begun := time.Now()
-	dockerfile, r, err := contextTar(b)
-	if err != nil {
-		p.close()
-		return "", fmt.Errorf("build %s: %w", b.Service, err)
-	}
-	id, err := d.Build(ctx, api.BuildRequest{
-		Service: b.Service, Tags: b.Tags, Dockerfile: dockerfile, Args: b.Args, Target: b.Target, Labels: b.Labels, NoCache: b.NoCache,
-		Pull: b.Pull, CacheFrom: b.CacheFrom, Network: b.Network, ShmSize: b.ShmSize, ExtraHosts: b.ExtraHosts, Platform: b.Platform,
-		Auths: a.allAuths(),
-	}, r, func(e api.Event) {
+	id, err := at.Build(ctx, r, contexts, func(e api.Event) {
 		if e.Service == "" {
 			e.Service = b.Service
 		}
 		p.report(e)
 	})
-	r.Close()
+	if l, ok := p.(*live); ok && err == nil {
+		l.report(api.Event{Kind: api.KindEnded, Service: b.Service, Text: "built"}) // the others print a line of their own below
+	}
 	p.close()
 	if err != nil {
-		return "", fmt.Errorf("build %s: %w", b.Service, err)
+		return fail(err)
 	}
 	if a.progress != "quiet" && a.progress != "json" {
 		a.note("built %s: %s (%s)", b.Service, shortID(id), took(time.Since(begun)))
@@ -217,120 +279,35 @@ func (a *app) buildOne(ctx context.Context, d builder, b compose.Build) (string,
 	return id, nil
 }
 
-// contextTar streams the build context as a tar, without what .dockerignore
-// names, and returns the Dockerfile's path in it. One that lies outside of the
-// context, or inline, is added under a name of its own.
-func contextTar(b compose.Build) (dockerfile string, r *io.PipeReader, err error) {
-	st, err := os.Stat(b.Context)
-	if err != nil {
-		return "", nil, tender.Errorf(tender.Invalid, "context: %w", err).Hint("see services.%s.build.context", b.Service)
-	}
-	if !st.IsDir() {
-		return "", nil, tender.Errorf(tender.Invalid, "context %s is no directory", b.Context).Hint("see services.%s.build.context", b.Service)
-	}
-	dockerfile = b.Dockerfile
-	if dockerfile == "" {
-		dockerfile = "Dockerfile"
-	}
-	var own []byte
-	file := dockerfile
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(b.Context, file)
-	}
-	if b.DockerfileInline != "" {
-		own = []byte(b.DockerfileInline)
-	} else {
-		if _, err := os.Stat(file); err != nil {
-			return "", nil, tender.Errorf(tender.Invalid, "Dockerfile: %w", err).Hint("see services.%s.build.dockerfile", b.Service)
+// agents finds the sockets of SSH agents. Who builds talks to them itself, so
+// both must be on one host.
+func (a *app) agents(ssh map[string]string, far bool) (map[string]string, error) {
+	var out map[string]string
+	for _, id := range sortedKeys(ssh) {
+		if far {
+			return nil, tender.Errorf(tender.Invalid, "ssh: the daemon is on another host and cannot reach your SSH agent").
+				Hint("run tender on that host, or give the build a key as a secret")
 		}
-		rel, err := filepath.Rel(b.Context, file)
+		socket := ssh[id]
+		if socket == "" {
+			socket = a.getenv("SSH_AUTH_SOCK")
+		}
+		if socket == "" {
+			return nil, tender.Errorf(tender.Invalid, "ssh: no SSH agent runs: SSH_AUTH_SOCK is not set").
+				Hint("start one and give it a key: eval $(ssh-agent) && ssh-add")
+		}
+		st, err := os.Stat(socket)
 		if err != nil {
-			return "", nil, err
+			return nil, tender.Errorf(tender.Invalid, "ssh: %s: %w", id, err).Hint("start an agent: eval $(ssh-agent) && ssh-add")
 		}
-		if filepath.IsLocal(rel) {
-			dockerfile = filepath.ToSlash(rel)
-		} else if own, err = os.ReadFile(file); err != nil {
-			return "", nil, err
+		if st.Mode()&fs.ModeSocket == 0 {
+			return nil, tender.Errorf(tender.Invalid, "ssh: %s: %s is not the socket of an agent; keys in files are not sent", id, socket).
+				Hint("ssh-add %s, and write ssh: [default]", socket)
 		}
-	}
-	if own != nil {
-		sum := sha256.Sum256(own)
-		dockerfile = ".dockerfile." + hex.EncodeToString(sum[:8])
-	}
-	ignored, err := ignore(b.Context, file)
-	if err != nil {
-		return "", nil, err
-	}
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(packContext(w, b.Context, dockerfile, own, ignored)) }()
-	return dockerfile, r, nil
-}
-
-// ignore reads what is left out of a context: DOCKERFILE.dockerignore, else .dockerignore.
-func ignore(dir, dockerfile string) (*patternmatcher.PatternMatcher, error) {
-	f, err := os.Open(dockerfile + ".dockerignore")
-	if errors.Is(err, fs.ErrNotExist) {
-		f, err = os.Open(filepath.Join(dir, ".dockerignore"))
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return patternmatcher.New(nil)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	patterns, err := ignorefile.ReadAll(f)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
-	}
-	m, err := patternmatcher.New(patterns)
-	if err != nil {
-		return nil, tender.Errorf(tender.Invalid, "read %s: %w", f.Name(), err)
-	}
-	return m, nil
-}
-
-func packContext(w io.Writer, dir, dockerfile string, own []byte, ignored *patternmatcher.PatternMatcher) error {
-	t := tar.NewWriter(w)
-	// What the builder must see, whatever the file says.
-	kept := map[string]bool{dockerfile: true, ".dockerignore": true}
-	parents := map[string]patternmatcher.MatchInfo{}
-	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+		if out == nil {
+			out = map[string]string{}
 		}
-		rel, err := filepath.Rel(dir, p)
-		if err != nil || rel == "." {
-			return err
-		}
-		name := filepath.ToSlash(rel)
-		skip, info, err := ignored.MatchesUsingParentResults(rel, parents[filepath.Dir(rel)])
-		if err != nil {
-			return fmt.Errorf("match %s: %w", rel, err)
-		}
-		if e.IsDir() {
-			parents[rel] = info
-		}
-		if !skip || kept[name] {
-			return packFile(t, p, name, e, false)
-		}
-		// Nothing below comes back unless a pattern with ! or the Dockerfile does.
-		if e.IsDir() && !ignored.Exclusions() && !strings.HasPrefix(dockerfile, name+"/") {
-			return filepath.SkipDir
-		}
-		return nil
-	})
-	if err != nil {
-		return err
+		out[id] = socket
 	}
-	if own != nil {
-		h := &tar.Header{Name: dockerfile, Mode: 0o644, Size: int64(len(own)), Typeflag: tar.TypeReg}
-		if err := t.WriteHeader(h); err != nil {
-			return err
-		}
-		if _, err := t.Write(own); err != nil {
-			return err
-		}
-	}
-	return t.Close()
+	return out, nil
 }

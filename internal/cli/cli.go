@@ -19,8 +19,9 @@ import (
 	"strings"
 	"syscall"
 
-	tender "github.com/tenderhq/tender"
 	"golang.org/x/term"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // Exit codes. exec, run, attach and wait pass the container's own instead.

@@ -11,9 +11,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/compose"
-	"go.yaml.in/yaml/v4"
 )
 
 type configFlags struct {

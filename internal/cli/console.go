@@ -7,6 +7,7 @@ import (
 
 	"github.com/mattn/go-shellwords"
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 )

@@ -1,298 +1,200 @@
 package cli
 
 import (
-	"bytes"
+	"archive/tar"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
-	"go.yaml.in/yaml/v4"
+	"github.com/tenderhq/tender/internal/compose"
 )
 
-// contextFile is ~/.config/tender/config.yaml: names for places where daemons are.
-type contextFile struct {
-	Current  string               `yaml:"current,omitempty"`
-	Contexts map[string]contextAt `yaml:"contexts,omitempty"`
-}
-
-type contextAt struct {
-	Host  string `yaml:"host"`
-	Token string `yaml:"token,omitempty"` // of http and https; the file is its owner's alone
-}
-
-var contextName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
-
-func (a *app) contextPath() string {
-	dir := a.getenv("XDG_CONFIG_HOME")
-	if dir == "" {
-		dir = filepath.Join(a.getenv("HOME"), ".config")
+// buildContexts opens the contexts of a build as streams, in the order in which
+// they are sent, and writes those that are no streams into r.
+func buildContexts(r *api.BuildRequest, builds []compose.Build, b compose.Build) ([]api.BuildContext, error) {
+	var out []api.BuildContext
+	for _, name := range sortedKeys(b.Contexts) {
+		from := b.Contexts[name]
+		if other, ok := builtBy(builds, from); ok {
+			from = "docker-image://" + other.Tags[0]
+		}
+		switch {
+		case strings.HasPrefix(from, "oci-layout:"):
+			return out, tender.Errorf(tender.Invalid, "context %s: a layout in a folder is not carried to the engine", name).
+				Hint("docker load it, and write docker-image://NAME")
+		case elsewhere(from):
+			if r.ContextURLs == nil {
+				r.ContextURLs = map[string]string{}
+			}
+			r.ContextURLs[name] = from
+		default:
+			if err := isFolder(from); err != nil {
+				return out, tender.Errorf(tender.Invalid, "context %s: %w", name, err).Hint("see services.%s.build.additional_contexts", b.Service)
+			}
+			ignored, err := ignore(from, "")
+			if err != nil {
+				return out, err
+			}
+			out = append(out, api.BuildContext{Name: name, Tar: packed(from, "", nil, ignored)})
+		}
 	}
-	return filepath.Join(dir, "tender", "config.yaml")
+	if elsewhere(b.Context) {
+		if b.DockerfileInline != "" {
+			return out, tender.Errorf(tender.Invalid, "dockerfile_inline needs a context that is a folder, not %s", b.Context).
+				Hint("see services.%s.build.context", b.Service)
+		}
+		r.Remote, r.Dockerfile = b.Context, b.Dockerfile
+		return out, nil
+	}
+	dockerfile, tarball, err := contextTar(b)
+	if err != nil {
+		return out, err
+	}
+	r.Dockerfile = dockerfile
+	return append(out, api.BuildContext{Tar: tarball}), nil
 }
 
-// contexts reads the file; one that is not there has no contexts.
-func (a *app) contexts() (contextFile, error) {
-	var f contextFile
-	path := a.contextPath()
-	raw, err := os.ReadFile(path)
+// elsewhere reports whether a context is fetched by the engine.
+func elsewhere(context string) bool {
+	return strings.Contains(context, "://") || strings.HasPrefix(context, "git@") || strings.HasPrefix(context, "github.com/")
+}
+
+func isFolder(dir string) error {
+	st, err := os.Stat(dir)
+	if err == nil && !st.IsDir() {
+		return fmt.Errorf("%s is no directory", dir)
+	}
+	return err
+}
+
+// contextTar streams the build context as a tar, without what .dockerignore
+// names, and returns the Dockerfile's path in it. One that lies outside of the
+// context, or inline, is added under a name of its own.
+func contextTar(b compose.Build) (dockerfile string, r *io.PipeReader, err error) {
+	if err := isFolder(b.Context); err != nil {
+		return "", nil, tender.Errorf(tender.Invalid, "context: %w", err).Hint("see services.%s.build.context", b.Service)
+	}
+	dockerfile = b.Dockerfile
+	if dockerfile == "" {
+		dockerfile = "Dockerfile"
+	}
+	var own []byte
+	file := dockerfile
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(b.Context, file)
+	}
+	if b.DockerfileInline != "" {
+		own = []byte(b.DockerfileInline)
+	} else {
+		if _, err := os.Stat(file); err != nil {
+			return "", nil, tender.Errorf(tender.Invalid, "Dockerfile: %w", err).Hint("see services.%s.build.dockerfile", b.Service)
+		}
+		rel, err := filepath.Rel(b.Context, file)
+		if err != nil {
+			return "", nil, err
+		}
+		if filepath.IsLocal(rel) {
+			dockerfile = filepath.ToSlash(rel)
+		} else if own, err = os.ReadFile(file); err != nil {
+			return "", nil, err
+		}
+	}
+	if own != nil {
+		sum := sha256.Sum256(own)
+		dockerfile = ".dockerfile." + hex.EncodeToString(sum[:8])
+	}
+	ignored, err := ignore(b.Context, file)
+	if err != nil {
+		return "", nil, err
+	}
+	return dockerfile, packed(b.Context, dockerfile, own, ignored), nil
+}
+
+// packed streams dir as a tar; closing it ends the work.
+func packed(dir, dockerfile string, own []byte, ignored *patternmatcher.PatternMatcher) *io.PipeReader {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(packContext(w, dir, dockerfile, own, ignored)) }()
+	return r
+}
+
+// ignore reads what is left out of a context: DOCKERFILE.dockerignore, else .dockerignore.
+func ignore(dir, dockerfile string) (*patternmatcher.PatternMatcher, error) {
+	f, err := (*os.File)(nil), fs.ErrNotExist
+	if dockerfile != "" {
+		f, err = os.Open(dockerfile + ".dockerignore")
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return f, nil
+		f, err = os.Open(filepath.Join(dir, ".dockerignore"))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return patternmatcher.New(nil)
 	}
 	if err != nil {
-		return f, fmt.Errorf("read contexts: %w", err)
+		return nil, err
 	}
-	d := yaml.NewDecoder(bytes.NewReader(raw))
-	d.KnownFields(true)
-	if err := d.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		text := strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), "yaml: ")
-		return f, tender.Errorf(tender.Invalid, "%s: %s", path, text).
-			Hint("it holds current: NAME and contexts: {NAME: {host: ADDRESS}}; tender context add writes it")
+	defer f.Close()
+	patterns, err := ignorefile.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
-	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 && slices.ContainsFunc(slices.Collect(maps.Values(f.Contexts)), func(c contextAt) bool { return c.Token != "" }) {
-		return f, tender.Errorf(tender.Denied, "%s holds tokens and may be read by others (mode %04o)", path, st.Mode().Perm()).Hint("chmod 600 %s", path)
+	m, err := patternmatcher.New(patterns)
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "read %s: %w", f.Name(), err)
 	}
-	return f, nil
+	return m, nil
 }
 
-// keepContexts replaces the file in one step.
-func (a *app) keepContexts(f contextFile) error {
-	path := a.contextPath()
-	raw, err := yaml.Marshal(f)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("write contexts: %w", err)
-	}
-	return replaceFile(path, bytes.NewReader(raw), 0o600)
-}
-
-// replaceFile writes beside path and renames: whoever opens path sees the old
-// content or the new one, also after a power cut.
-func replaceFile(path string, content io.Reader, mode fs.FileMode) error {
-	t, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(t.Name()) // gone already, once it was renamed
-	_, err = io.Copy(t, content)
-	if err == nil {
-		err = t.Chmod(mode)
-	}
-	if err == nil {
-		err = t.Sync()
-	}
-	if err := errors.Join(err, t.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(t.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
-}
-
-func (a *app) inContext(name, from string) (site, error) {
-	f, err := a.contexts()
-	if err != nil {
-		return site{}, err
-	}
-	if name == "default" {
-		return site{host: api.DefaultHost, from: "context default"}, nil
-	}
-	c, ok := f.Contexts[name]
-	if !ok {
-		e := tender.Errorf(tender.NotFound, "%s: there is no context %q", from, name)
-		if near := nearest(name, slices.Collect(maps.Keys(f.Contexts))); near != "" {
-			return site{}, e.Hint("did you mean: %s", near)
+func packContext(w io.Writer, dir, dockerfile string, own []byte, ignored *patternmatcher.PatternMatcher) error {
+	t := tar.NewWriter(w)
+	// What the builder must see, whatever the file says.
+	kept := map[string]bool{dockerfile: true, ".dockerignore": true}
+	parents := map[string]patternmatcher.MatchInfo{}
+	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
 		}
-		return site{}, e.Hint("tender context ls lists them; tender context add %s ADDRESS adds it", name)
-	}
-	return site{c.Host, c.Token, "context " + name}, nil
-}
-
-func (a *app) contextCommand() *cobra.Command {
-	c := a.family("context", "Name the places where daemons are", a.contextList(), a.contextUse(), a.contextAdd(), a.contextRemove())
-	c.Long = `A context is a name for the address of a daemon. --host and TENDER_HOST win over it;
---context and TENDER_CONTEXT choose one for a command or a shell. They are kept in
-~/.config/tender/config.yaml, which only its owner may read.`
-	c.Example = `  tender context add prod ssh://deploy@prod.example.com
-  tender context use prod
-  tender --context staging ps`
-	return c
-}
-
-func (a *app) contextList() *cobra.Command {
-	var quiet bool
-	c := &cobra.Command{
-		Use:   "ls [flags]",
-		Short: "List contexts",
-		Args:  args(0, 0, ""),
-		RunE: func(*cobra.Command, []string) error {
-			f, err := a.contexts()
-			if err != nil {
-				return err
-			}
-			type shown struct {
-				Name    string `json:"name"`
-				Host    string `json:"host"`
-				Token   bool   `json:"token"`
-				Current bool   `json:"current"`
-			}
-			all := []shown{{Name: "default", Host: api.DefaultHost, Current: f.Current == ""}}
-			for _, n := range sortedKeys(f.Contexts) {
-				all = append(all, shown{n, f.Contexts[n].Host, f.Contexts[n].Token != "", n == f.Current})
-			}
-			if a.json {
-				return printJSON(a.Out, all)
-			}
-			var rows [][]string
-			for _, s := range all {
-				if quiet {
-					fmt.Fprintln(a.Out, s.Name)
-					continue
-				}
-				mark := ""
-				if s.Current {
-					mark = "*"
-				}
-				rows = append(rows, []string{mark, s.Name, s.Host})
-			}
-			if quiet {
-				return nil
-			}
-			return table(a.Out, []string{"", "NAME", "HOST"}, rows)
-		},
-	}
-	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print names alone")
-	return c
-}
-
-func (a *app) contextUse() *cobra.Command {
-	return &cobra.Command{
-		Use:               "use NAME",
-		Short:             "Choose the context for the commands that name none",
-		Args:              args(1, 1, "one NAME; default is this machine"),
-		ValidArgsFunction: a.contextNames,
-		RunE: func(_ *cobra.Command, words []string) error {
-			f, err := a.contexts()
-			if err != nil {
-				return err
-			}
-			p, err := a.inContext(words[0], "use")
-			if err != nil {
-				return err
-			}
-			f.Current = words[0]
-			if words[0] == "default" {
-				f.Current = ""
-			}
-			if err := a.keepContexts(f); err != nil {
-				return err
-			}
-			fmt.Fprintf(a.Out, "%s: %s\n", words[0], p.host)
-			for _, v := range []string{"TENDER_HOST", "TENDER_CONTEXT"} {
-				if a.getenv(v) != "" {
-					a.note("note: %s is set, and wins", v)
-				}
-			}
-			return nil
-		},
-	}
-}
-
-func (a *app) contextAdd() *cobra.Command {
-	var token bool
-	c := &cobra.Command{
-		Use:     "add [flags] NAME ADDRESS",
-		Short:   "Add a context, or give one another address",
-		Example: "  tender context add prod ssh://deploy@prod.example.com\n  tender context add lab https://lab:7070 --token-stdin < token",
-		Args:    args(2, 2, "NAME ADDRESS"),
-		RunE: func(_ *cobra.Command, words []string) error {
-			name, host := words[0], words[1]
-			if !contextName.MatchString(name) || name == "default" {
-				return misuse("letters, digits, dots, dashes; default is this machine's", "%q is no name for a context", name)
-			}
-			if _, err := api.New(host, api.ClientOptions{}); err != nil {
-				return misuse(tender.AdviceOf(err), "%v", err)
-			}
-			f, err := a.contexts()
-			if err != nil {
-				return err
-			}
-			at := contextAt{Host: host}
-			if token {
-				raw, err := io.ReadAll(io.LimitReader(a.In, 4096))
-				if err != nil {
-					return fmt.Errorf("read the token: %w", err)
-				}
-				at.Token = strings.TrimSpace(string(raw))
-			}
-			if f.Contexts == nil {
-				f.Contexts = map[string]contextAt{}
-			}
-			f.Contexts[name] = at
-			if err := a.keepContexts(f); err != nil {
-				return err
-			}
-			a.note("added; choose it with: tender context use %s", name)
-			return nil
-		},
-	}
-	c.Flags().BoolVar(&token, "token-stdin", false, "read the daemon's token, for https, from stdin")
-	return c
-}
-
-func (a *app) contextRemove() *cobra.Command {
-	return &cobra.Command{
-		Use:               "rm NAME...",
-		Short:             "Forget contexts",
-		Args:              args(1, -1, "NAME..."),
-		ValidArgsFunction: a.contextNames,
-		RunE: func(_ *cobra.Command, words []string) error {
-			f, err := a.contexts()
-			if err != nil {
-				return err
-			}
-			for _, n := range words {
-				if _, ok := f.Contexts[n]; !ok {
-					return tender.Errorf(tender.NotFound, "there is no context %q", n).Hint("tender context ls lists them")
-				}
-				delete(f.Contexts, n)
-				if f.Current == n {
-					f.Current = ""
-					a.note("note: %s was in use; commands go to this machine now", n)
-				}
-			}
-			return a.keepContexts(f)
-		},
-	}
-}
-
-func (a *app) contextNames(_ *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
-	f, err := a.contexts()
+		rel, err := filepath.Rel(dir, p)
+		if err != nil || rel == "." {
+			return err
+		}
+		name := filepath.ToSlash(rel)
+		skip, info, err := ignored.MatchesUsingParentResults(rel, parents[filepath.Dir(rel)])
+		if err != nil {
+			return fmt.Errorf("match %s: %w", rel, err)
+		}
+		if e.IsDir() {
+			parents[rel] = info
+		}
+		if !skip || kept[name] {
+			return packFile(t, p, name, e, false)
+		}
+		// Nothing below comes back unless a pattern with ! or the Dockerfile does.
+		if e.IsDir() && !ignored.Exclusions() && !strings.HasPrefix(dockerfile, name+"/") {
+			return filepath.SkipDir
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+		return err
 	}
-	var out []string
-	for _, n := range sortedKeys(f.Contexts) {
-		if strings.HasPrefix(n, part) && !slices.Contains(taken, n) {
-			out = append(out, n)
+	if own != nil {
+		h := &tar.Header{Name: dockerfile, Mode: 0o644, Size: int64(len(own)), Typeflag: tar.TypeReg}
+		if err := t.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := t.Write(own); err != nil {
+			return err
 		}
 	}
-	return out, cobra.ShellCompDirectiveNoFileComp
+	return t.Close()
 }

@@ -7,8 +7,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	tender "github.com/tenderhq/tender"
 	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // form is what the command line reads of a normal form; the rest is compose's.

@@ -10,9 +10,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
-	"golang.org/x/term"
 )
 
 // maxSecret is the largest value of a secret, in bytes.

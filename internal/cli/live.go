@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -91,7 +92,15 @@ func (l *live) report(e api.Event) {
 		return
 	}
 	i := l.item(name, now)
-	if e.Text != "" {
+	switch {
+	case e.Text == "":
+	case e.Kind == api.KindBuild:
+		// What a step prints goes by; the line keeps which step it is.
+		l.above = append(l.above, name+": "+sentence(e))
+		if n, step, ok := strings.Cut(e.Text, " "); ok && strings.HasPrefix(n, "#") && strings.HasPrefix(step, "[") {
+			i.text = step
+		}
+	default:
 		i.text = sentence(e)
 	}
 	i.current, i.total = 0, 0

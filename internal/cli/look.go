@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -92,6 +93,14 @@ func newLsRow(p api.Project) lsRow {
 }
 
 // state joins a state with what is to be known about it.
+// shorten cuts what a table has no room for; show has the whole of it.
+func shorten(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-1], "") + "…"
+}
+
 func state(s, detail string) string {
 	if detail == "" || detail == s {
 		return s
@@ -266,7 +275,7 @@ func (a *app) historyCommand() *cobra.Command {
 					spent = took(r.Ended.Sub(r.Started))
 				}
 				rows = append(rows, []string{
-					fmt.Sprint(r.ID), r.Service, orDash(r.From), r.To, r.Strategy, state(r.State, r.Reason), stamp(r.Started), spent, r.Who,
+					fmt.Sprint(r.ID), r.Service, orDash(r.From), r.To, r.Strategy, shorten(state(r.State, r.Reason), 60), stamp(r.Started), spent, r.Who,
 				})
 			}
 			return table(a.Out, []string{"ROLLOUT", "SERVICE", "FROM", "TO", "STRATEGY", "STATE", "STARTED", "TOOK", "WHO"}, rows)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -67,6 +68,7 @@ type plain struct {
 	w     io.Writer
 	begun time.Time
 	last  map[string]string
+	doing []string // actions that have begun
 }
 
 func (p *plain) report(e api.Event) {
@@ -85,6 +87,15 @@ func (p *plain) report(e api.Event) {
 		return
 	}
 	p.last[what] = text
+	// What has begun ends, as a rule; that it did is not worth a line of its own.
+	if e.Kind == api.KindBegun {
+		begun, _, _ := strings.Cut(text, ": ")
+		p.doing = append(p.doing, begun)
+	}
+	if i := slices.Index(p.doing, text); e.Kind == api.KindEnded && i >= 0 {
+		p.doing = slices.Delete(p.doing, i, i+1)
+		return
+	}
 	if e.Kind == api.KindEnded {
 		text = "done: " + text
 	}

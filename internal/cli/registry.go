@@ -11,11 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
@@ -215,8 +215,8 @@ type login struct {
 	CredHelpers map[string]string `json:"credHelpers"`
 }
 
-// dockerLogins reads docker's config file; one that is not there has no logins.
-func (a *app) dockerLogins() (l login, file string, err error) {
+// logins reads the user's docker configuration; there may be none.
+func (a *app) logins() (l login, file string, err error) {
 	dir := a.getenv("DOCKER_CONFIG")
 	if dir == "" {
 		dir = filepath.Join(a.getenv("HOME"), ".docker")
@@ -235,9 +235,38 @@ func (a *app) dockerLogins() (l login, file string, err error) {
 	return l, file, nil
 }
 
+// allAuths collects every login: which registries a build asks is known only
+// once the engine has read the Dockerfile. What could be read comes with the error.
+func (a *app) allAuths() (map[string]string, error) {
+	l, _, err := a.logins()
+	if err != nil {
+		return nil, err
+	}
+	var out map[string]string
+	keys := append(sortedKeys(l.Auths), sortedKeys(l.CredHelpers)...)
+	for _, key := range keys {
+		host := strings.TrimSuffix(strings.TrimPrefix(key, "https://"), "/")
+		if key == hubKey {
+			host = "docker.io"
+		}
+		auth, e := a.auth(host)
+		if e != nil {
+			err = errors.Join(err, e)
+		}
+		if auth == "" {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[host] = auth
+	}
+	return out, err
+}
+
 // auth returns the user's login at a registry, "" where there is none.
 func (a *app) auth(host string) (string, error) {
-	l, file, err := a.dockerLogins()
+	l, file, err := a.logins()
 	if err != nil {
 		return "", err
 	}
@@ -268,28 +297,6 @@ func (a *app) auth(host string) (string, error) {
 		return "", tender.Errorf(tender.Invalid, "read %s: the login at %s is damaged", file, key).Hint("docker login %s", host)
 	}
 	return header(map[string]string{"username": user, "password": password, "serveraddress": key})
-}
-
-// allAuths collects every login that docker's config names: a Dockerfile may
-// start from any of their images. What cannot be read is left out; the build
-// says so if it needed it.
-func (a *app) allAuths() map[string]string {
-	l, _, err := a.dockerLogins()
-	if err != nil {
-		return nil
-	}
-	out := map[string]string{}
-	for _, key := range slices.Concat(sortedKeys(l.Auths), sortedKeys(l.CredHelpers)) {
-		host := strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
-		host, _, _ = strings.Cut(host, "/")
-		if key == hubKey {
-			host = "docker.io"
-		}
-		if auth, err := a.auth(host); err == nil && auth != "" {
-			out[host] = auth
-		}
-	}
-	return out
 }
 
 // askHelper runs docker-credential-NAME, as docker does.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
+
 	"github.com/tenderhq/tender/internal/api"
 )
 

@@ -3,19 +3,19 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/docker/go-units"
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/compose"
 	"github.com/tenderhq/tender/internal/daemon"
 )
 
 // builder is where images are built: the daemon's engine, or the one here.
 type builder interface {
 	Images(ctx context.Context, refs []string) ([]api.Image, error)
-	Build(ctx context.Context, r api.BuildRequest, tarball io.Reader, report func(api.Event)) (id string, err error)
+	Build(ctx context.Context, r api.BuildRequest, contexts []api.BuildContext, report func(api.Event)) (id string, err error)
 }
 
 // bench is where this command builds, and how what was built gets to the daemon.
@@ -28,10 +28,16 @@ type bench struct {
 // bench chooses where to build. With a daemon on another host that is the engine
 // here, if one answers that builds for the same platform: then sources stay here
 // and only the layers that are missing there travel.
-func (a *app) bench(ctx context.Context, d *api.Client) (bench, error) {
+func (a *app) bench(ctx context.Context, d *api.Client, builds []compose.Build) (bench, error) {
 	there := bench{builder: d, there: d}
 	if !a.remote() {
 		return there, nil
+	}
+	for _, b := range builds {
+		if len(b.External) > 0 {
+			a.note("%s builds: the vault has secrets of the build of %s", d.Host(), b.Service)
+			return there, nil
+		}
 	}
 	w, err := daemon.OpenWorkshop(ctx, a.getenv("DOCKER_HOST"))
 	if err != nil {

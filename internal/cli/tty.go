@@ -10,8 +10,9 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/tenderhq/tender/internal/api"
 	"golang.org/x/term"
+
+	"github.com/tenderhq/tender/internal/api"
 )
 
 // window returns the size of the terminal where one is wanted.

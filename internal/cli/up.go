@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
@@ -21,7 +21,7 @@ type upFlags struct {
 	orphans, noDeps            bool
 	build, noBuild             bool
 	detach, wait               bool
-	timeout, waitTimeout       int
+	waitTimeout                int
 	token                      string
 }
 
@@ -234,9 +234,7 @@ func (a *app) printPlan(p api.Plan) error {
 	fmt.Fprintln(a.Out)
 	rows = rows[:0]
 	for n, x := range p.Actions {
-		// The text of an action carries its cause behind a hash; here that has a column.
-		text, _, _ := strings.Cut(x.Text, "  # ")
-		rows = append(rows, []string{fmt.Sprint(n + 1), text, x.Cause})
+		rows = append(rows, []string{fmt.Sprint(n + 1), x.Text, x.Cause})
 	}
 	if err := table(a.Out, []string{"#", "ACTION", "BECAUSE"}, rows); err != nil {
 		return err

@@ -73,7 +73,7 @@ func (w Warning) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s", w.File, w.Line, w.Column, w.Text)
 }
 
-// Build is what the classic builder needs to make the image of one service.
+// Build is what makes the image of one service.
 type Build struct {
 	Service          string             `json:"service"`
 	Context          string             `json:"context"`              // absolute folder, or a URL
@@ -84,12 +84,24 @@ type Build struct {
 	Labels           map[string]string  `json:"labels,omitempty"`
 	Tags             []string           `json:"tags"` // the service's image first
 	NoCache          bool               `json:"nocache,omitempty"`
+	NoCacheFilter    []string           `json:"nocachefilter,omitempty"` // stages
 	Pull             bool               `json:"pull,omitempty"`
 	CacheFrom        []string           `json:"cachefrom,omitempty"`
+	CacheTo          []string           `json:"cacheto,omitempty"`
 	Network          string             `json:"network,omitempty"`
 	ShmSize          int64              `json:"shmsize,omitempty"` // bytes
+	Ulimits          []string           `json:"ulimits,omitempty"` // NAME=SOFT:HARD
 	ExtraHosts       []string           `json:"extrahosts,omitempty"`
-	Platform         string             `json:"platform,omitempty"`
+	Platforms        []string           `json:"platforms,omitempty"`
+	Entitlements     []string           `json:"entitlements,omitempty"`
+	// Contexts are those beside Context, by name: an absolute folder, a URL, or service:NAME.
+	Contexts map[string]string `json:"contexts,omitempty"`
+	// Secrets are keys of Document.Secrets, by the id that the Dockerfile calls them by. External ones are
+	// names in the vault.
+	Secrets  map[string]string `json:"secrets,omitempty"`
+	External map[string]string `json:"external,omitempty"`
+	// SSH holds sockets of agents by id; "" is the user's own agent.
+	SSH map[string]string `json:"ssh,omitempty"`
 }
 
 const (

@@ -125,6 +125,25 @@ func answer(t *testing.T, src compose.Source) string {
 	b.WriteString(d.YAML)
 	for _, c := range d.Builds {
 		fmt.Fprintf(&b, "build %s: %s %s %v\n", c.Service, c.Context, c.Dockerfile, c.Tags)
+		for _, more := range []struct {
+			what  string
+			value any
+			there bool
+		}{
+			{"secrets", c.Secrets, len(c.Secrets) > 0},
+			{"from the vault", c.External, len(c.External) > 0},
+			{"ssh", c.SSH, len(c.SSH) > 0},
+			{"contexts", c.Contexts, len(c.Contexts) > 0},
+			{"platforms", c.Platforms, len(c.Platforms) > 1},
+			{"cache to", c.CacheTo, len(c.CacheTo) > 0},
+			{"ulimits", c.Ulimits, len(c.Ulimits) > 0},
+			{"entitlements", c.Entitlements, len(c.Entitlements) > 0},
+			{"anew", c.NoCacheFilter, len(c.NoCacheFilter) > 0},
+		} {
+			if more.there {
+				fmt.Fprintf(&b, "  %s %v\n", more.what, more.value)
+			}
+		}
 	}
 	settled(t, d)
 	return b.String()

@@ -61,7 +61,7 @@ func (n *normalizer) run(remote bool) error {
 						Hint("add image: NAME under services.%s", name), "services", name, "build")
 				}
 			}
-			d.Builds = append(d.Builds, build(s))
+			d.Builds = append(d.Builds, n.build(s))
 		}
 		n.project.Services[name] = s
 	}
@@ -217,37 +217,6 @@ func inlineProfile(profile string) bool {
 // in the lower case that names of images need.
 func builtImage(project, service string) string {
 	return project + "-" + strings.ToLower(service)
-}
-
-func build(s types.ServiceConfig) Build {
-	c := s.Build
-	b := Build{
-		Service:          s.Name,
-		Context:          c.Context,
-		Dockerfile:       c.Dockerfile,
-		DockerfileInline: c.DockerfileInline,
-		Args:             c.Args,
-		Target:           c.Target,
-		Labels:           c.Labels,
-		Tags:             []string{s.Image},
-		NoCache:          c.NoCache,
-		Pull:             c.Pull,
-		CacheFrom:        c.CacheFrom,
-		Network:          c.Network,
-		ShmSize:          int64(c.ShmSize),
-		ExtraHosts:       c.ExtraHosts.AsList(":"),
-		Platform:         s.Platform,
-	}
-	slices.Sort(b.ExtraHosts)
-	for _, t := range c.Tags {
-		if !slices.Contains(b.Tags, t) {
-			b.Tags = append(b.Tags, t)
-		}
-	}
-	if b.Platform == "" && len(c.Platforms) == 1 {
-		b.Platform = c.Platforms[0]
-	}
-	return b
 }
 
 func with(e types.Extensions, key string, value any) types.Extensions {

@@ -77,6 +77,9 @@ func (r *references) service(s types.ServiceConfig) {
 			r.undefined("secret", "secrets", ref.Source, slices.Collect(maps.Keys(r.project.Secrets)), at("secrets", ref.Source))
 		}
 	}
+	if s.Build != nil {
+		r.build(s, at)
+	}
 	for _, v := range s.Volumes {
 		if !path.IsAbs(v.Target) {
 			advice := ""
@@ -92,11 +95,40 @@ func (r *references) service(s types.ServiceConfig) {
 	r.limits(s, at)
 }
 
+// build checks what a build names elsewhere in the project.
+func (r *references) build(s types.ServiceConfig, at func(...string) []string) {
+	for _, ref := range s.Build.Secrets {
+		if _, ok := r.project.Secrets[ref.Source]; !ok {
+			r.undefined("secret", "secrets", ref.Source, slices.Collect(maps.Keys(r.project.Secrets)), at("build", "secrets", ref.Source))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Build.AdditionalContexts)) {
+		service, ok := strings.CutPrefix(s.Build.AdditionalContexts[name], types.ServicePrefix)
+		if !ok {
+			continue
+		}
+		where := at("build", "additional_contexts", name)
+		all := r.project.AllServices()
+		if other, ok := all[service]; !ok {
+			r.add("", "build.additional_contexts: no service "+strconv.Quote(service)+meant(service, slices.Collect(maps.Keys(all))), where...)
+		} else if other.Build == nil {
+			r.add("write docker-image://"+other.Image, "build.additional_contexts: service "+strconv.Quote(service)+" is not built", where...)
+		}
+	}
+	for _, to := range s.Build.CacheTo {
+		if strings.Contains(to, "type=local") {
+			r.add("use type=inline or type=registry", "build.cache_to: a cache in a folder is not carried between you and the engine", at("build", "cache_to", to)...)
+		}
+	}
+	for _, from := range s.Build.CacheFrom {
+		if strings.Contains(from, "type=local") {
+			r.add("use an image or type=registry", "build.cache_from: a cache in a folder is not carried between you and the engine", at("build", "cache_from", from)...)
+		}
+	}
+}
+
 // limits finds what the engine would refuse when it is too late.
 func (r *references) limits(s types.ServiceConfig, at func(...string) []string) {
-	if s.Build != nil && len(s.Build.Platforms) > 1 {
-		r.add("", "build.platforms: the classic builder makes one platform at a time", at("build", "platforms")...)
-	}
 	if s.ContainerName != "" && s.GetScale() > 1 {
 		r.add("", "container_name is for one instance", at("container_name")...)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -18,11 +19,34 @@ func marshal(p *types.Project) ([]byte, error) {
 	q := *p
 	q.Extensions = maps.Clone(p.Extensions)
 	delete(q.Extensions, formatKey)
+	q.Services = maps.Clone(p.Services)
+	for name, s := range q.Services {
+		if s.Build != nil && len(s.Build.SSH) > 0 {
+			build := *s.Build
+			build.SSH = writtenSSH(build.SSH)
+			s.Build = &build
+			q.Services[name] = s
+		}
+	}
 	yml, err := write(&q)
 	if err != nil {
 		return nil, fmt.Errorf("write normal form: %w", err)
 	}
 	return append(fmt.Appendf(nil, "%s: %d\n", formatKey, format), yml...), nil
+}
+
+// writtenSSH is how agents are written to be read again: the parser's own types
+// write "ID: SOCKET", which it does not read.
+func writtenSSH(keys types.SSHConfig) types.SSHConfig {
+	out := make(types.SSHConfig, len(keys))
+	for i, k := range keys {
+		if k.Path != "" {
+			k = types.SSHKey{ID: k.ID + "=" + k.Path}
+		}
+		out[i] = k
+	}
+	slices.SortFunc(out, func(a, b types.SSHKey) int { return strings.Compare(a.ID, b.ID) })
+	return out
 }
 
 // write encodes v such that it is read back as it was. The YAML library does

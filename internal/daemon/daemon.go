@@ -31,6 +31,9 @@ const (
 	socketFile = "tender.sock"
 )
 
+// recoveryFile is where the recovery key lies until somebody takes it away.
+func recoveryFile(c Config) string { return c.Key + ".recovery" }
+
 // Options are what the binary knows; the zero value works.
 type Options struct {
 	Version string
@@ -63,7 +66,11 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		return err
 	}
 	if recovery != "" {
-		log.Info("a key was made for the vault; keep its recovery key in another place: it is shown once", "key", c.Key, "recovery", recovery)
+		// Not into the log, which others keep.
+		if err := os.WriteFile(recoveryFile(c), []byte(recovery+"\n"), 0o600); err != nil {
+			return fmt.Errorf("keep the vault's recovery key: %w", err)
+		}
+		log.Warn("a key was made for the vault; move its recovery key to another place", "key", c.Key, "recovery", recoveryFile(c))
 	}
 	eng, err := docker.New(c.Engine, docker.Options{Log: log.With("part", "engine"), Parse: compose.Spec, Pool: c.Subnets})
 	if err != nil {

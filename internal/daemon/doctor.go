@@ -53,6 +53,7 @@ func (d doctor) checks(ctx context.Context) []api.Check {
 		diskCheck("data disk", d.config.DataDir),
 		tmpfsCheck(d.config.RunDir),
 		keyCheck(d.config.Key),
+		recoveryCheck(recoveryFile(d.config)),
 		clockCheck(d.now(), d.config.DataDir),
 		kernelCheck("bridge networks", "/proc/sys/net/bridge", "modprobe br_netfilter"),
 		forwardCheck(),
@@ -165,6 +166,16 @@ func keyCheck(file string) api.Check {
 		return api.Check{Name: "vault key", Result: warning, Text: file + " can be read by others", Fix: "chmod 600 " + file}
 	}
 	return api.Check{Name: "vault key", Result: okay, Text: file}
+}
+
+func recoveryCheck(file string) api.Check {
+	if _, err := os.Stat(file); err != nil {
+		return api.Check{Name: "recovery key", Result: okay, Text: "is not on this host"}
+	}
+	return api.Check{
+		Name: "recovery key", Result: warning, Text: file + " lies beside the key that it is to replace one day",
+		Fix: "move it to where you keep such things, off this host",
+	}
 }
 
 // clockCheck finds a clock that was set back: files of ours must not lie in the future.

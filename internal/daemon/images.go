@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -162,17 +161,6 @@ func (b *backend) Images(ctx context.Context, refs []string) ([]api.Image, error
 		out = append(out, api.Image{Reference: ref, ID: id.ID, Digest: id.Digest})
 	}
 	return out, nil
-}
-
-// Build builds an image from a tar stream.
-func (b *backend) Build(ctx context.Context, who api.Person, r api.BuildRequest, tarball io.Reader, report func(api.Event)) (id string, err error) {
-	report = stamped(report, "")
-	defer func() { b.auditEnd(ctx, who, "build", "", strings.Join(r.Tags, " "), err) }()
-	auths, err := b.auths(ctx, r.Auths)
-	if err != nil {
-		return "", err
-	}
-	return build(ctx, b.engine, r, auths, tarball, report)
 }
 
 // Pull fetches an image.

@@ -60,10 +60,14 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 	for _, v := range p.Verdicts {
 		out.Services = append(out.Services, api.Decision{Service: v.Service, Verdict: v.Verdict, Why: v.Why, From: v.From, To: v.To, Gap: v.Gap, Diff: v.Diff})
 	}
+	var verb, target int
+	for _, a := range p.Plan {
+		verb, target = max(verb, len(a.Verb)), max(target, len(a.Target()))
+	}
 	for _, a := range p.Plan {
 		out.Actions = append(out.Actions, api.Action{
 			Verb: string(a.Verb), Service: a.Service, Revision: a.Revision, Instance: a.Instance,
-			Slots: a.Slots, Cause: a.Cause, Text: a.String(),
+			Slots: a.Slots, Cause: a.Cause, Text: strings.TrimRight(fmt.Sprintf("%-*s  %-*s  %s", verb, a.Verb, target, a.Target(), a.Detail()), " "),
 		})
 	}
 	return out, nil
@@ -145,7 +149,7 @@ func (b *backend) Change(ctx context.Context, who api.Person, project string, c 
 	}
 	switch c.Verb {
 	case "kill", "pause", "unpause":
-		return api.Result{Outcome: deploy.Converged, Text: c.Verb + ": done"}, nil
+		return api.Result{Outcome: deploy.Converged, Text: strings.TrimSpace(fmt.Sprintf("%s %s", project, strings.Join(c.Services, " "))) + ": " + c.Verb + " is done"}, nil
 	case "release":
 		return api.Result{Outcome: deploy.Converged, Text: project + " is released: its containers run on, docker compose may take them over"}, nil
 	}

@@ -28,6 +28,14 @@ func (b *backend) Why(ctx context.Context, project, service string) (api.Why, er
 		return api.Why{}, tender.Errorf(tender.NotFound, "project %s has no service %s", project, service).Hint("tender ps -a -p %s", project)
 	}
 	s := p.Services[at]
+	// The newest one that a person asked for: a way back that went well says nothing of why it was taken.
+	rollouts, err := b.loop.Rollouts(ctx, project, service)
+	if err != nil && tender.KindOf(err) != tender.NotFound {
+		return api.Why{}, err
+	}
+	if at := slices.IndexFunc(rollouts, func(r store.Rollout) bool { return !r.Reverse || r.Who != "tender" }); at >= 0 {
+		s.Last = &rollouts[at]
+	}
 	out := api.Why{Project: project, Service: service, Summary: summary(s), Findings: findings(p, s)}
 	// What an instance said last tells more than any rule.
 	for _, i := range s.Instances {
@@ -82,9 +90,7 @@ func findings(p deploy.ProjectState, s deploy.ServiceState) []api.Finding {
 	if s.Stopped {
 		add("it was stopped by a person", fmt.Sprintf("tender start %s %s", here, s.Name))
 	}
-	for _, f := range waits(p, s) {
-		out = append(out, f)
-	}
+	out = append(out, waits(p, s)...)
 	for _, i := range s.Instances {
 		switch {
 		case i.OOM:

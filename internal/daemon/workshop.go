@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
@@ -50,8 +49,20 @@ func (w *Workshop) Images(ctx context.Context, refs []string) ([]api.Image, erro
 }
 
 // Build builds an image here.
-func (w *Workshop) Build(ctx context.Context, r api.BuildRequest, tarball io.Reader, report func(api.Event)) (string, error) {
-	return build(ctx, w.engine, r, r.Auths, tarball, stamped(report, ""))
+func (w *Workshop) Build(ctx context.Context, r api.BuildRequest, contexts []api.BuildContext, report func(api.Event)) (string, error) {
+	report = stamped(report, "")
+	o := buildOptions(r, r.Secrets, r.Auths)
+	var main io.Reader
+	for _, c := range contexts {
+		if c.Name == "" {
+			main = c.Tar
+		} else {
+			o.Contexts[c.Name] = c.Tar
+		}
+	}
+	return w.engine.Build(ctx, main, o, func(p engine.Progress) {
+		report(api.Event{Kind: api.KindBuild, Service: r.Service, Text: p.Text, Current: p.Current, Total: p.Total})
+	})
 }
 
 // Receiver is where images travel to; api.Client is one.
@@ -218,15 +229,4 @@ func (c *counted) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)
 	return n, err
-}
-
-// build asks an engine for an image.
-func build(ctx context.Context, e engine.Engine, r api.BuildRequest, auths map[string]string, tarball io.Reader, report func(api.Event)) (string, error) {
-	return e.Build(ctx, tarball, engine.BuildOptions{
-		Tags: r.Tags, Dockerfile: r.Dockerfile, Args: r.Args, Target: r.Target, Labels: r.Labels, NoCache: r.NoCache, Pull: r.Pull,
-		CacheFrom: r.CacheFrom, Network: r.Network, ShmSize: r.ShmSize, ExtraHosts: r.ExtraHosts, Platform: r.Platform,
-		Auths: auths,
-	}, func(p engine.Progress) {
-		report(api.Event{Kind: api.KindBuild, Service: r.Service, Text: strings.TrimRight(p.Text, "\n"), Current: p.Current, Total: p.Total})
-	})
 }

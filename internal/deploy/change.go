@@ -89,12 +89,12 @@ func (l *Loop) change(ctx context.Context, d *draft, c Change) error {
 	switch c.Verb {
 	case "down":
 		if len(c.Services) == 0 {
-			g.Down = &store.Down{Volumes: c.Volumes, Grace: c.Grace}
+			g.Down, g.Made = &store.Down{Volumes: c.Volumes, Grace: c.Grace}, nil
 			g.Orphans = c.Orphans
 		}
 		for i := range g.Services {
 			if s := &g.Services[i]; on(*s) {
-				s.Gone, s.StopIn, s.RenewAnon = true, c.Grace, c.Volumes
+				s.Gone, s.GoneAt, s.StopIn, s.RenewAnon = true, g.At, c.Grace, c.Volumes
 				d.supersede(s.Service.Name)
 			}
 		}
@@ -110,7 +110,7 @@ func (l *Loop) change(ctx context.Context, d *draft, c Change) error {
 	case "rm":
 		for i := range g.Services {
 			if s := &g.Services[i]; on(*s) && s.Stopped {
-				s.Gone, s.StopIn, s.RenewAnon = true, c.Grace, c.Volumes
+				s.Gone, s.GoneAt, s.StopIn, s.RenewAnon = true, g.At, c.Grace, c.Volumes
 			}
 		}
 		return nil

@@ -282,3 +282,32 @@ func TestAdoption(t *testing.T) {
 		r.want(r.there(), "shop-db-1 1 running\nshop-job-1 1 exited foreign\nshop-web-1 1 running")
 	})
 }
+
+// After a down the project's name is free: what Docker Compose makes under it
+// was once taken down as well, network by network.
+func TestWhatComesAfterADownIsNotOurs(t *testing.T) {
+	inTime(t, func(r *rig) {
+		s := submission(svc("db", "1", 1, nil), svc("web", "1", 1, nil))
+		r.outcome(r.up(s), deploy.Converged)
+		r.outcome(r.change(deploy.Change{Verb: "down", Services: []string{"web"}}), deploy.Converged)
+		r.want(r.there(), "shop-db-1 1 running")
+		after(time.Second)
+		r.fake.Adopt(tender.Instance{Project: "shop", Service: "web", Foreign: true, Slot: 1, Image: "web:1"}, true, "")
+		after(time.Hour)
+		r.want(r.there(), "shop-db-1 1 running\nshop-web-1 1 running foreign")
+		r.outcome(r.change(deploy.Change{Verb: "down"}), deploy.Converged)
+		r.want(r.there(), "")
+
+		after(time.Second)
+		r.fake.Adopt(tender.Instance{Project: "shop", Service: "db", Foreign: true, Slot: 1, Image: "db:1"}, true, "")
+		after(time.Hour)
+		r.want(r.there(), "shop-db-1 1 running foreign")
+		if p, err := r.loop.Project(r.Context(), "shop"); err != nil || !p.Foreign {
+			r.Errorf("the project: %+v %v", p, err)
+		}
+		r.outcome(r.up(s), deploy.Converged)
+		r.want(r.there(), "shop-db-1 1 running foreign\nshop-web-1 1 running")
+		r.outcome(r.change(deploy.Change{Verb: "down"}), deploy.Converged)
+		r.want(r.there(), "")
+	})
+}

@@ -91,6 +91,12 @@ func (w *worker) record(ctx context.Context, actions []plan.Action) error {
 
 // recordOne writes the end of one rollout or job, if it is still wanted.
 func (w *worker) recordOne(tx *store.Tx, r records, a plan.Action, now time.Time) ([]News, error) {
+	if a.Service == "" {
+		if r.head.Down == nil {
+			return nil, nil // something else is wanted meanwhile
+		}
+		return nil, tx.SetMade(w.project, r.head.N, store.Made{Ended: true})
+	}
 	s, ok := r.service(a.Service)
 	if !ok || s.Service.Revision != a.Revision {
 		return nil, nil

@@ -97,6 +97,9 @@ func (l *Loop) Project(ctx context.Context, name string) (ProjectState, error) {
 	if err != nil {
 		return ProjectState{}, err
 	}
+	if r.ended() && len(there) > 0 {
+		return foreign(name, there), nil
+	}
 	round, _ := l.round(name)
 	p := ProjectState{
 		Name: name, Generation: r.head.N, Accepted: r.head.At, Who: r.head.Who, Files: r.head.ComposeFiles,

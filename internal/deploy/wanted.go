@@ -49,11 +49,15 @@ func (l *Loop) records(ctx context.Context, project string) (r records, err erro
 }
 
 // wanted says it in plan's words. tries and ensure are what the worker remembers.
+// ended reports whether a down has come to its end: the project is known, but
+// nothing is wanted of it and nothing under its name is ours.
+func (r records) ended() bool { return r.head.Down != nil && r.head.Made != nil && r.head.Made.Ended }
+
 func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try) plan.Wanted {
 	g := r.head
 	w := plan.Wanted{Project: g.Project, Generation: g.N, Orphans: g.Orphans, EnsureTry: ensure}
 	if g.Down != nil {
-		w.Down = &plan.Down{Volumes: g.Down.Volumes, Grace: g.Down.Grace}
+		w.Down = &plan.Down{Volumes: g.Down.Volumes, Grace: g.Down.Grace, Ended: r.ended()}
 	}
 	if g.Made != nil {
 		w.Ensured, w.Networks, w.Volumes = true, g.Made.Networks, g.Made.Volumes
@@ -61,7 +65,7 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try) plan
 	for _, s := range g.Services {
 		p := plan.Service{
 			Service: s.Service, ImageHealthcheck: s.Image.Healthcheck,
-			Stopped: s.Stopped, Gone: s.Gone, StopIn: s.StopIn, RestartAfter: s.RestartAfter, StartAfter: s.StartAfter,
+			Stopped: s.Stopped, Gone: s.Gone, GoneAt: s.GoneAt, StopIn: s.StopIn, RestartAfter: s.RestartAfter, StartAfter: s.StartAfter,
 			RenewAnon: s.RenewAnon, Halted: s.Halted, Adopted: s.Adopted, Tries: tries[s.Service.Name],
 		}
 		if o, ok := r.open[s.Service.Name]; ok {

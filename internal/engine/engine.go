@@ -135,7 +135,9 @@ type Images interface {
 	// base64 JSON as in X-Registry-Auth, or "".
 	Pull(ctx context.Context, ref, platform, auth string, report func(Progress)) error
 	Push(ctx context.Context, ref, auth string, report func(Progress)) error
-	// Build builds from a tar stream of the context.
+	// Build builds from a tar stream of the context, which is read once and never kept; it may be nil with
+	// o.Remote. Invalid: the Dockerfile is wrong, or one of its steps failed; the error then ends with what
+	// that step said last.
 	Build(ctx context.Context, tarball io.Reader, o BuildOptions, report func(Progress)) (id string, err error)
 	Tag(ctx context.Context, id, ref string) error
 	RemoveImage(ctx context.Context, ref string) error
@@ -162,21 +164,38 @@ type Progress struct {
 	Total   int64  `json:"total,omitempty"`
 }
 
-// BuildOptions are those of the classic builder.
+// BuildOptions say how an image is built. The zero value builds the file
+// Dockerfile of the context.
 type BuildOptions struct {
 	Tags       []string
 	Dockerfile string // path in the context
+	Remote     string // the context is at this URL (git, or a tar over HTTP) instead of in the stream
 	Args       map[string]*string
 	Target     string
 	Labels     map[string]string
 	NoCache    bool
-	Pull       bool
-	CacheFrom  []string
-	Network    string
-	ShmSize    int64
-	ExtraHosts []string
-	Platform   string
-	Auths      map[string]string // registry host -> X-Registry-Auth, for base images
+	// NoCacheFilter names the stages that are built anew.
+	NoCacheFilter []string
+	Pull          bool
+	CacheFrom     []string // references, or type=registry,ref=…
+	CacheTo       []string // type=inline, type=registry,ref=…
+	Network       string   // default, none or host
+	ShmSize       int64    // bytes
+	Ulimits       []string // NAME=SOFT:HARD
+	ExtraHosts    []string // NAME:ADDRESS; the address may be host-gateway
+	Platforms     []string // none: the engine's own
+	Entitlements  []string // network.host, security.insecure
+	// Contexts are those that the Dockerfile names beside its own: a tar stream each, or a URL
+	// (docker-image://…, git or HTTP).
+	Contexts    map[string]io.Reader
+	ContextURLs map[string]string
+	// Secrets are the values that RUN --mount=type=secret shows, by id. They reach the step and nothing else:
+	// no layer, no history, no cache key.
+	Secrets map[string][]byte
+	// Agents are sockets of SSH agents on the host, by the id of RUN --mount=type=ssh.
+	Agents map[string]string
+	// Auths are logins by registry, base64 JSON as in X-Registry-Auth.
+	Auths map[string]string
 }
 
 // Console is for people: what they type at one instance.

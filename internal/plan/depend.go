@@ -15,7 +15,8 @@ func (m *maker) unmet(v *view) (why string, hopeless bool) {
 	}
 	for _, d := range v.DependsOn {
 		on := m.views[d.Service]
-		if on == nil {
+		// Who was stopped is not missed by what served without them before: repair goes on.
+		if on == nil || (on.Stopped || on.Gone) && v.Open == nil {
 			continue
 		}
 		w, h := m.dependency(on, d.Condition)

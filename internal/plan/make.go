@@ -21,6 +21,9 @@ func Make(w Wanted, seen tender.Picture, now time.Time) Plan {
 		return Plan{{Verb: Wait, Service: w.Project, Cause: "the engine does not answer since " + seen.Stale.UTC().Format(time.DateTime)}}
 	}
 	m := newMaker(w, seen, now)
+	if w.Down != nil && w.Down.Ended {
+		return nil
+	}
 	if w.Down != nil {
 		m.down()
 		return m.plan
@@ -304,7 +307,8 @@ func (m *maker) stop(v *view) {
 
 // gone plans the removal of all instances of a service: dependents first.
 func (m *maker) gone(v *view, volumes bool, cause string) {
-	there := v.instances()
+	// Whatever somebody else makes later under the same name is theirs.
+	there := slices.DeleteFunc(v.instances(), func(i *tender.Instance) bool { return i.Foreign && i.Created.After(v.GoneAt) })
 	if len(there) == 0 {
 		return
 	}
@@ -351,13 +355,14 @@ func (m *maker) down() {
 			m.add(Action{Verb: RemoveNetwork, ID: n.ID, Instance: n.Name, Cause: "down"})
 		}
 	}
-	if !d.Volumes || len(m.all) > 0 {
-		return
-	}
 	for _, v := range m.seen.Volumes {
-		if v.Project == m.w.Project {
+		// What is left may hold them: services that are not in the file any more.
+		if d.Volumes && len(m.all) == 0 && v.Project == m.w.Project {
 			m.add(Action{Verb: RemoveVolume, ID: v.Name, Cause: "down -v"})
 		}
+	}
+	if len(m.plan) == 0 {
+		m.add(Action{Verb: Finish, Cause: "all of it is gone"})
 	}
 }
 

@@ -31,7 +31,7 @@ const (
 	RemoveVolume  Verb = "remove-volume"
 	// Wait does nothing: it says what is waited for and until when.
 	Wait Verb = "wait"
-	// Finish, Fail and Rollback write how a rollout or a job ended.
+	// Finish, Fail and Rollback write how a rollout, a job or a down ended.
 	Finish   Verb = "finish"
 	Fail     Verb = "fail"
 	Rollback Verb = "rollback"

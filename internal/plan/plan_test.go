@@ -335,6 +335,11 @@ wait   web@r2          # shop-web-1-r2 exited with 3, and restart is "no"
 		in:   shop(svc("web@r1", 2), inst("web@r1", 2)),
 		want: "scale  web@r1  slot 1  # missing\n",
 	}, {
+		name: "repair does not miss what a person has stopped",
+		in: shop(svc("web@r1", 1, needs("db", tender.Started)), svc("db@r1", 1, func(s *plan.Service) { s.Stopped = true }),
+			inst("db@r1", 1, exited(0))),
+		want: "scale  web@r1  slot 1  # missing\n",
+	}, {
 		name: "a dead one is replaced",
 		in:   shop(svc("web@r1", 1), inst("web@r1", 1, state(tender.Dead))),
 		want: "scale  web@r1  slot 1, drop shop-web-1  # shop-web-1 is dead\n",

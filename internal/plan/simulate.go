@@ -118,6 +118,12 @@ func (s *simulation) do(a Action) {
 	case RemoveVolume:
 		s.seen.Volumes = slices.DeleteFunc(slices.Clone(s.seen.Volumes), func(n tender.Volume) bool { return n.Name == a.ID })
 	case Finish, Fail, Rollback:
+		if v == nil {
+			down := *s.w.Down
+			down.Ended = true
+			s.w.Down = &down
+			return
+		}
 		if a.Job {
 			v.Jobs = append(slices.Clone(v.Jobs), JobEnd{For: a.For, Code: a.Code})
 		}

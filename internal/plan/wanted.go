@@ -26,6 +26,8 @@ type Wanted struct {
 
 // Down is what goes beside the instances and networks.
 type Down struct {
+	// Ended: all that was to go is gone. What comes later under the project's name is somebody else's.
+	Ended   bool           `json:"-"`
 	Volumes bool           `json:"volumes,omitempty"`
 	Grace   *time.Duration `json:"grace,omitempty"` // nil: each service's own
 }
@@ -38,6 +40,7 @@ type Service struct {
 
 	Stopped bool           // by tender stop
 	Gone    bool           // by tender rm, or down of this service alone
+	GoneAt  time.Time      // when that was said
 	StopIn  *time.Duration // grace asked for with stop, rm or restart; nil: the service's own
 	// RestartAfter: instances that were started before are restarted.
 	RestartAfter time.Time

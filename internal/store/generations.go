@@ -69,6 +69,8 @@ type Down struct {
 
 // Made names the networks and volumes that were made for a generation.
 type Made struct {
+	// Ended: it was a down, and all that was to go is gone. What comes later is not ours.
+	Ended    bool     `json:"ended,omitempty"`
 	Networks []string `json:"networks,omitempty"`
 	Volumes  []string `json:"volumes,omitempty"`
 }
@@ -79,7 +81,9 @@ type WantedService struct {
 	Image   tender.ImageID `json:"image"`
 	Stopped bool           `json:"stopped,omitempty"`
 	Gone    bool           `json:"gone,omitempty"`
-	StopIn  *time.Duration `json:"stop_in,omitempty"`
+	// GoneAt is when that was said: what others make under its name later is theirs.
+	GoneAt time.Time      `json:"gone_at,omitzero"`
+	StopIn *time.Duration `json:"stop_in,omitempty"`
 	// RestartAfter: instances started before it are restarted.
 	RestartAfter time.Time `json:"restart_after,omitzero"`
 	// StartAfter: instances that ended are started if that was before it.

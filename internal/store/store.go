@@ -151,7 +151,8 @@ func (s *Store) Dir() string { return s.dir }
 type Tx struct{ tx *sql.Tx }
 
 func (tx *Tx) exec(query string, args ...any) (sql.Result, error) { return tx.tx.Exec(query, args...) }
-func (tx *Tx) row(query string, args ...any) *sql.Row             { return tx.tx.QueryRow(query, args...) }
+
+func (tx *Tx) row(query string, args ...any) *sql.Row { return tx.tx.QueryRow(query, args...) }
 
 // View runs read on an unchanging picture of the store. Views do not wait for
 // updates.

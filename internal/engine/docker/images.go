@@ -2,16 +2,12 @@ package docker
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"io"
 	"iter"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
-	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
@@ -111,59 +107,6 @@ func tell(messages iter.Seq2[jsonstream.Message, error], report func(engine.Prog
 		}
 	}
 	return nil
-}
-
-// Build implements engine.Images with the classic builder.
-func (e *Engine) Build(ctx context.Context, tarball io.Reader, o engine.BuildOptions, report func(engine.Progress)) (id string, err error) {
-	name := "image"
-	if len(o.Tags) > 0 {
-		name = o.Tags[0]
-	}
-	opts := client.ImageBuildOptions{
-		Version: build.BuilderV1, Tags: o.Tags, Dockerfile: o.Dockerfile, BuildArgs: o.Args, Target: o.Target, Labels: o.Labels,
-		NoCache: o.NoCache, PullParent: o.Pull, CacheFrom: o.CacheFrom, NetworkMode: o.Network, ShmSize: o.ShmSize,
-		ExtraHosts: o.ExtraHosts, Remove: true, ForceRemove: true, AuthConfigs: authConfigs(o.Auths),
-	}
-	if p := platform(o.Platform); p != nil {
-		opts.Platforms = []ocispec.Platform{*p}
-	}
-	got, err := e.c().ImageBuild(ctx, tarball, opts)
-	if err != nil {
-		return "", wrap(err, "build %s", name)
-	}
-	defer got.Body.Close()
-	messages := func(yield func(jsonstream.Message, error) bool) {
-		d := json.NewDecoder(got.Body)
-		for {
-			var m jsonstream.Message
-			if err := d.Decode(&m); err != nil {
-				if !errors.Is(err, io.EOF) {
-					yield(m, err)
-				}
-				return
-			}
-			if m.Aux != nil {
-				var aux struct{ ID string }
-				if json.Unmarshal(*m.Aux, &aux) == nil && aux.ID != "" {
-					id = aux.ID
-				}
-			}
-			if !yield(m, nil) {
-				return
-			}
-		}
-	}
-	if err := tell(messages, report); err != nil {
-		if said, ok := errors.AsType[*jsonstream.Error](err); ok {
-			// The Dockerfile failed, not the engine.
-			return "", tender.Errorf(tender.Invalid, "build %s: %w", name, error(said))
-		}
-		return "", wrap(err, "build %s", name)
-	}
-	if id == "" {
-		return "", tender.Errorf(tender.Internal, "build %s: the engine named no image", name)
-	}
-	return id, nil
 }
 
 // Tag implements engine.Images.

@@ -1,13 +1,10 @@
 package docker
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"strings"
 
 	"github.com/distribution/reference"
-	"github.com/moby/moby/api/types/registry"
 
 	tender "github.com/tenderhq/tender"
 )
@@ -56,23 +53,6 @@ func registryError(err error, host, doing string) error {
 	case has("manifest unknown", "not found"):
 		own.Kind = tender.NotFound
 		return own.Hint("check the image's name and tag")
-	}
-	return out
-}
-
-// authConfigs reads what X-Registry-Auth holds, per registry, for a build.
-func authConfigs(auths map[string]string) map[string]registry.AuthConfig {
-	out := map[string]registry.AuthConfig{}
-	for host, header := range auths {
-		raw, err := base64.URLEncoding.DecodeString(header)
-		var c registry.AuthConfig
-		if err != nil || json.Unmarshal(raw, &c) != nil {
-			continue // no login: the build says so if it needed one
-		}
-		if host == "docker.io" {
-			host = hubAddress
-		}
-		out[host] = c
 	}
 	return out
 }
