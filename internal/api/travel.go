@@ -23,16 +23,20 @@ const tarType = "application/x-tar"
 // travelRoutes are how an image comes from the asker's own engine, without a registry.
 func (h *handler) travelRoutes() {
 	r := rule{scope: Deploy, own: true}
-	add(h, r, huma.Operation{OperationID: "shared", Method: http.MethodPost, Path: "/images/shared", Summary: "How many of the lowest of these layers the engine has",
-		Description: "Layers are named by their digests unpacked (rootfs.diff_ids). What is counted may be left out of what load is sent."},
+	add(h, r, huma.Operation{
+		OperationID: "shared", Method: http.MethodPost, Path: "/images/shared", Summary: "How many of the lowest of these layers the engine has",
+		Description: "Layers are named by their digests unpacked (rootfs.diff_ids). What is counted may be left out of what load is sent.",
+	},
 		func(ctx context.Context, in *struct{ Body sharedIn }) (*answer[sharedOut], error) {
 			n, err := h.backend.Shared(ctx, in.Body.Layers)
 			return one(sharedOut{n}, err)
 		})
-	add(h, r, huma.Operation{OperationID: "load", Method: http.MethodPost, Path: "/images/load", Summary: "Take images as docker save writes them",
+	add(h, r, huma.Operation{
+		OperationID: "load", Method: http.MethodPost, Path: "/images/load", Summary: "Take images as docker save writes them",
 		Description: "The body is a tar, gzipped or not; it is never held: it flows to the engine. The answer is a stream of events that ends with kind done or error.",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{tarType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}},
-		Responses:   contents(ndjson, schemaOf[Event](h))},
+		Responses:   contents(ndjson, schemaOf[Event](h)),
+	},
 		func(context.Context, *nothing) (*huma.StreamResponse, error) {
 			return &huma.StreamResponse{Body: func(c huma.Context) {
 				req, w := humago.Unwrap(c)

@@ -14,9 +14,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
-	"go.yaml.in/yaml/v4"
 )
 
 // contextFile is ~/.config/tender/config.yaml: names for places where daemons are.

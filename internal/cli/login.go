@@ -7,8 +7,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	tender "github.com/tenderhq/tender"
 	"golang.org/x/term"
+
+	tender "github.com/tenderhq/tender"
 )
 
 func (a *app) registryCommand() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"

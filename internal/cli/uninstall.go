@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
 	tender "github.com/tenderhq/tender"
 )
 

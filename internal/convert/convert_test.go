@@ -48,8 +48,10 @@ var flags = []struct{ flag, want string }{
 	{"--gpus 2", "gpus:\n- count: 2"},
 	{`--gpus '"device=0,1",driver=nvidia'`, "gpus:\n- device_ids: [\"0\", \"1\"]\n  driver: nvidia"},
 	{"--group-add video", "group_add:\n- video"},
-	{"--health-cmd 'curl -f localhost || exit 1' --health-interval=30s --health-timeout 10s --health-retries 3 --health-start-period 5s --health-start-interval 1s",
-		"healthcheck:\n  test: [CMD-SHELL, curl -f localhost || exit 1]\n  interval: 30s\n  timeout: 10s\n  retries: 3\n  start_period: 5s\n  start_interval: 1s"},
+	{
+		"--health-cmd 'curl -f localhost || exit 1' --health-interval=30s --health-timeout 10s --health-retries 3 --health-start-period 5s --health-start-interval 1s",
+		"healthcheck:\n  test: [CMD-SHELL, curl -f localhost || exit 1]\n  interval: 30s\n  timeout: 10s\n  retries: 3\n  start_period: 5s\n  start_interval: 1s",
+	},
 	{"--init -it", "init: true\nstdin_open: true\ntty: true"},
 	{"--init=false", ""},
 	{"--ipc host --pid=host --uts host --userns host", "ipc: host\npid: host\nuts: host\nuserns_mode: host"},
