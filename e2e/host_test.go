@@ -221,7 +221,7 @@ func docker(args ...string) result { return run(exec.Command("docker", args...))
 
 // command is tender with this host's daemon, in the host's directory.
 func (h *host) command(args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(h.t.Context()), patience) // artifacts, too
 	h.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = h.dir

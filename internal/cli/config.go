@@ -103,11 +103,7 @@ func (a *app) config(ctx context.Context, f configFlags, services []string) erro
 	case f.networks:
 		names = sortedKeys(shape.Networks)
 	case f.profiles:
-		for _, s := range shape.Services {
-			names = append(names, s.Profiles...)
-		}
-		slices.Sort(names)
-		names = slices.Compact(names)
+		names = doc.Profiles
 	case f.format == "json" || a.json:
 		var v any
 		if doc.YAML, err = readable(doc.YAML, doc.Files); err != nil {

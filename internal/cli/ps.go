@@ -248,7 +248,7 @@ func (a *app) imagesCommand() *cobra.Command {
 				for _, r := range rows {
 					if !slices.Contains(seen, r.FullID) {
 						seen = append(seen, r.FullID)
-						fmt.Fprintln(a.Out, r.FullID)
+						fmt.Fprintln(a.Out, strings.TrimPrefix(r.FullID, "sha256:"))
 					}
 				}
 				return nil

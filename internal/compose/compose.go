@@ -52,6 +52,8 @@ type Document struct {
 	// Compose reads.
 	ComposeFiles []string `json:"composefiles,omitempty"`
 	WorkingDir   string   `json:"workingdir,omitempty"`
+	// Profiles are all that the files name, active or not.
+	Profiles []string `json:"profiles,omitempty"`
 }
 
 // Warning is something the user should know and may ignore. Line and Column

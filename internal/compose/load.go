@@ -59,6 +59,11 @@ func load(ctx context.Context, s Source) (Document, error) {
 	for _, in := range f.files {
 		d.ComposeFiles = append(d.ComposeFiles, in.path)
 	}
+	for _, s := range project.AllServices() {
+		d.Profiles = append(d.Profiles, s.Profiles...)
+	}
+	slices.Sort(d.Profiles)
+	d.Profiles = slices.Compact(d.Profiles)
 	n := normalizer{project: project, document: &d, check: c}
 	return d, n.run(s.Remote)
 }
