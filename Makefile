@@ -8,7 +8,7 @@ export CGO_ENABLED ?= 0
 # The race detector is the one thing that needs a C compiler.
 RACE = CGO_ENABLED=1
 
-.PHONY: help build test unit e2e e2e-current fixture lint demo demo-down bench fuzz tidy ci engine images cc clean
+.PHONY: help build test unit e2e e2e-current fixture lint demo demo-down bench release fuzz tidy ci engine images cc sshd clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,20 +17,20 @@ build: ## build bin/tender
 	@mkdir -p bin
 	go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(TENDER_VERSION)' -o bin/tender ./cmd/tender
 
-test: cc engine images build ## all tests: unit, scripts, and behaviour on a real engine
+test: cc sshd engine images build ## all tests: unit, scripts, and behaviour on a real engine
 	@echo "testing on $$(docker version -f '{{.Server.Version}}')"
 	$(RACE) TENDER_E2E=1 go test -race -shuffle=on -timeout 14m ./...
 
 unit: cc ## the tests that need no engine
 	$(RACE) go test -race -shuffle=on ./...
 
-e2e: engine images build ## the behaviour tests alone, one line per step
+e2e: sshd engine images build ## the behaviour tests alone, one line per step
 	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 14m -v ./e2e/... ./internal/engine/docker/...
 
 # What of ./e2e also runs on the current engine: what depends on the engine.
 CURRENT = ^Test(UpMust|ARollout|ABad|WhatIsBroken|ASecret|AService|WhatDockerComposeRuns|Anonymous|UpgradeDay)
 
-e2e-current: cc engine images build ## the same on the current engine, which is built once (about 4 min)
+e2e-current: cc sshd engine images build ## the same on the current engine, which is built once (about 4 min)
 	@e2e/engine.sh current start
 	@bench/compose.sh >/dev/null
 	TENDER_E2E=current go test -count=1 -timeout 4m -exec "$(CURDIR)/e2e/own.sh current run" ./internal/engine/docker
@@ -53,6 +53,9 @@ demo-down: ## remove the demo with its data
 bench: engine images build ## a table against docker compose v5 and the bare engine
 	go run ./bench
 
+release: ## static binaries, .deb, SBOM and checksums into dist/
+	@release/build.sh
+
 fuzz: ## every fuzz test for FUZZTIME (10s) each
 	@.ci/fuzz $(or $(FUZZTIME),10s)
 
@@ -71,6 +74,12 @@ images: engine ## make sure that the images the tests need are there
 cc:
 	@command -v gcc >/dev/null || { echo "installing gcc from Debian: the race detector needs it"; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; }
+
+# The tests start one of their own, with own keys; the machine's is not wanted.
+sshd:
+	@command -v /usr/sbin/sshd >/dev/null || { echo "installing openssh-server from Debian: the tests deploy over ssh"; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server >/dev/null; \
+		[ ! -d /run/systemd/system ] || systemctl disable --quiet --now ssh; }
 
 clean: ## remove what was built here; engine, images and data stay
 	rm -rf bin dist

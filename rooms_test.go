@@ -31,10 +31,11 @@ var rooms = map[string]string{
 	"internal/deploy":  "internal/plan internal/engine internal/store",
 
 	// Who knocks.
-	"internal/api":    "",
-	"internal/daemon": "*", // introduces all others to each other
-	"internal/cli":    "internal/api internal/compose internal/daemon",
-	"cmd/tender":      "internal/cli",
+	"internal/api":     "",
+	"internal/daemon":  "*", // introduces all others to each other
+	"internal/convert": "",
+	"internal/cli":     "internal/api internal/compose internal/convert internal/daemon",
+	"cmd/tender":       "internal/cli",
 
 	// Outside of the house.
 	"e2e":          "*",
@@ -42,6 +43,7 @@ var rooms = map[string]string{
 	"bench":        "*",
 	"bench/...":    "*",
 	"examples/...": "",
+	"release":      "internal/cli", // the manual is made of the commands themselves
 }
 
 // owners says which rooms may import a heavy dependency, by the longest path that

@@ -50,6 +50,7 @@ type answers struct {
 	Images    []api.Image     `json:"images"`
 	Secrets   []api.Secret    `json:"secrets"`
 	Tokens    []api.Token     `json:"tokens"`
+	Logins    []api.Login     `json:"logins"`
 	// Errors holds, by call, what is refused.
 	Errors map[string]struct{ Kind, Msg, Hint string } `json:"errors"`
 }
@@ -407,3 +408,30 @@ func (b *backend) RemoveToken(_ context.Context, _ api.Person, id string) error 
 }
 
 var _ api.Backend = (*backend)(nil)
+
+func (b *backend) Shared(_ context.Context, layers []string) (int, error) {
+	_, err := b.answer("shared", layers)
+	return 0, err
+}
+
+func (b *backend) Load(_ context.Context, _ api.Person, tarball io.Reader, _ func(api.Event)) error {
+	if _, err := b.answer("load"); err != nil {
+		return err
+	}
+	return b.note(tarball)
+}
+
+func (b *backend) Logins(context.Context) ([]api.Login, error) {
+	a, err := b.answer("logins")
+	return a.Logins, err
+}
+
+func (b *backend) Login(_ context.Context, _ api.Person, registry, user, password string) (api.Login, error) {
+	_, err := b.answer("login", registry, user, len(password))
+	return api.Login{Registry: registry, User: user}, err
+}
+
+func (b *backend) Logout(_ context.Context, _ api.Person, registry string) error {
+	_, err := b.answer("logout", registry)
+	return err
+}

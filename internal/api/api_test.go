@@ -93,6 +93,24 @@ func TestRoundTrips(t *testing.T) {
 			return nil, c.Pull(ctx, "redis:alpine", "xyz", nil)
 		}, "pull ME redis:alpine xyz", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Push(ctx, "shop/web", "", nil) }, "push ME shop/web ", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.Shared(ctx, []string{"sha256:a", "sha256:b"})
+		}, `shared ["sha256:a" "sha256:b"]`, 2},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			var said []string
+			err := c.Load(ctx, bytes.NewReader(make([]byte, 5<<20)), func(e api.Event) { said = append(said, e.Text) })
+			return said, err
+		}, "load ME 5242880 bytes", []string{"Loaded image: shop/web"}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			l, err := c.Logins(ctx)
+			return len(l), err
+		}, "logins", 1},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.Login(ctx, "registry.local:5000", "deploy", "pass")
+		}, "login ME registry.local:5000 deploy 4", api.Login{Registry: "registry.local:5000", User: "deploy"}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return nil, c.Logout(ctx, "registry.local:5000")
+		}, "logout ME registry.local:5000", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Secrets(ctx, "") }, `secrets ""`, []api.Secret{}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Secret(ctx, "shop", "db.pass") }, `secret "shop" db.pass`, api.Secret{Name: "db.pass", Version: 2}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
@@ -594,7 +612,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 35 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 40 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

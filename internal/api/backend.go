@@ -51,6 +51,17 @@ type Backend interface {
 	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 
+	// Shared counts how many of the lowest of an image's layers the engine has, so that Load may leave them out.
+	Shared(ctx context.Context, layers []string) (int, error)
+	// Load takes images as docker save writes them.
+	Load(ctx context.Context, who Person, tarball io.Reader, report func(Event)) error
+
+	// Logins are those at registries that the vault keeps for pulls and pushes; passwords never come out.
+	Logins(ctx context.Context) ([]Login, error)
+	// Login asks the registry before it keeps anything. Denied: the registry does not know the user.
+	Login(ctx context.Context, who Person, registry, user, password string) (Login, error)
+	Logout(ctx context.Context, who Person, registry string) error
+
 	Secrets(ctx context.Context, project string) ([]Secret, error) // project "": those for all
 	Secret(ctx context.Context, project, name string) (Secret, error)
 	SetSecret(ctx context.Context, who Person, project, name string, value []byte) (Secret, error)

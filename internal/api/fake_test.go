@@ -352,3 +352,28 @@ func people() map[string]api.Person {
 		"s": {Name: "token s", Scope: api.Deploy, Projects: []string{"shop"}},
 	}
 }
+
+func (f *fake) Shared(_ context.Context, layers []string) (int, error) {
+	return 2, f.ask("shared %q", layers)
+}
+
+func (f *fake) Load(_ context.Context, who api.Person, tarball io.Reader, report func(api.Event)) error {
+	n, err := io.Copy(io.Discard, tarball)
+	if err != nil {
+		return err
+	}
+	report(api.Event{Kind: api.KindPull, Text: "Loaded image: shop/web"})
+	return f.ask("load %s %d bytes", who.Name, n)
+}
+
+func (f *fake) Logins(context.Context) ([]api.Login, error) {
+	return []api.Login{{Registry: "registry.local:5000", User: "deploy"}}, f.ask("logins")
+}
+
+func (f *fake) Login(_ context.Context, who api.Person, registry, user, password string) (api.Login, error) {
+	return api.Login{Registry: registry, User: user}, f.ask("login %s %s %s %d", who.Name, registry, user, len(password))
+}
+
+func (f *fake) Logout(_ context.Context, who api.Person, registry string) error {
+	return f.ask("logout %s %s", who.Name, registry)
+}

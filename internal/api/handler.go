@@ -80,6 +80,8 @@ func Handler(b Backend, o Options) http.Handler {
 	h.changeRoutes()
 	h.consoleRoutes()
 	h.imageRoutes()
+	h.travelRoutes()
+	h.loginRoutes()
 	h.secretRoutes()
 	h.tokenRoutes()
 	h.describe(mux)

@@ -431,6 +431,14 @@ type BuildRequest struct {
 	Auths         map[string]string  `json:"auths,omitempty"`        // registry to X-Registry-Auth
 }
 
+// Login is what may be known of a login that the daemon keeps.
+type Login struct {
+	Registry string    `json:"registry"`
+	User     string    `json:"user"`
+	Created  time.Time `json:"created"`
+	Who      string    `json:"who"`
+}
+
 // BuildContext is one context of a build.
 type BuildContext struct {
 	Name string // as the Dockerfile calls it; empty: the main one, which comes last

@@ -83,6 +83,10 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 	if f.quiet {
 		a.progress = "quiet"
 	}
+	at, err := a.bench(ctx, d, doc.Builds)
+	if err != nil {
+		return err
+	}
 	built := 0
 	for _, b := range inOrder(doc.Builds, func(b compose.Build) bool { return in[b.Service] }) {
 		b.NoCache, b.Pull = b.NoCache || f.noCache, b.Pull || f.pull
@@ -96,7 +100,10 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 		if len(ssh) > 0 {
 			b.SSH = ssh
 		}
-		id, err := a.buildOne(ctx, d, doc, b)
+		id, err := a.buildOne(ctx, at, doc, b)
+		if err == nil {
+			err = a.send(ctx, at, b.Tags)
+		}
 		if err != nil {
 			return err
 		}
@@ -135,10 +142,17 @@ func (a *app) buildMissing(ctx context.Context, d *api.Client, doc compose.Docum
 		candidates = append(candidates, b)
 		refs = append(refs, b.Tags[0])
 	}
+	at, err := a.bench(ctx, d, doc.Builds)
+	if err != nil {
+		return err
+	}
+	if err := a.sendOwn(ctx, at, p, in); err != nil {
+		return err
+	}
 	if len(candidates) == 0 {
 		return nil
 	}
-	there := map[string]bool{}
+	there, here := map[string]bool{}, map[string]bool{}
 	if !f.build {
 		images, err := d.Images(ctx, refs)
 		if err != nil {
@@ -147,12 +161,26 @@ func (a *app) buildMissing(ctx context.Context, d *api.Client, doc compose.Docum
 		for _, i := range images {
 			there[i.Reference] = true
 		}
+		if at.here != nil {
+			if images, err = at.here.Images(ctx, refs); err != nil {
+				return err
+			}
+			for _, i := range images {
+				here[i.Reference] = true
+			}
+		}
 	}
 	for _, b := range candidates {
-		if there[b.Tags[0]] && shape.Services[b.Service].PullPolicy != "build" {
+		anew := shape.Services[b.Service].PullPolicy == "build"
+		if there[b.Tags[0]] && !anew {
 			continue
 		}
-		if _, err := a.buildOne(ctx, d, doc, b); err != nil {
+		if !here[b.Tags[0]] || anew {
+			if _, err := a.buildOne(ctx, at, doc, b); err != nil {
+				return err
+			}
+		}
+		if err := a.send(ctx, at, b.Tags); err != nil {
 			return err
 		}
 	}
@@ -195,8 +223,8 @@ func builtBy(builds []compose.Build, context string) (compose.Build, bool) {
 	return builds[at], true
 }
 
-// buildOne streams the contexts of one service to the daemon, which builds it.
-func (a *app) buildOne(ctx context.Context, d *api.Client, doc compose.Document, b compose.Build) (string, error) {
+// buildOne streams the contexts of one service to the engine that builds it.
+func (a *app) buildOne(ctx context.Context, at bench, doc compose.Document, b compose.Build) (string, error) {
 	fail := func(err error) (string, error) { return "", fmt.Errorf("build %s: %w", b.Service, err) }
 	r := api.BuildRequest{
 		Project: doc.Name, Service: b.Service, Tags: b.Tags, Args: b.Args, Target: b.Target, Labels: b.Labels, NoCache: b.NoCache,
@@ -210,7 +238,7 @@ func (a *app) buildOne(ctx context.Context, d *api.Client, doc compose.Document,
 		r.Secrets[id] = doc.Secrets[key]
 	}
 	var err error
-	if r.Agents, err = a.agents(b.SSH); err != nil {
+	if r.Agents, err = a.agents(b.SSH, at.here == nil && a.remote()); err != nil {
 		return fail(err)
 	}
 	auths, err := a.allAuths()
@@ -232,7 +260,7 @@ func (a *app) buildOne(ctx context.Context, d *api.Client, doc compose.Document,
 		return "", err
 	}
 	begun := time.Now()
-	id, err := d.Build(ctx, r, contexts, func(e api.Event) {
+	id, err := at.Build(ctx, r, contexts, func(e api.Event) {
 		if e.Service == "" {
 			e.Service = b.Service
 		}
@@ -251,12 +279,12 @@ func (a *app) buildOne(ctx context.Context, d *api.Client, doc compose.Document,
 	return id, nil
 }
 
-// agents finds the sockets of SSH agents. The daemon talks to them itself, so
+// agents finds the sockets of SSH agents. Who builds talks to them itself, so
 // both must be on one host.
-func (a *app) agents(ssh map[string]string) (map[string]string, error) {
+func (a *app) agents(ssh map[string]string, far bool) (map[string]string, error) {
 	var out map[string]string
 	for _, id := range sortedKeys(ssh) {
-		if a.remote() {
+		if far {
 			return nil, tender.Errorf(tender.Invalid, "ssh: the daemon is on another host and cannot reach your SSH agent").
 				Hint("run tender on that host, or give the build a key as a secret")
 		}

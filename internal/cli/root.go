@@ -4,22 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-)
 
-// defaultHost is where a daemon of this machine listens.
-const defaultHost = "unix:///run/tender/tender.sock"
+	"github.com/tenderhq/tender/internal/api"
+)
 
 // app is one run of the program: what it was given and the flags that every
 // command shares.
 type app struct {
 	Stdio
-	host     string
+	host     string // as said with --host
+	context  string // as said with --context
 	json     bool
 	progress string
 
@@ -48,17 +47,6 @@ func (a *app) getenv(name string) string {
 		}
 	}
 	return ""
-}
-
-// remote reports whether the daemon is on another host, which has none of the
-// user's files.
-func (a *app) remote() bool {
-	u, err := url.Parse(a.host)
-	if err != nil || u.Scheme == "unix" {
-		return false
-	}
-	h := u.Hostname()
-	return u.Scheme == "ssh" || h != "localhost" && h != "127.0.0.1" && h != "::1"
 }
 
 // Groups of commands, in the order of the help.
@@ -96,7 +84,8 @@ revision does not become healthy.`,
 			return c.Help()
 		},
 	}
-	root.PersistentFlags().StringVar(&a.host, "host", a.hostDefault(), "`address` of the daemon: unix:///path, ssh://user@host, https://host:port; TENDER_HOST")
+	root.PersistentFlags().StringVar(&a.host, "host", "", "`address` of the daemon: unix:///path, ssh://user@host, https://host:port; TENDER_HOST\n(default "+api.DefaultHost+", or what the context says)")
+	root.PersistentFlags().StringVar(&a.context, "context", "", "`name` of the place where the daemon is; TENDER_CONTEXT, tender context ls")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.PersistentFlags().StringVar(&a.progress, "progress", "auto", "`how` to show long work: auto, plain, json or quiet")
 	a.inFile(root)
@@ -125,18 +114,11 @@ revision does not become healthy.`,
 	add(groupLook, a.psCommand(), a.lsCommand(), a.statusCommand(), a.whyCommand(), a.logsCommand(), a.eventsCommand(), a.historyCommand(),
 		a.showCommand(), a.topCommand(), a.statsCommand(), a.portCommand(), a.imagesCommand())
 	add(groupConsole, a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.waitCommand())
-	add(groupBuild, a.configCommand(), a.buildCommand(), a.pullCommand(), a.pushCommand())
-	add(groupAdmin, a.serveCommand(), a.doctorCommand(), a.secretCommand(), a.tokenCommand(), a.auditCommand(), a.completionCommand(),
-		a.versionCommand())
+	add(groupBuild, a.configCommand(), a.convertCommand(), a.buildCommand(), a.pullCommand(), a.pushCommand())
+	add(groupAdmin, a.serveCommand(), a.doctorCommand(), a.contextCommand(), a.secretCommand(), a.registryCommand(), a.tokenCommand(), a.auditCommand(),
+		a.upgradeCommand(), a.uninstallCommand(), a.completionCommand(), a.versionCommand())
 	root.AddCommand(a.dialCommand())
 	return root
-}
-
-func (a *app) hostDefault() string {
-	if h := a.getenv("TENDER_HOST"); h != "" {
-		return h
-	}
-	return defaultHost
 }
 
 // known refuses a word that is no command and names the nearest one.

@@ -98,7 +98,7 @@ func (a *app) reach(ctx context.Context) api.Check {
 	if err != nil {
 		return api.Check{Name: "daemon", Result: "failed", Text: err.Error(), Fix: tender.AdviceOf(err)}
 	}
-	text := "answers at " + a.host + ", version " + s.Version
+	text := "answers at " + a.address() + ", version " + s.Version
 	if s.Version != a.Version {
 		return api.Check{Name: "daemon", Result: "warning", Text: text + "; this command is " + a.Version, Fix: "install the same version on both sides"}
 	}
@@ -174,7 +174,7 @@ func (a *app) printVersion(ctx context.Context) error {
 	}
 	fmt.Fprintf(a.Out, "tender  %s (%s, %s)\n", v.Client, v.Go, v.Arch)
 	if v.Daemon == "" {
-		fmt.Fprintf(a.Out, "daemon  none answers at %s\n", a.host)
+		fmt.Fprintf(a.Out, "daemon  none answers at %s\n", a.address())
 		return nil
 	}
 	fmt.Fprintf(a.Out, "daemon  %s\nengine  %s\n", v.Daemon, v.Engine)
@@ -190,14 +190,14 @@ func (a *app) dialCommand() *cobra.Command {
 		Hidden: true,
 		Args:   args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			path, ok := strings.CutPrefix(a.host, "unix://")
+			path, ok := strings.CutPrefix(a.address(), "unix://")
 			if !ok {
-				return misuse("leave out --host", "dial-stdio speaks to a unix socket, not to %s", a.host)
+				return misuse("leave out --host", "dial-stdio speaks to a unix socket, not to %s", a.address())
 			}
 			var d net.Dialer
 			conn, err := d.DialContext(c.Context(), "unix", path)
 			if err != nil {
-				return tender.Errorf(tender.Unavailable, "no Tender daemon answers at %s: %w", a.host, err).
+				return tender.Errorf(tender.Unavailable, "no Tender daemon answers at %s: %w", a.address(), err).
 					Hint("start one there: tender serve, or: systemctl start tender")
 			}
 			defer conn.Close()

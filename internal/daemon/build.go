@@ -30,12 +30,11 @@ func (b *backend) Build(ctx context.Context, who api.Person, r api.BuildRequest,
 	if err != nil {
 		return "", err
 	}
-	o := engine.BuildOptions{
-		Tags: r.Tags, Dockerfile: r.Dockerfile, Remote: r.Remote, Args: r.Args, Target: r.Target, Labels: r.Labels, NoCache: r.NoCache,
-		NoCacheFilter: r.NoCacheFilter, Pull: r.Pull, CacheFrom: r.CacheFrom, CacheTo: r.CacheTo, Network: r.Network, ShmSize: r.ShmSize,
-		Ulimits: r.Ulimits, ExtraHosts: r.ExtraHosts, Platforms: r.Platforms, Entitlements: r.Entitlements, ContextURLs: r.ContextURLs,
-		Secrets: secrets, Agents: r.Agents, Auths: r.Auths, Contexts: map[string]io.Reader{},
+	auths, err := b.auths(ctx, r.Auths)
+	if err != nil {
+		return "", err
 	}
+	o := buildOptions(r, secrets, auths)
 	var main io.Reader
 	left := int64(maxBeside)
 	for main == nil {
@@ -64,6 +63,16 @@ func (b *backend) Build(ctx context.Context, who api.Person, r api.BuildRequest,
 	return b.engine.Build(ctx, main, o, func(p engine.Progress) {
 		report(api.Event{Kind: api.KindBuild, Service: r.Service, Text: p.Text, Current: p.Current, Total: p.Total})
 	})
+}
+
+// buildOptions are what a request says of a build, without contexts.
+func buildOptions(r api.BuildRequest, secrets map[string][]byte, auths map[string]string) engine.BuildOptions {
+	return engine.BuildOptions{
+		Tags: r.Tags, Dockerfile: r.Dockerfile, Remote: r.Remote, Args: r.Args, Target: r.Target, Labels: r.Labels, NoCache: r.NoCache,
+		NoCacheFilter: r.NoCacheFilter, Pull: r.Pull, CacheFrom: r.CacheFrom, CacheTo: r.CacheTo, Network: r.Network, ShmSize: r.ShmSize,
+		Ulimits: r.Ulimits, ExtraHosts: r.ExtraHosts, Platforms: r.Platforms, Entitlements: r.Entitlements, ContextURLs: r.ContextURLs,
+		Secrets: secrets, Agents: r.Agents, Auths: auths, Contexts: map[string]io.Reader{},
+	}
 }
 
 // buildSecrets adds the secrets that the vault has to those that came along.

@@ -97,7 +97,11 @@ func (b *backend) fetch(ctx context.Context, p tender.Project, s api.Submission,
 				return tender.Errorf(tender.NotFound, "image %s of service %s is not here, and pull_policy is never", n.ref, n.services[0]).
 					Hint("tender pull %s, or docker load", n.services[0])
 			case missing, n.policy == "always" && !n.build:
-				err := b.pull(ctx, n.ref, n.platform, authFor(s.Auths, n.ref), safe)
+				auth, err := b.auth(ctx, s.Auths, n.ref)
+				if err != nil {
+					return err
+				}
+				err = b.pull(ctx, n.ref, n.platform, auth, safe)
 				if err != nil && missing {
 					return err
 				}
@@ -122,15 +126,6 @@ func (b *backend) pull(ctx context.Context, ref, platform, auth string, report f
 	return b.engine.Pull(ctx, ref, platform, auth, func(p engine.Progress) {
 		report(api.Event{Kind: api.KindPull, Text: strings.TrimSpace(ref + " " + p.ID + " " + p.Text), Current: p.Current, Total: p.Total})
 	})
-}
-
-// authFor chooses the credentials of a reference's registry.
-func authFor(auths map[string]string, ref string) string {
-	host, _, found := strings.Cut(ref, "/")
-	if !found || !strings.ContainsAny(host, ".:") && host != "localhost" {
-		host = "docker.io"
-	}
-	return auths[host]
 }
 
 // imagesOf names what down --rmi removes: all, or those that were built here.
@@ -170,7 +165,10 @@ func (b *backend) Images(ctx context.Context, refs []string) ([]api.Image, error
 
 // Pull fetches an image.
 func (b *backend) Pull(ctx context.Context, who api.Person, ref, auth string, report func(api.Event)) error {
-	err := b.pull(ctx, ref, "", auth, stamped(report, ""))
+	auth, err := b.auth(ctx, map[string]string{registryOf(ref): auth}, ref)
+	if err == nil {
+		err = b.pull(ctx, ref, "", auth, stamped(report, ""))
+	}
 	b.auditEnd(ctx, who, "pull", "", ref, err)
 	return err
 }
@@ -178,9 +176,12 @@ func (b *backend) Pull(ctx context.Context, who api.Person, ref, auth string, re
 // Push sends an image to its registry.
 func (b *backend) Push(ctx context.Context, who api.Person, ref, auth string, report func(api.Event)) error {
 	report = stamped(report, "")
-	err := b.engine.Push(ctx, ref, auth, func(p engine.Progress) {
-		report(api.Event{Kind: api.KindPull, Text: strings.TrimSpace(ref + " " + p.ID + " " + p.Text), Current: p.Current, Total: p.Total})
-	})
+	auth, err := b.auth(ctx, map[string]string{registryOf(ref): auth}, ref)
+	if err == nil {
+		err = b.engine.Push(ctx, ref, auth, func(p engine.Progress) {
+			report(api.Event{Kind: api.KindPull, Text: strings.TrimSpace(ref + " " + p.ID + " " + p.Text), Current: p.Current, Total: p.Total})
+		})
+	}
 	b.auditEnd(ctx, who, "push", "", ref, err)
 	return err
 }

@@ -144,6 +144,19 @@ type Images interface {
 	Build(ctx context.Context, tarball io.Reader, o BuildOptions, report func(Progress)) (id string, err error)
 	Tag(ctx context.Context, id, ref string) error
 	RemoveImage(ctx context.Context, ref string) error
+
+	// Layers names the layers of ref by their digests unpacked, the lowest first. NotFound: it is not there.
+	Layers(ctx context.Context, ref string) ([]string, error)
+	// Shared counts how many of the lowest of these layers are there already, stacked in this order.
+	Shared(ctx context.Context, layers []string) (int, error)
+	// Save writes images with their names as docker save does; Load takes such a tar, gzipped or not.
+	// Where Shared counted layers, most engines do without their files; one that does not is Invalid.
+	Save(ctx context.Context, refs []string) (io.ReadCloser, error)
+	Load(ctx context.Context, tarball io.Reader, report func(Progress)) error
+
+	// Login asks the registry at host whether it knows a user, and returns what to keep
+	// for Pull and Push, as in X-Registry-Auth. Denied: it does not.
+	Login(ctx context.Context, host, user, password string) (auth string, err error)
 }
 
 // Progress is one piece of news of a pull, a push or a build.

@@ -84,7 +84,7 @@ func (e *Engine) Pull(ctx context.Context, ref, platformName, auth string, repor
 	if own, ok := errors.AsType[*tender.Error](context.Cause(ctx)); err != nil && ok {
 		return own
 	}
-	return pullError(err, ref)
+	return registryError(err, registryOf(ref), "pull "+ref)
 }
 
 // hung is what a pull ends with that nothing is heard of any more.
@@ -93,51 +93,14 @@ func (e *Engine) hung(ref string) error {
 		Hint("the registry hangs, or something between it and the engine's host: try again, or load the image: docker load -i FILE")
 }
 
-// registryOf names the registry that a reference is pulled from.
-func registryOf(ref string) string {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return "the registry"
-	}
-	return reference.Domain(named)
-}
-
-func pullError(err error, ref string) error {
-	if err == nil {
-		return nil
-	}
-	out := wrap(err, "pull %s", ref)
-	text := err.Error()
-	own, ok := errors.AsType[*tender.Error](out)
-	if !ok {
-		return out
-	}
-	switch {
-	case strings.Contains(text, "no such host"), strings.Contains(text, "connection refused"),
-		strings.Contains(text, "i/o timeout"), strings.Contains(text, "Client.Timeout"), strings.Contains(text, "network is unreachable"):
-		own.Kind = tender.Unavailable
-		return own.Hint("the registry cannot be reached from the engine's host: check its network, or load the image: docker load -i FILE")
-	case strings.Contains(text, "toomanyrequests"), strings.Contains(text, "429 Too Many"):
-		own.Kind = tender.Unavailable
-		return own.Hint("%s throttles: try again later, or log in there, which allows more", registryOf(ref))
-	case strings.Contains(text, "unauthorized"), strings.Contains(text, "denied"), strings.Contains(text, "authentication required"):
-		own.Kind = tender.Denied
-		return own.Hint("check the name, or log in: docker login %s", registryOf(ref))
-	case strings.Contains(text, "manifest unknown"), strings.Contains(text, "not found"):
-		own.Kind = tender.NotFound
-		return own.Hint("check the image's name and tag")
-	}
-	return out
-}
-
 // Push implements engine.Images.
 func (e *Engine) Push(ctx context.Context, ref, auth string, report func(engine.Progress)) error {
 	stream, err := e.c().ImagePush(ctx, ref, client.ImagePushOptions{RegistryAuth: auth})
 	if err != nil {
-		return wrap(err, "push %s", ref)
+		return registryError(err, registryOf(ref), "push "+ref)
 	}
 	defer stream.Close()
-	return wrap(tell(stream.JSONMessages(ctx), report), "push %s", ref)
+	return registryError(tell(stream.JSONMessages(ctx), report), registryOf(ref), "push "+ref)
 }
 
 // tell passes progress on and returns the error that the stream ends with.

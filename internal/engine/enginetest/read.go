@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"time"
 
 	tender "github.com/tenderhq/tender"
@@ -244,4 +246,52 @@ func (f *Fake) Recall(_ context.Context, id string) (engine.Want, error) {
 		Project: w.Project, Generation: w.Generation, Image: w.Image, ComposeFiles: w.ComposeFiles, WorkingDir: w.WorkingDir,
 		Service: tender.Service{Name: w.Service.Name, Revision: w.Service.Revision, Spec: w.Service.Spec},
 	}, nil
+}
+
+// Layers implements engine.Images: an image has one layer of its own.
+func (f *Fake) Layers(ctx context.Context, ref string) ([]string, error) {
+	id, err := f.Resolve(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return []string{madeID("layer " + id.ID)}, nil
+}
+
+// Shared implements engine.Images: nothing is.
+func (f *Fake) Shared(context.Context, []string) (int, error) { return 0, f.called("Shared", "") }
+
+// Save implements engine.Images: the names, one a line.
+func (f *Fake) Save(ctx context.Context, refs []string) (io.ReadCloser, error) {
+	if err := f.called("Save", ""); err != nil {
+		return nil, err
+	}
+	for _, ref := range refs {
+		if _, err := f.Resolve(ctx, ref); err != nil {
+			return nil, err
+		}
+	}
+	return io.NopCloser(strings.NewReader(strings.Join(refs, "\n"))), nil
+}
+
+// Load implements engine.Images: it takes what Save writes.
+func (f *Fake) Load(_ context.Context, tarball io.Reader, report func(engine.Progress)) error {
+	if err := f.called("Load", "load"); err != nil {
+		return err
+	}
+	names, err := io.ReadAll(tarball)
+	if err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	for _, ref := range strings.Fields(string(names)) {
+		f.SetImage(ref, tender.ImageID{Reference: ref, ID: madeID(ref)})
+		if report != nil {
+			report(engine.Progress{Text: "Loaded image: " + ref})
+		}
+	}
+	return nil
+}
+
+// Login implements engine.Images: every user is known.
+func (f *Fake) Login(_ context.Context, host, user, _ string) (string, error) {
+	return "auth of " + user, f.called("Login", "login "+host)
 }
