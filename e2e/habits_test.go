@@ -71,8 +71,10 @@ volumes: {data: {}}
 	h.file("in/a", "alpha")
 	for tool, run := range map[string]func(...string) result{"tender": h.tender, "compose": func(a ...string) result { return compose(h, a...) }} {
 		for _, args := range [][]string{
-			{"cp", "in", "web:/data/" + tool}, {"cp", "in/a", "web:/data/" + tool + "/b"},
-			{"cp", "web:/data/" + tool + "/b", "out-" + tool}, {"cp", "web:/data/" + tool, "dir-" + tool},
+			{"cp", "in", "web:/data/" + tool},
+			{"cp", "in/a", "web:/data/" + tool + "/b"},
+			{"cp", "web:/data/" + tool + "/b", "out-" + tool},
+			{"cp", "web:/data/" + tool, "dir-" + tool},
 		} {
 			if r := run(args...); r.err() != nil {
 				t.Fatal(r.all())
