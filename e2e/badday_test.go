@@ -219,7 +219,7 @@ func TestARegistryThatFailsMustBeNamed(t *testing.T) {
 		body   string
 		want   string
 	}{
-		{http.StatusTooManyRequests, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`, "throttles"},
+		{http.StatusTooManyRequests, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`, "gives no more for now"},
 		{http.StatusUnauthorized, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, "log in"},
 		{http.StatusNotFound, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`, "name and tag"},
 	} {
