@@ -8,7 +8,7 @@ export CGO_ENABLED ?= 0
 # The race detector is the one thing that needs a C compiler.
 RACE = CGO_ENABLED=1
 
-.PHONY: help build test unit e2e e2e-current fixture lint demo demo-down bench release fuzz tidy ci engine images cc sshd clean
+.PHONY: help build test unit e2e e2e-current soak fixture lint demo demo-down bench release fuzz tidy ci engine images cc sshd clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ e2e-current: cc sshd engine images build ## the same on the current engine, whic
 	@bench/compose.sh >/dev/null
 	TENDER_E2E=current go test -count=1 -timeout 4m -exec "$(CURDIR)/e2e/own.sh current run" ./internal/engine/docker
 	TENDER_E2E=current go test -count=1 -timeout 8m -exec "$(CURDIR)/e2e/own.sh current run" -run '$(CURRENT)' ./e2e
+
+soak: engine images build ## kill -9 of serve at SOAK (100) random moments of rollouts, about 10 s each
+	TENDER_E2E=1 TENDER_SOAK=$(or $(SOAK),100) go test -count=1 -v -timeout 60m -run '^TestKillNine' ./e2e
 
 fixture: engine images ## keep the state of this release in e2e/testdata, for the tests of the next ones
 	@last=$$(ls -d e2e/testdata/state-v* 2>/dev/null | sed 's/.*-v//' | sort -n | tail -1); \

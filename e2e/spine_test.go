@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -334,7 +335,11 @@ func TestKillNineMustConverge(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	moments := rand.New(rand.NewPCG(seed, 15))
-	for n := range 15 {
+	rounds := 15
+	if n, err := strconv.Atoi(os.Getenv("TENDER_SOAK")); err == nil {
+		rounds = n
+	}
+	for n := range rounds {
 		want := fmt.Sprintf("page %d", n)
 		cmd := h.command("up", "-d")
 		cmd.Env = append(cmd.Env, "PAGE="+want)

@@ -7,6 +7,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/compose"
 	"github.com/tenderhq/tender/internal/deploy"
 	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/store"
@@ -94,7 +95,41 @@ func (b *backend) Status(ctx context.Context) (api.Status, error) {
 
 // Doctor checks the host.
 func (b *backend) Doctor(ctx context.Context) ([]api.Check, error) {
-	return doctor{b.config, b.engine, time.Now}.checks(ctx), nil
+	out := doctor{b.config, b.engine, time.Now}.checks(ctx)
+	err := b.store.View(ctx, func(tx *store.Tx) error {
+		names, err := tx.Projects()
+		for _, name := range names {
+			if err != nil {
+				return err
+			}
+			var more []api.Check
+			more, err = b.ephemeral(tx, name)
+			out = append(out, more...)
+		}
+		return err
+	})
+	return out, err
+}
+
+// ephemeral warns of what a project keeps where it will be missed.
+func (b *backend) ephemeral(tx *store.Tx, project string) (out []api.Check, err error) {
+	g, err := tx.Head(project)
+	if err != nil || g.Down != nil {
+		return nil, err
+	}
+	for _, s := range g.Services {
+		if s.Gone {
+			continue
+		}
+		texts, err := compose.Ephemeral(s.Service.Spec, s.Image.Volumes, b.missing())
+		if err != nil {
+			return nil, err
+		}
+		for _, text := range texts {
+			out = append(out, api.Check{Name: "data of " + project, Result: warning, Text: text})
+		}
+	}
+	return out, nil
 }
 
 // Authenticate finds who holds a token.

@@ -3,7 +3,10 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -56,6 +59,13 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 	if err != nil {
 		return api.Plan{}, err
 	}
+	for _, s := range d.Project.Services {
+		w, err := compose.Ephemeral(s.Spec, d.Images[s.Name].Volumes, b.missing())
+		if err != nil {
+			return api.Plan{}, err
+		}
+		warnings = append(warnings, w...)
+	}
 	out := api.Plan{Project: p.Project, Token: p.Token, Warnings: append(warnings, p.Warnings...), Text: p.Plan.String()}
 	for _, v := range p.Verdicts {
 		out.Services = append(out.Services, api.Decision{Service: v.Service, Verdict: v.Verdict, Why: v.Why, From: v.From, To: v.To, Gap: v.Gap, Diff: v.Diff})
@@ -71,6 +81,17 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 		})
 	}
 	return out, nil
+}
+
+// missing reports whether a path is not there; nil where the engine is not on this host.
+func (b *backend) missing() func(string) bool {
+	if !strings.HasPrefix(b.config.Engine, "unix://") {
+		return nil
+	}
+	return func(path string) bool {
+		_, err := os.Stat(path)
+		return errors.Is(err, fs.ErrNotExist)
+	}
 }
 
 // Up makes a submission what is wanted, and follows it to its end.
