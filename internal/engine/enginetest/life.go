@@ -32,7 +32,11 @@ func (f *Fake) start(i *instance) {
 	i.State, i.Started, i.Finished = tender.Running, time.Now(), time.Time{}
 	i.ExitCode, i.OOM, i.stopped = 0, false, false
 	i.out += i.b.Output
-	i.ended = make(chan struct{})
+	select {
+	case <-i.ended:
+		i.ended = make(chan struct{})
+	default: // who waited for one that was only created waits for this life
+	}
 	i.Health = ""
 	if i.health || i.b.Health {
 		after := tender.HealthyIs
