@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 )
 
@@ -31,6 +32,9 @@ func takePicture(ctx context.Context, t *testing.T, c *client.Client, project st
 	var raw []json.RawMessage
 	for _, i := range list.Items {
 		r, err := c.ContainerInspect(ctx, i.ID, client.ContainerInspectOptions{})
+		if cerrdefs.IsNotFound(err) { // replaced meanwhile: what is there now is another picture
+			return takePicture(ctx, t, c, project, dirs...)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
