@@ -17,7 +17,7 @@ docker=${DOCKER:-docker}
 mode=${TENDER_IMAGES:-auto}
 needed="busybox:latest alpine:latest debian:latest postgres:15 redis:alpine nginx:alpine
   haproxy:alpine pgbouncer/pgbouncer:latest prom/prometheus:latest prom/alertmanager:latest
-  registry:2 openjdk:17-jre-slim demo/app:latest"
+  registry:2 openjdk:17-jre-slim demo/app:latest demo/app:2"
 own="demo/app" # lives nowhere else
 
 say() { echo "images: $*"; }

@@ -4,19 +4,26 @@
 //	/         a greeting with the instance's host name
 //	/health   200, or 503 after /break and until /mend
 //	/slow     answers after ?d=DURATION
+//	/stream   ?n=N (5) lines, flushed one by one, ?d=DURATION apart
+//	/echo     the body that was sent
+//	/ws       an upgrade to "echo": every byte comes back
+//	/who      the request's head as it came, and the address it came from
 //	/exit     ends the process with ?code=N (3)
 //	/metrics  Prometheus text
 //
 // Environment: PORT (8080), WARMUP (a duration: sick for so long after the
-// start), FAIL (a code: exit with it at once). "app check" is its healthcheck,
+// start), FAIL (a code: exit with it at once), VERSION (said in the header
+// Version), DEAF (any: SIGTERM is not heard). "app check" is its healthcheck,
 // "app job" ends with CODE (0) after AFTER (0s).
 package main
 
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"os/signal"
 	"strconv"
@@ -60,16 +67,57 @@ func main() {
 		time.Sleep(duration(r.URL.Query().Get("d")))
 		fmt.Fprintln(w, host)
 	})
+	http.HandleFunc("/stream", stream)
+	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	http.HandleFunc("/ws", upgrade)
+	http.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) {
+		head, _ := httputil.DumpRequest(r, false)
+		fmt.Fprintf(w, "%s%s\n", head, r.RemoteAddr)
+	})
 	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "# TYPE app_requests_total counter\napp_requests_total %d\n# TYPE app_up gauge\napp_up 1\n", requests.Load())
 	})
 
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	go func() { log.Fatal(http.ListenAndServe(":"+port(), nil)) }()
+	version := os.Getenv("VERSION")
+	named := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Version", version)
+		http.DefaultServeMux.ServeHTTP(w, r)
+	})
+	go func() { log.Fatal(http.ListenAndServe(":"+port(), named)) }()
 	log.Printf("listening on :%s", port())
-	<-stop
+	for <-stop; os.Getenv("DEAF") != ""; <-stop {
+		log.Print("not heard")
+	}
 	log.Print("bye")
+}
+
+// stream answers line by line.
+func stream(w http.ResponseWriter, r *http.Request) {
+	for i := range number(r.URL.Query().Get("n"), 5) {
+		if i > 0 {
+			time.Sleep(duration(r.URL.Query().Get("d")))
+		}
+		fmt.Fprintf(w, "line %d\n", i)
+		http.NewResponseController(w).Flush()
+	}
+}
+
+// upgrade leaves HTTP and sends back what comes.
+func upgrade(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Upgrade") == "" {
+		http.Error(w, "want an upgrade", http.StatusUpgradeRequired)
+		return
+	}
+	c, b, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", r.Header.Get("Upgrade"))
+	io.Copy(c, b)
 }
 
 // check is the healthcheck: there is no curl in the image.
