@@ -111,6 +111,10 @@ func (l *load) work(ctx context.Context, w int, every time.Duration) {
 
 // ask sends a on c, or on a new connection if that had been closed meanwhile.
 func (l *load) ask(c **wire, a ask) (version string, err error) {
+	if *c != nil && (*c).over {
+		(*c).close()
+		*c = nil
+	}
 	if *c != nil {
 		version, err = (*c).ask(a)
 		if silent, ok := errors.AsType[errSilent](err); !ok {
@@ -156,6 +160,7 @@ type wire struct {
 	net.Conn
 	r    *bufio.Reader
 	used int
+	over bool // announced to end
 }
 
 // errSilent says that a connection ended before a byte of the answer.
@@ -202,17 +207,10 @@ func (w *wire) ask(a ask) (version string, err error) {
 	}
 	w.used++
 	if resp.Close {
-		w.used = 0
-		w.Close() // the next request dials: nothing can be lost on it
-		*w = wire{Conn: closed{w.Conn}, r: w.r, used: 1}
+		w.over = true
 	}
 	return resp.Header.Get("Version"), nil
 }
-
-// closed fails at once, as a connection does that was announced to end.
-type closed struct{ net.Conn }
-
-func (closed) Write([]byte) (int, error) { return 0, net.ErrClosed }
 
 // hold keeps an upgraded connection open and sends a line now and then, which
 // has to come back. One that ends is counted and opened anew.
