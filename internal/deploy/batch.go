@@ -46,7 +46,7 @@ func (w *worker) launch(ctx context.Context, running *sync.WaitGroup, p plan.Pla
 		if a.Verb == plan.Ensure || a.Verb == plan.RemoveNetwork || a.Verb == plan.RemoveVolume {
 			key = ""
 		}
-		if a.Verb == plan.Wait || busy[key] {
+		if a.Waits() || busy[key] {
 			continue
 		}
 		w.mu.Lock()

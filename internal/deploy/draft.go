@@ -24,6 +24,7 @@ type draft struct {
 	verdicts   []Verdict
 	nothing    bool
 	token      string
+	served     map[string]bool // by the edge, once it is accepted
 }
 
 // draft works out everything that may fail, and writes nothing.
@@ -49,6 +50,9 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	d.next = store.Generation{
 		Project: p.Name, N: base.head.N + 1, At: now, Who: s.Who, Reason: "up", YAML: p.Spec, Files: slices.Sorted(maps.Keys(s.Files)),
 		ComposeFiles: s.ComposeFiles, WorkingDir: s.WorkingDir, Orphans: s.Orphans,
+	}
+	if l.o.Edge != nil {
+		d.served = servedBy(p, p.Services)
 	}
 	there := map[string][]tender.Instance{}
 	for _, i := range seen.Of(p.Name) {
@@ -187,7 +191,7 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	}
 	if had && !s.Recreate && !s.RenewAnon && l.same(old, svc, image) {
 		w.Service.Revision, w.Service.Spec, w.Image = old.Service.Revision, old.Service.Spec, old.Image
-		w.RenewAnon, w.Strategy = old.RenewAnon, old.Strategy
+		w.RenewAnon, w.Strategy, w.Kept = old.RenewAnon, old.Strategy, old.Kept
 	} else {
 		salt := ""
 		if s.Recreate || s.RenewAnon {
