@@ -74,6 +74,10 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	}
 	for k := range d.rollouts {
 		r := &d.rollouts[k]
+		r.Begin = l.counts(p.Name, r.Service)
+		if s.Hold && r.Beside() {
+			r.HoldBy, r.HoldEach = s.Who, true
+		}
 		svc, _ := p.Service(r.Service)
 		before := there[svc.Rollout.Before]
 		if !svc.Job || slices.Contains(d.retry, svc.Name) {

@@ -46,6 +46,7 @@ type worker struct {
 type step struct {
 	rollout int64
 	store.Step
+	drained []plan.Drained
 }
 
 // round is how a project stood at one look.

@@ -20,8 +20,8 @@ const (
 	enough     = 20
 	enoughSlow = 100
 
-	// checkSlot is where Tries counts the checks that failed in a row.
-	checkSlot = -1
+	// CheckSlot is where Tries counts the checks that failed in a row.
+	CheckSlot = -1
 )
 
 // stepsDefault are the percentages of a canary.
@@ -129,7 +129,7 @@ func (m *maker) besideNext(v *view) {
 	}
 	a := Action{Service: v.Name, Revision: v.Revision, Rollout: r.ID}
 	if checks := v.policy().Check; last == nil && len(checks) > 0 && !r.Checked && !r.Reverse {
-		if t := v.Tries[checkSlot]; m.now.Before(t.Next()) {
+		if t := v.Tries[CheckSlot]; m.now.Before(t.Next()) {
 			m.pause(v, t, t.Reason)
 			return
 		}

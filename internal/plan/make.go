@@ -324,8 +324,10 @@ func (m *maker) stop(v *view) {
 		return
 	}
 	for _, i := range running {
-		if note, ok := m.drained(v, i, v.grace(), "stopped by request"); ok {
-			m.add(Action{Verb: Stop, Service: v.Name, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: v.grace(), Cause: "stopped by request" + note})
+		if d, ok := m.drained(v, i, v.grace(), "stopped by request"); ok {
+			a := Action{Verb: Stop, Service: v.Name, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: v.grace(), Cause: "stopped by request"}
+			a.after(d)
+			m.add(a)
 		}
 	}
 }

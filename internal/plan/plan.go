@@ -68,6 +68,9 @@ type Action struct {
 	// Share is what Shift gives, in per mille; Step counts the shifts before.
 	Share, Step int
 	Checks      []tender.Check
+	// Kept is what Finish leaves warm. Drained are the instances that left the traffic before this action.
+	Kept    Kept
+	Drained []Drained
 	// Job is set where Finish or Fail records a job's end; For is the rollout that it ran for, if it ran
 	// before one.
 	Job  bool

@@ -101,11 +101,11 @@ func (m *maker) restarts(v *view) {
 		if i.State == tender.Exited {
 			a.Verb = Start
 		}
-		note, ok := m.drained(v, i, v.grace(), a.Cause)
+		d, ok := m.drained(v, i, v.grace(), a.Cause)
 		if !ok {
 			continue
 		}
-		a.Cause += note
+		a.after(d)
 		m.add(a)
 	}
 }

@@ -52,7 +52,7 @@ func (m *maker) bad(v *view) map[int]string {
 	first := v.Open.First
 	if v.Open.Aborted != "" {
 		bad[0] = "aborted by " + v.Open.Aborted
-	} else if t := v.Tries[checkSlot]; t.Count >= Hopeless {
+	} else if t := v.Tries[CheckSlot]; t.Count >= Hopeless {
 		bad[0] = t.Reason
 	} else if why := m.judgeStep(v); why != "" {
 		bad[0] = why
@@ -291,9 +291,11 @@ func (m *maker) replace(v *view, a Action, todo []int, tolerated map[int]bool) {
 		return
 	}
 	if order == "recreate" {
-		if !m.emptied(v, v.old, "recreate: "+why) {
+		drained, ok := m.emptied(v, v.old, "recreate: "+why)
+		if !ok {
 			return
 		}
+		a.Drained = drained
 		a.Slots = todo
 		m.dropOld(v, &a, func(*tender.Instance) bool { return true })
 		a.Cause = fmt.Sprintf("replaces %s, recreate: %s", from, why)
@@ -327,9 +329,11 @@ func (m *maker) replace(v *view, a Action, todo []int, tolerated map[int]bool) {
 	a.Slots = todo[:size]
 	mine := func(i *tender.Instance) bool { return slices.Contains(a.Slots, i.Slot) }
 	if order == "stop-first" {
-		if !m.emptied(v, slices.DeleteFunc(slices.Clone(v.old), func(i *tender.Instance) bool { return !mine(i) }), "stop-first: "+why) {
+		drained, ok := m.emptied(v, slices.DeleteFunc(slices.Clone(v.old), func(i *tender.Instance) bool { return !mine(i) }), "stop-first: "+why)
+		if !ok {
 			return
 		}
+		a.Drained = drained
 		m.dropOld(v, &a, mine)
 	} else if !v.RenewAnon {
 		v.inherit(&a, mine)
@@ -340,16 +344,6 @@ func (m *maker) replace(v *view, a Action, todo []int, tolerated map[int]bool) {
 		a.Cause = fmt.Sprintf("replaces %s, %s: %s", from, order, why)
 	}
 	m.add(a)
-}
-
-// emptied reports whether all of these are drained, so that newcomers may take their place.
-func (m *maker) emptied(v *view, old []*tender.Instance, cause string) bool {
-	all := true
-	for _, i := range old {
-		_, ok := m.drained(v, i, v.grace(), cause)
-		all = all && ok
-	}
-	return all
 }
 
 func (v *view) from() string {
@@ -410,12 +404,13 @@ func (m *maker) drift(v *view, slots []int) {
 		m.pause(v, t, i.Name+" has drifted: "+i.Drift)
 		return
 	}
-	if !m.emptied(v, []*tender.Instance{i}, "drifted: "+i.Drift) {
+	drained, ok := m.emptied(v, []*tender.Instance{i}, "drifted: "+i.Drift)
+	if !ok {
 		return
 	}
 	a := Action{
 		Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: slots[:1], Drop: []string{i.ID}, dropped: []string{i.Name},
-		Grace: v.grace(), Repair: true, Cause: "drifted: " + i.Drift,
+		Grace: v.grace(), Repair: true, Cause: "drifted: " + i.Drift, Drained: drained,
 	}
 	if len(i.Anonymous) > 0 {
 		a.Inherit = map[int]string{i.Slot: i.ID}
@@ -431,10 +426,14 @@ func (m *maker) finish(v *view, tolerated map[int]bool) {
 	case len(tolerated) > 0:
 		cause = fmt.Sprintf("%d of %d instances are good, the rest is tolerated", v.Replicas-len(tolerated), v.Replicas)
 	}
-	if keep := v.policy().Keep; keep > 0 && len(v.old) > 0 {
+	a := Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID}
+	if keep := v.policy().Keep; keep > 0 && len(v.old) > 0 && v.Open.promoted() {
+		// Whatever is left of the old ones was left on purpose.
+		a.Kept = Kept{Revision: v.Open.From, Until: v.Open.shifted().At.Add(keep)}
 		cause += fmt.Sprintf("; %s is kept for %s", v.Open.From, took(keep))
 	}
-	m.add(Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: cause})
+	a.Cause = cause
+	m.add(a)
 }
 
 // tries returns the worst of the attempts in these slots and in the service as a whole.

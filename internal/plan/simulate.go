@@ -187,12 +187,8 @@ func (s *simulation) do(a Action) {
 		if a.Job {
 			v.Jobs = append(slices.Clone(v.Jobs), JobEnd{For: a.For, Code: a.Code})
 		}
-		if a.Rollout != 0 && v.Open != nil {
-			if keep := v.policy().Keep; a.Verb == Finish && keep > 0 && len(v.Open.Shifts) > 0 && !v.Open.Reverse {
-				// Nothing is to be seen of that before its end.
-				v.Kept = Kept{Revision: v.Open.From, Until: s.now.Add(keep)}
-			}
-			v.Open = nil
+		if a.Rollout != 0 {
+			v.Kept, v.Open = a.Kept, nil
 		}
 		if a.Verb != Finish {
 			v.Halted = a.Cause

@@ -214,42 +214,62 @@ func (m *maker) refused(v *view, i *tender.Instance) (why string, yes bool) {
 	return fmt.Sprintf("the edge cannot serve from %s%s", i.Name, tail(t.Instances[i.ID].Reason)), ok && i.Ready()
 }
 
+// Drained is how an instance left the traffic.
+type Drained struct {
+	Instance string
+	Took     time.Duration
+	Cut      int    // requests and connections that were under way still
+	Skipped  string // why it was not waited for
+}
+
+// note is what is added to the cause of what follows.
+func (d Drained) note() string {
+	switch {
+	case d.Skipped != "":
+		return ", not drained: " + d.Skipped
+	case d.Cut > 0:
+		return fmt.Sprintf(", %s under way after %s", count(d.Cut, "request"), took(d.Took))
+	case d.Instance != "":
+		return ", drained in " + took(d.Took)
+	}
+	return ""
+}
+
 // drained takes i out of the traffic and reports whether it may go: nothing is
 // under way there any more, or that took longer than grace. Where it may not go
-// yet, the plan says what is waited for; where it may, note is the proof.
-func (m *maker) drained(v *view, i *tender.Instance, grace time.Duration, cause string) (note string, ok bool) {
+// yet, the plan says what is waited for. d is empty where there was nothing to drain.
+func (m *maker) drained(v *view, i *tender.Instance, grace time.Duration, cause string) (d Drained, ok bool) {
 	m.leaving[i.ID] = true
 	t := v.Traffic
 	if t == nil || i.State != tender.Running {
-		return "", true
+		return d, true
 	}
 	a := Action{Verb: Drain, Service: v.Name, Revision: i.Revision, ID: i.ID, Instance: i.Name}
 	if t.Away != "" {
 		a.Until = t.Since.Add(edgeBound)
 		if !m.now.Before(a.Until) {
-			return ", not drained, as the edge does not tell: " + t.Away, true
+			return Drained{Instance: i.Name, Skipped: "the edge does not tell: " + t.Away}, true
 		}
 		a.Cause = cause + "; the edge does not tell: " + t.Away
 		m.add(a)
-		return "", false
+		return d, false
 	}
 	f, there := t.Instances[i.ID]
+	bound := f.Since.Add(grace)
 	switch {
-	case !there:
-		return "", true // it gets nothing
+	case !there: // it gets nothing
+		return d, true
 	case f.State != Leaving:
 		a.Cause = cause
 	case f.Open == 0 && m.w.foreseen:
-		return "", true
-	case f.Open == 0:
-		return ", drained in " + took(m.now.Sub(f.Since)), true
-	case !m.now.Before(f.Since.Add(grace)):
-		return fmt.Sprintf(", %s under way after %s", count(f.Open, "request"), took(m.now.Sub(f.Since))), true
+		return d, true
+	case f.Open == 0 || !m.now.Before(bound):
+		return Drained{Instance: i.Name, Took: m.now.Sub(f.Since), Cut: f.Open}, true
 	default:
-		a.Until, a.Cause = f.Since.Add(grace), fmt.Sprintf("%s; %s under way", cause, count(f.Open, "request"))
+		a.Until, a.Cause = bound, fmt.Sprintf("%s; %s under way", cause, count(f.Open, "request"))
 	}
 	m.add(a)
-	return "", false
+	return d, false
 }
 
 func count(n int, word string) string {
@@ -280,7 +300,28 @@ func took(d time.Duration) string {
 // removeDrained plans the removal of i once it is drained.
 func (m *maker) removeDrained(v *view, i *tender.Instance, volumes bool, format string, args ...any) {
 	cause := fmt.Sprintf(format, args...)
-	if note, ok := m.drained(v, i, v.grace(), cause); ok {
-		m.remove(i, v.grace(), volumes, "%s", cause+note)
+	if d, ok := m.drained(v, i, v.grace(), cause); ok {
+		m.remove(i, v.grace(), volumes, "%s", cause)
+		m.plan[len(m.plan)-1].after(d)
 	}
+}
+
+// after says that an action follows on a drain.
+func (a *Action) after(d Drained) {
+	if d.Instance != "" {
+		a.Drained = append(a.Drained, d)
+		a.Cause += d.note()
+	}
+}
+
+// emptied reports whether all of these are drained, so that newcomers may take their place.
+func (m *maker) emptied(v *view, old []*tender.Instance, cause string) (all []Drained, ok bool) {
+	ok = true
+	for _, i := range old {
+		d, drained := m.drained(v, i, v.grace(), cause)
+		if ok = ok && drained; d.Instance != "" {
+			all = append(all, d)
+		}
+	}
+	return all, ok
 }

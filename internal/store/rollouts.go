@@ -101,6 +101,29 @@ func (r *Rollout) Held() string {
 	return r.HoldBy
 }
 
+// Beside reports whether old and new stand side by side as a whole, and share
+// the traffic by Shifts.
+func (r *Rollout) Beside() bool {
+	return r.Strategy == tender.BlueGreen || r.Strategy == tender.Canary || len(r.Shifts) > 0
+}
+
+// Promoted reports whether the new revision was given all of the traffic.
+func (r *Rollout) Promoted() bool {
+	return len(r.Shifts) > 0 && r.Shifts[len(r.Shifts)-1].Share >= 1000
+}
+
+// Returns makes r, which goes back to where open came from, a way back of the
+// same kind. What open had not replaced yet gets all of the traffic at once.
+func (r *Rollout) Returns(open Rollout, now time.Time) {
+	if !open.Beside() {
+		return
+	}
+	r.Asked = tender.BlueGreen
+	if r.To == open.From && !open.Promoted() {
+		r.Shifts = []Shift{{At: now, Share: 1000}}
+	}
+}
+
 // Shift is one step that gave traffic to the new revision.
 type Shift struct {
 	At    time.Time `json:"at"`
@@ -132,6 +155,22 @@ type ServedBy struct {
 	Revision string        `json:"revision"`
 	Digest   string        `json:"digest"` // of its image, or the image's id
 	Served   tender.Served `json:"served"`
+	// Failed is what went wrong of it: what the edge could not bring home, and what was answered with 5xx.
+	Failed uint64        `json:"failed"`
+	P99    time.Duration `json:"p99,omitempty"` // a bound under which 99 % of its latencies stayed
+}
+
+// Sum says in a few words what was served.
+func (p *Proof) Sum() string {
+	var requests, failed uint64
+	for _, s := range p.Served {
+		requests, failed = requests+s.Served.Requests, failed+s.Failed
+	}
+	text := fmt.Sprintf("%d requests while it ran, %d failed", requests, failed)
+	if p.Partial {
+		text += " (a part: the edge began to count anew)"
+	}
+	return text
 }
 
 // Vital is how an instance of the new revision was when the rollout ended.
