@@ -185,7 +185,7 @@ func TestTheChapterMustRunAsPrinted(t *testing.T) {
 	for i, l := range lessons {
 		t.Run(strings.NewReplacer("/", "-", ".compose.yaml", "").Replace(l.file), func(t *testing.T) {
 			project := fmt.Sprintf("%s-%d", h.project, i)
-			l.run(t, h, filepath.Join(files, l.file), project)
+			l.run(t, h.as(t), filepath.Join(files, l.file), project)
 		})
 	}
 }
@@ -221,8 +221,8 @@ func (l lesson) run(t *testing.T, h *host, file, project string) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(tender(append([]string{"ps", "-a"}, second...)...).all())
-			t.Log(tender(append([]string{"logs"}, second...)...).all())
+			show(t, "instances", tender(append([]string{"ps", "-a"}, second...)...).all())
+			show(t, "logs", tender(append([]string{"logs"}, second...)...).all())
 		}
 		if r := tender(append([]string{"down", "-v", "--supersede", "-t", "1"}, second...)...); r.err() != nil {
 			t.Error(r.all())

@@ -161,7 +161,7 @@ func TestTheCorpusMustBeWhatDockerComposeMakes(t *testing.T) {
 				if v.unstarted && v.kind == compared {
 					on = dry
 				}
-				e := open(t, on, name, fmt.Sprintf("%s-%d", h.project, i))
+				e := open(t, on.as(t), name, fmt.Sprintf("%s-%d", h.project, i))
 				e.shared = h.project
 				e.hold(v)
 			})

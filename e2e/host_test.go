@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -176,12 +178,25 @@ func (h *host) serveLog() string {
 
 // artifacts prints what one would ask for first.
 func (h *host) artifacts() {
-	h.t.Logf("serve's log:\n%s", h.serveLog())
-	h.t.Logf("containers:\n%s", docker("ps", "-a", "--no-trunc", "--filter", "label=com.docker.compose.project="+h.project).all())
+	show(h.t, "serve's log", h.serveLog())
+	show(h.t, "containers", docker("ps", "-a", "--no-trunc", "--filter", "label=com.docker.compose.project="+h.project).all())
 	if h.serve != nil {
-		h.t.Logf("status:\n%s", h.tender("status").all())
-		h.t.Logf("history:\n%s", h.tender("history", "-p", h.project).all())
+		show(h.t, "status", h.tender("status").all())
+		show(h.t, "history", h.tender("history", "-p", h.project).all())
 	}
+}
+
+// show prints what surrounds a failure. It is not t.Log, whose lines go test
+// prints after the failure itself: of a long output one reads the end.
+func show(t *testing.T, what, text string) {
+	fmt.Printf("# %s: %s:\n%s\n", t.Name(), what, strings.TrimRight(text, "\n"))
+}
+
+// as is the host for a subtest, which then fails by itself.
+func (h *host) as(t *testing.T) *host {
+	of := *h
+	of.t = t
+	return &of
 }
 
 // result is what a command came to.
@@ -340,15 +355,41 @@ func (h *host) running(service string) []string {
 	return ids
 }
 
-// freePort finds a TCP port that nobody holds at this moment.
+// freePort finds a TCP port that nobody holds at this moment. It is below those
+// that the kernel gives to connections, one of which could take it before the test does.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		port := 20_000 + rand.IntN(10_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port from 20000 to 30000 is free")
+	return 0
+}
+
+// filesUnder returns the content of every regular file under dir, by path. One
+// that goes meanwhile, as a running serve's may, is left out.
+func filesUnder(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			var b []byte
+			b, err = os.ReadFile(path)
+			files[path] = string(b)
+		}
+		if path != dir && errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return files
 }
 
 // get returns the body of an answer with status 200.

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -270,16 +269,10 @@ secrets:
 			places[a] = string(b)
 		}
 	}
-	err := filepath.WalkDir(h.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(path, filepath.Join(h.dir, "run", "secrets")) {
-			return err
+	for path, text := range filesUnder(t, h.dir) {
+		if !strings.HasPrefix(path, filepath.Join(h.dir, "run", "secrets")) {
+			places[path] = text
 		}
-		b, err := os.ReadFile(path)
-		places[path] = string(b)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for place, text := range places {
 		for _, value := range []string{file, vault} {
@@ -310,8 +303,8 @@ func TestTwoUpsAtOnceMustNotMix(t *testing.T) {
 	h := newHost(t)
 	h.file("compose.yaml", web(2, ""))
 	h.must("up")
-	// A rollout that takes a while: its newcomers must stay healthy for a minute.
-	h.file("compose.yaml", strings.Replace(web(2, "    x-tender: {rollout: {hold: 1m}}"), "-one", "-two", 1))
+	// A rollout that takes a while: its newcomers must stay healthy for long.
+	h.file("compose.yaml", strings.Replace(web(2, "    x-tender: {rollout: {hold: 10m}}"), "-one", "-two", 1))
 	h.must("up", "-d")
 	h.file("compose.yaml", strings.Replace(web(2, ""), "-one", "-three", 1))
 	r := h.exits(1, "up")
@@ -341,11 +334,15 @@ func TestKillNineMustConverge(t *testing.T) {
 	}
 	for n := range rounds {
 		want := fmt.Sprintf("page %d", n)
-		cmd := h.command("up", "-d")
-		cmd.Env = append(cmd.Env, "PAGE="+want)
-		if r := run(cmd); r.err() != nil {
-			t.Fatal(r.all())
+		up := func(args ...string) {
+			t.Helper()
+			cmd := h.command(append([]string{"up"}, args...)...)
+			cmd.Env = append(cmd.Env, "PAGE="+want)
+			if r := run(cmd); r.err() != nil {
+				t.Fatal(r.all())
+			}
 		}
+		up("-d")
 		moment := time.NewTimer(time.Duration(moments.IntN(4000)) * time.Millisecond)
 		<-moment.C
 		h.kill()
@@ -372,6 +369,7 @@ func TestKillNineMustConverge(t *testing.T) {
 			}
 			return nil
 		})
+		up() // changes nothing and waits for the end of the rollout, which is written last
 	}
 	h.exits(0, "up") // converged: PAGE is not set, so this goes back to the first page
 }

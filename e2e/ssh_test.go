@@ -76,7 +76,7 @@ SetEnv PATH=%s:/usr/bin:/bin TENDER_HOST=unix://%s
 		log.Close()
 		if h.t.Failed() {
 			b, _ := os.ReadFile(log.Name())
-			h.t.Logf("sshd's log:\n%s", b)
+			show(h.t, "sshd's log", string(b))
 		}
 	})
 	// ssh takes its configuration from the user's home as the password file knows it.
@@ -185,7 +185,7 @@ func (h *host) aside() string {
 		log.Close()
 		if h.t.Failed() {
 			b, _ := os.ReadFile(log.Name())
-			h.t.Logf("the second engine's log:\n%s", b)
+			show(h.t, "the second engine's log", string(b))
 		}
 	})
 	h.until("the second engine answers", func() error { return docker("-H", "unix://"+socket, "version").err() })

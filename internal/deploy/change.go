@@ -246,7 +246,7 @@ func (l *Loop) rollback(ctx context.Context, d *draft, c Change) error {
 			}
 			continue
 		}
-		d.back(s, rev, l.ids(d.next.Project, name))
+		d.back(s, rev, l.ids(d.next.Project, name), l.counts(d.next.Project, name))
 		if h, err := l.o.Hold(s.Service, s.Service.Publish == tender.PublishProxy); err != nil {
 			return err
 		} else if h.Publish != s.Service.Publish {
@@ -261,16 +261,21 @@ func (l *Loop) rollback(ctx context.Context, d *draft, c Change) error {
 }
 
 // back moves a service to an earlier revision.
-func (d *draft) back(s *store.WantedService, rev store.Revision, there []string) {
+func (d *draft) back(s *store.WantedService, rev store.Revision, there []string, begin *store.Counts) {
 	old := *s
-	s.Service, s.Image, s.Strategy, s.Halted = rev.Service, rev.Image, "", ""
+	s.Service, s.Image, s.Strategy, s.Halted, s.Kept = rev.Service, rev.Image, "", "", nil
 	s.Service.Replicas = old.Service.Replicas
 	s.Stopped, s.Gone = false, false
 	d.supersede(old.Service.Name)
-	d.rollouts = append(d.rollouts, store.Rollout{
+	r := store.Rollout{
 		Project: d.next.Project, Service: old.Service.Name, Generation: d.next.N, From: old.Service.Revision, To: rev.Service.Revision,
 		FromImage: old.Image, ToImage: rev.Image, Who: d.next.Who, Strategy: "rollback", Reverse: true, Started: d.next.At, Diff: changes(old, *s), Stale: there,
-	})
+		Begin: begin,
+	}
+	if open, ok := d.base.open[old.Service.Name]; ok {
+		r.Returns(open, d.next.At)
+	}
+	d.rollouts = append(d.rollouts, r)
 }
 
 // previous is the revision that a service had before revision now, as far as

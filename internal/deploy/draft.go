@@ -25,6 +25,7 @@ type draft struct {
 	nothing    bool
 	token      string
 	routes     []RouteChange
+	served     map[string]bool // by the edge, once it is accepted
 }
 
 // draft works out everything that may fail, and writes nothing.
@@ -53,6 +54,9 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 		Routes: routesOf(p, chosen, base.head.Routes),
 	}
 	d.routes = routeChanges(base.head, d.next)
+	if l.o.Edge != nil {
+		d.served = servedBy(d.next.Routes, base.head.Services) // and what draftService moves to the edge
+	}
 	there := map[string][]tender.Instance{}
 	for _, i := range seen.Of(p.Name) {
 		if !i.Oneoff {
@@ -79,6 +83,10 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	}
 	for k := range d.rollouts {
 		r := &d.rollouts[k]
+		r.Begin = l.counts(p.Name, r.Service)
+		if s.Hold && r.Beside() {
+			r.HoldBy, r.HoldEach = s.Who, true
+		}
 		svc, _ := p.Service(r.Service)
 		before := there[svc.Rollout.Before]
 		if !svc.Job || slices.Contains(d.retry, svc.Name) {
@@ -182,6 +190,9 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	if err != nil {
 		return err
 	}
+	if l.o.Edge != nil {
+		d.served[svc.Name] = d.served[svc.Name] || svc.Publish == tender.PublishProxy
+	}
 	svc.Secrets = slices.Clone(svc.Secrets)
 	for i := range svc.Secrets {
 		if v, ok := s.Versions[svc.Secrets[i].Name]; ok && !svc.Secrets[i].External {
@@ -200,7 +211,7 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	}
 	if had && !s.Recreate && !s.RenewAnon && l.same(old, svc, image) {
 		w.Service.Revision, w.Service.Spec, w.Image = old.Service.Revision, old.Service.Spec, old.Image
-		w.RenewAnon, w.Strategy = old.RenewAnon, old.Strategy
+		w.RenewAnon, w.Strategy, w.Kept = old.RenewAnon, old.Strategy, old.Kept
 	} else {
 		salt := ""
 		if s.Recreate || s.RenewAnon {

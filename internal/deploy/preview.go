@@ -44,8 +44,18 @@ func (l *Loop) Preview(ctx context.Context, s Submission) (Preview, error) {
 	if !d.nothing {
 		r = d.after()
 	}
-	p.Plan = plan.Simulate(r.wanted(nil, plan.Try{}), seen, time.Now())
+	r.served = d.served
+	p.Plan = plan.Simulate(r.wanted(nil, plan.Try{}, foreseen(r.served)), seen, time.Now())
 	return p, nil
+}
+
+// foreseen is what a simulation needs to know of the edge: what it serves.
+func foreseen(served map[string]bool) map[string]*plan.Traffic {
+	t := map[string]*plan.Traffic{}
+	for name := range served {
+		t[name] = &plan.Traffic{}
+	}
+	return t
 }
 
 // after is what the store would say once d was accepted.

@@ -208,9 +208,9 @@ func forgetShifts(tx *store.Tx, before, after store.Generation) error {
 	}
 	for _, s := range states {
 		if to, there := now[s.Route]; !there || after.Down != nil {
-			s.Paused, s.Weights, s.Shift = nil, nil, nil
+			s.Paused, s.Weights, s.Walk = nil, nil, nil
 		} else if !slices.Equal(was[s.Route], to) {
-			s.Weights, s.Shift = nil, nil
+			s.Weights, s.Walk = nil, nil
 		}
 		if err := tx.SetRouteState(s); err != nil {
 			return err

@@ -28,8 +28,8 @@ type RouteState struct {
 	Paused *Pause `json:"paused,omitempty"`
 	// Weights stand for those of the file, by the name of the aim; nil: the file's.
 	Weights map[string]int `json:"weights,omitempty"`
-	// Shift is the newest move of traffic in steps, under way or ended.
-	Shift *Shift `json:"shift,omitempty"`
+	// Walk is the newest move of traffic in steps, under way or ended.
+	Walk *Walk `json:"walk,omitempty"`
 }
 
 // Pause holds requests back.
@@ -39,8 +39,8 @@ type Pause struct {
 	Who   string    `json:"who"`
 }
 
-// Shift moves the traffic of a route to one of its aims, step by step.
-type Shift struct {
+// Walk moves the traffic of a route to one of its aims, step by step.
+type Walk struct {
 	Aim     string         `json:"aim"`
 	Steps   []int          `json:"steps"`  // percent
 	Every   time.Duration  `json:"every"`  // how long each step is watched
@@ -57,12 +57,12 @@ type Shift struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// The states of a Shift.
+// The states of a Walk.
 const (
-	ShiftWalking = "walking"
-	ShiftDone    = "done"
-	ShiftBack    = "back"
-	ShiftStopped = "stopped"
+	WalkOn      = "walking"
+	WalkDone    = "done"
+	WalkBack    = "back"
+	WalkStopped = "stopped"
 )
 
 // RouteStates returns those of a project; "": of all.
@@ -100,7 +100,7 @@ func (tx *Tx) RouteState(project, route string) (RouteState, error) {
 // SetRouteState writes one; one that says nothing is taken away.
 func (tx *Tx) SetRouteState(r RouteState) error {
 	var err error
-	if r.Paused == nil && r.Weights == nil && r.Shift == nil {
+	if r.Paused == nil && r.Weights == nil && r.Walk == nil {
 		_, err = tx.exec(`DELETE FROM routes WHERE project = ? AND route = ?`, r.Project, r.Route)
 	} else {
 		var b []byte

@@ -10,11 +10,16 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/engine"
 )
 
 func TestAnEngineThatIsAwayIsUnavailable(t *testing.T) {
@@ -53,6 +58,41 @@ func TestAnEngineThatWasUpgradedIsSpokenToAnew(t *testing.T) {
 			t.Errorf("spoken %s, offered %s, %v", info.API, version, err)
 		}
 	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A busy engine takes its time to create what a call that was cut off has asked
+// for. After five seconds the next call once made a second one, under another name.
+func TestACreationOfACallThatIsGoneIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		visible := time.Now().Add(30 * time.Second)
+		e, err := New("", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := client.New(client.WithHTTPClient(&http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			status, body := http.StatusOK, `{"Id":"made before","Config":{"Labels":{"tender.project":"shop","tender.service":"web","tender.revision":"r1","tender.slot":"2"}}}`
+			switch {
+			case r.Method == http.MethodPost:
+				status, body = http.StatusConflict, `{"message":"the container name is already in use"}`
+			case time.Now().Before(visible):
+				status, body = http.StatusNotFound, `{"message":"no such container"}`
+			}
+			return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+		})}), client.WithAPIVersion("1.41"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.line.Store(c)
+		r := recipe{config: &container.Config{Image: "busybox"}, host: &container.HostConfig{}}
+		id, made, err := e.createOnce(t.Context(), r, "shop-web-2", engine.Want{Project: "shop", Service: tender.Service{Name: "web", Revision: "r1"}}, 2)
+		if err != nil || made || id != "made before" {
+			t.Errorf("%q, made %t, %v", id, made, err)
+		}
+	})
 }
 
 func TestAnAddressOfAnotherKindIsRefused(t *testing.T) {
