@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 )
 
 // consulVersion is the version of Consul whose API is served, for clients that look at it.
@@ -63,33 +62,21 @@ func (s *Server) Consul() http.Handler {
 		http.Error(w, "Tender keeps no key/value store. Put settings into the Compose file (environment, configs) "+
 			"and secrets into the vault: tender secret set NAME", http.StatusNotImplemented)
 	})
-	// A pattern without a method would beat the mux's own 405 for the paths above.
-	for _, method := range []string{"GET", "PUT", "POST", "DELETE"} {
-		c.mux.HandleFunc(method+" /v1/", func(w http.ResponseWriter, r *http.Request) {
-			if allowed := c.methods(r); len(allowed) > 0 {
-				w.Header().Set("Allow", strings.Join(allowed, ", "))
-				http.Error(w, "method "+r.Method+" not allowed", http.StatusMethodNotAllowed)
-				return
-			}
-			http.Error(w, "Tender serves Consul's catalog, health and agent services and checks, not "+r.URL.Path, http.StatusNotImplemented)
-		})
-	}
 	return c
 }
 
-func (c *consul) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.mux.ServeHTTP(w, r) }
-
-// methods returns those that a path has.
-func (c *consul) methods(r *http.Request) []string {
-	var out []string
-	for _, m := range []string{http.MethodGet, http.MethodPut} {
-		other := r.Clone(r.Context())
-		other.Method = m
-		if _, pattern := c.mux.Handler(other); !strings.HasSuffix(pattern, " /v1/") {
-			out = append(out, m)
-		}
+func (c *consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !c.has(r, r.Method) && !c.has(r, http.MethodGet) && !c.has(r, http.MethodPut) {
+		http.Error(w, "Tender serves Consul's catalog, health, and agent services and checks, not "+r.URL.Path, http.StatusNotImplemented)
+		return
 	}
-	return out
+	c.mux.ServeHTTP(w, r) // which says what methods there are
+}
+
+// has reports whether there is something at a request's path for a method.
+func (c *consul) has(r *http.Request, method string) bool {
+	_, pattern := c.mux.Handler(&http.Request{Method: method, URL: r.URL, Host: r.Host})
+	return pattern != ""
 }
 
 // refusal is an error with the status that Consul gives it.
