@@ -22,6 +22,7 @@ type Status struct {
 	Table     uint64    `json:"table"` // version of the table served
 	Started   time.Time `json:"started"`
 	Listeners []string  `json:"listeners"`
+	Settings  string    `json:"settings"` // a sum of what it was started with
 	// Draining: another edge serves; this one ends when what is under way has.
 	Draining bool `json:"draining"`
 }
@@ -73,7 +74,7 @@ func (e *edge) handler() http.Handler {
 	m.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		write(w, Status{
 			Version: e.config.Version, PID: os.Getpid(), Protocol: Protocol, Format: Format, Table: e.version(),
-			Started: e.started, Listeners: e.sockets.names(), Draining: e.handing.Load() == handedOver,
+			Started: e.started, Settings: e.config.sum(), Listeners: e.sockets.names(), Draining: e.handing.Load() == handedOver,
 		})
 	})
 	m.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {

@@ -118,12 +118,16 @@ func (c *Client) carry(ctx context.Context, run string, said Carried) error {
 
 // do asks, and asks again while one edge hands over to another.
 func (c *Client) do(ctx context.Context, doing, method, path string, body []byte, out any) error {
+	cuts := 0
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := c.once(ctx, method, path, body, out)
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, errHandedOver) {
+		// A connection that the old edge did not get round to answering is asked anew, too.
+		if errors.Is(err, errCut) && cuts < 3 {
+			cuts++
+		} else if !errors.Is(err, errHandedOver) {
 			if doing == "" {
 				return err
 			}
@@ -140,6 +144,9 @@ func (c *Client) do(ctx context.Context, doing, method, path string, body []byte
 // errHandedOver is what errHanding says, heard here.
 var errHandedOver = errors.New("one edge hands over to another")
 
+// errCut is an edge that ended before it answered.
+var errCut = errors.New("the edge ended")
+
 const handingHeader = "Tender-Edge-Handing"
 
 func (c *Client) once(ctx context.Context, method, path string, body []byte, out any) error {
@@ -151,6 +158,9 @@ func (c *Client) once(ctx context.Context, method, path string, body []byte, out
 	if err != nil {
 		if Away(err) {
 			return tender.Errorf(tender.Unavailable, "no edge answers at %s: %w", c.socket, err).Hint("start one: tender edge, or: systemctl start tender-edge")
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+			err = fmt.Errorf("%w: %w", errCut, err)
 		}
 		return tender.Errorf(tender.Unavailable, "ask the edge at %s: %w", c.socket, err)
 	}

@@ -54,6 +54,7 @@ type Config struct {
 	Trusted []netip.Prefix // beside the table's own
 	Log     *slog.Logger   // default: none
 	Version string
+	Binary  string // what Spawn starts; default: this program
 }
 
 func (c Config) filled() Config {
