@@ -37,7 +37,7 @@ var rooms = map[string]string{
 	"internal/api":     "",
 	"internal/daemon":  "*", // introduces all others to each other
 	"internal/convert": "",
-	"internal/cli":     "internal/api internal/compose internal/convert internal/daemon",
+	"internal/cli":     "internal/api internal/compose internal/convert internal/daemon internal/edge",
 	"cmd/tender":       "internal/cli",
 
 	// Outside of the house.
