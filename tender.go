@@ -17,6 +17,8 @@ import (
 type Project struct {
 	Name     string
 	Services []Service // by name
+	// Routes are those of its services, by service and as written, then those at the top of the file.
+	Routes []Route
 	// Spec is the canonical Compose YAML of the whole project (long syntax,
 	// interpolation done). Only compose and the engines read it.
 	Spec []byte
@@ -49,6 +51,14 @@ type Service struct {
 	Restart string // "", "no", "always", "on-failure", "unless-stopped"
 	// RestartMax is the N of on-failure:N, or deploy.restart_policy.max_attempts; 0: without end.
 	RestartMax int
+	// Publish is x-tender.publish: who holds ports: on the host. "" is not said; see PublishProxy.
+	Publish string
+	// Ports are what ports: publishes at one number each on the host (HostPort 0: the engine chooses).
+	Ports []Port
+	// Reach is how the edge comes to its instances: "" by address, on one of Networks, which are names that
+	// the host reaches, the best first; "host" over loopback; "service:NAME" at that service's addresses.
+	Reach    string
+	Networks []string
 	// Boot says who starts and restarts instances: "" or BootEngine the engine does as Restart says, at a boot
 	// in no order; BootOrdered Tender alone does, what it depends on first.
 	Boot string
@@ -77,6 +87,12 @@ type Service struct {
 const (
 	BootEngine  = "engine"
 	BootOrdered = "ordered"
+)
+
+// The words of x-tender.publish.
+const (
+	PublishProxy  = "proxy"  // the edge holds the ports and leads to all instances
+	PublishEngine = "engine" // the engine publishes them, for one instance each
 )
 
 // SecretFile is a secret as a service uses it.
@@ -118,7 +134,7 @@ const (
 
 // Rollout says how one revision replaces another. Zero values mean "not said".
 type Rollout struct {
-	Strategy string         // "", "rolling", "recreate"
+	Strategy string         // "", "rolling", "blue-green", "canary", "recreate"
 	Order    string         // "", "start-first", "stop-first"
 	Parallel *int           // update_config.parallelism; 0: all at once; nil: not said (1)
 	Delay    time.Duration  // between two batches
@@ -127,7 +143,29 @@ type Rollout struct {
 	Failure  string         // failure_action: "", "pause", "continue", "rollback"
 	MaxRatio float64        // max_failure_ratio
 	Before   string         // a job that must end with 0 first
+
+	Steps       []int         // canary: percent of the traffic, growing, each below 100; none: 5, 25, 50
+	Pause       time.Duration // canary: how long each step is watched; 0: not said (1 min)
+	AbortErrors float64       // share of failed requests above which it goes back, 0.01 is 1 %; 0: not said (1 %)
+	AbortP99    time.Duration // p99 above which it goes back; 0: not said
+	Keep        time.Duration // blue-green: how long the old revision stays after the switch
+	Check       []Check       // asked of the new revision through the edge before it gets traffic
 }
+
+// Check is a request to a new revision and what it must answer.
+type Check struct {
+	Path   string `json:"path"`             // with query; default "/"
+	Status int    `json:"status,omitempty"` // default 200
+	Body   string `json:"body,omitempty"`   // what the body must hold; empty: anything
+}
+
+// The words of Rollout.Strategy.
+const (
+	Rolling   = "rolling"
+	BlueGreen = "blue-green"
+	Canary    = "canary"
+	Recreate  = "recreate"
+)
 
 // State is Docker's word for what an instance does.
 type State string

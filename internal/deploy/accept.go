@@ -23,6 +23,7 @@ type Submission struct {
 	Scale        map[string]int
 	Versions     map[string]int // of the project's own secrets, where the caller knows them: key under secrets: -> version
 	Strategy     string         // for this rollout
+	Hold         bool           // blue-green and canary wait for a person at each step
 	Supersede    bool
 	Recreate     bool   // new revisions although nothing changed
 	RenewAnon    bool   // new anonymous volumes
@@ -89,6 +90,9 @@ func (l *Loop) commit(ctx context.Context, d draft, files map[string][]byte) (Ac
 	var ids []int64
 	err := l.o.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, r := range d.supersedes {
+			if err := l.close(tx, r, "superseded by "+d.next.Who); err != nil {
+				return err
+			}
 			if _, err := tx.EndRollout(r.ID, store.RolloutSuperseded, "by "+d.next.Who, d.next.At); err != nil {
 				return err
 			}
@@ -99,6 +103,9 @@ func (l *Loop) commit(ctx context.Context, d draft, files map[string][]byte) (Ac
 					return err
 				}
 			}
+		}
+		if err := forgetShifts(tx, d.base.head, d.next); err != nil {
+			return err
 		}
 		if d.next.Down != nil {
 			// What they did may go with the volumes, and the containers that tell of it go.

@@ -48,6 +48,10 @@ func (w *worker) act(ctx context.Context, a plan.Action) error {
 		return e.Restart(ctx, a.ID, a.Grace)
 	case plan.Remove:
 		return e.Remove(ctx, a.ID, a.Grace, a.Volumes)
+	case plan.Check:
+		return w.check(ctx, a)
+	case plan.Shift:
+		return w.shift(ctx, a)
 	case plan.RemoveNetwork:
 		return e.RemoveNetwork(ctx, a.ID)
 	case plan.RemoveVolume:

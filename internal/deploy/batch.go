@@ -46,7 +46,7 @@ func (w *worker) launch(ctx context.Context, running *sync.WaitGroup, p plan.Pla
 		if a.Verb == plan.Ensure || a.Verb == plan.RemoveNetwork || a.Verb == plan.RemoveVolume {
 			key = ""
 		}
-		if a.Verb == plan.Wait || busy[key] {
+		if a.Waits() || busy[key] {
 			continue
 		}
 		w.mu.Lock()
@@ -104,9 +104,10 @@ func (w *worker) batch(ctx context.Context, key string, actions []plan.Action) {
 	w.mu.Lock()
 	delete(w.flight, key)
 	for _, a := range actions {
-		// Ensure has looked already.
-		w.stale = w.stale || a.Verb == plan.Ensure
-		w.acted = w.acted || a.Verb != plan.Ensure
+		// Ensure has looked already; Check and Shift change nothing on the engine.
+		quiet := a.Verb == plan.Ensure || a.Verb == plan.Check || a.Verb == plan.Shift
+		w.stale = w.stale || quiet
+		w.acted = w.acted || !quiet
 	}
 	w.mu.Unlock()
 	w.ring()
@@ -158,7 +159,7 @@ func (w *worker) take(ctx context.Context, key string, a plan.Action) {
 		return
 	}
 	n.Kind, n.Text = NewsEnded, describe(a)
-	w.step(a, "done: "+n.Text)
+	w.step(a, "done: "+n.Text, a.Drained...)
 	w.l.tell(n)
 }
 
@@ -176,6 +177,8 @@ func (w *worker) failed(key string, a plan.Action, err error) {
 		w.mu.Unlock()
 	case !a.Repair && a.Verb == plan.Scale:
 		w.tried(a.Service, a.Slots, text)
+	case a.Verb == plan.Check:
+		w.tried(a.Service, []int{plan.CheckSlot}, text)
 	}
 	w.mu.Lock()
 	w.rest[key] = time.Now().Add(pause)

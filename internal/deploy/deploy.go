@@ -17,6 +17,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/engine"
+	"github.com/tenderhq/tender/internal/plan"
 	"github.com/tenderhq/tender/internal/store"
 )
 
@@ -33,11 +34,17 @@ type Options struct {
 	// Same compares two tender.Service.Spec; Essence is what a revision is made from.
 	Same    func(a, b []byte) bool
 	Essence func(spec []byte) ([]byte, error)
+	// Hold decides who holds a service's ports, and makes it the service that this comes to; held: the edge
+	// does now. nil: the engine does.
+	Hold func(s tender.Service, held bool) (tender.Service, error)
 	// SecretVersion is the newest version in the vault: NotFound with a hint. nil: there are no secrets.
 	SecretVersion func(ctx context.Context, project string, f tender.SecretFile) (int, error)
 	// Deliver puts the secrets and configs of a service at its revision on the host and says where. It
 	// may be called again for the same revision. nil: there are none.
 	Deliver func(ctx context.Context, project string, s tender.Service) ([]engine.File, error)
+
+	// Edge tells what it serves. nil: there is none, and nothing is drained or shifted.
+	Edge Edge
 
 	// Home is what the engine writes on the instances that this daemon makes. With it a project that the
 	// store has lost is rebuilt from them. "": nothing is.
@@ -63,7 +70,9 @@ type Loop struct {
 	workers map[string]*worker
 	locks   map[string]chan struct{} // held while a generation of the project is made
 	rounds  map[string]round
-	turned  chan struct{}        // closed when rounds changes
+	turned  chan struct{} // closed when rounds changes
+	lanes   map[string][]plan.Lane
+	moved   chan struct{}        // closed when lanes changes
 	later   map[string]time.Time // when to try again to rebuild a lost project
 
 	looked chan struct{} // closed once lost projects have been looked for
@@ -79,6 +88,9 @@ func New(o Options) *Loop {
 			return 0, tender.Errorf(tender.NotFound, "secret %s is not in the vault", f.Name).Hint("tender secret set %s", f.Name)
 		}
 	}
+	if o.Hold == nil {
+		o.Hold = func(s tender.Service, _ bool) (tender.Service, error) { return s, nil }
+	}
 	if o.Deliver == nil {
 		o.Deliver = func(context.Context, string, tender.Service) ([]engine.File, error) { return nil, nil }
 	}
@@ -86,6 +98,7 @@ func New(o Options) *Loop {
 		o: o, log: o.Log,
 		pool: make(chan struct{}, parallel), born: make(chan struct{}, 1),
 		workers: map[string]*worker{}, locks: map[string]chan struct{}{}, rounds: map[string]round{}, turned: make(chan struct{}),
+		lanes: map[string][]plan.Lane{}, moved: make(chan struct{}),
 		later: map[string]time.Time{}, looked: make(chan struct{}),
 	}
 }
@@ -156,6 +169,7 @@ func (l *Loop) retire(w *worker) {
 	l.mu.Lock()
 	delete(l.workers, w.project)
 	l.mu.Unlock()
+	l.guide(w.project, nil)
 	close(w.done)
 	l.poke("")
 }

@@ -24,6 +24,8 @@ type draft struct {
 	verdicts   []Verdict
 	nothing    bool
 	token      string
+	routes     []RouteChange
+	served     map[string]bool // by the edge, once it is accepted
 }
 
 // draft works out everything that may fail, and writes nothing.
@@ -49,6 +51,11 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	d.next = store.Generation{
 		Project: p.Name, N: base.head.N + 1, At: now, Who: s.Who, Reason: "up", YAML: p.Spec, Files: slices.Sorted(maps.Keys(s.Files)),
 		ComposeFiles: s.ComposeFiles, WorkingDir: s.WorkingDir, Orphans: s.Orphans,
+		Routes: routesOf(p, chosen, base.head.Routes),
+	}
+	d.routes = routeChanges(base.head, d.next)
+	if l.o.Edge != nil {
+		d.served = servedBy(d.next.Routes, base.head.Services) // and what draftService moves to the edge
 	}
 	there := map[string][]tender.Instance{}
 	for _, i := range seen.Of(p.Name) {
@@ -68,8 +75,18 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 			return draft{}, err
 		}
 	}
+	if err := sameEdge(d.next); err != nil {
+		return draft{}, err
+	}
+	if err := l.clash(ctx, d.next); err != nil {
+		return draft{}, err
+	}
 	for k := range d.rollouts {
 		r := &d.rollouts[k]
+		r.Begin = l.counts(p.Name, r.Service)
+		if s.Hold && r.Beside() {
+			r.HoldBy, r.HoldEach = s.Who, true
+		}
 		svc, _ := p.Service(r.Service)
 		before := there[svc.Rollout.Before]
 		if !svc.Job || slices.Contains(d.retry, svc.Name) {
@@ -97,7 +114,7 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	if base.head.Made != nil && base.head.Down == nil && sameGround(base.head.YAML, p.Spec) {
 		d.next.Made = base.head.Made
 	}
-	d.nothing = known && !base.head.Rebuilt && len(d.rollouts) == 0 && base.head.Down == nil && bytes.Equal(base.head.YAML, p.Spec) &&
+	d.nothing = known && len(d.routes) == 0 && !base.head.Rebuilt && len(d.rollouts) == 0 && base.head.Down == nil && bytes.Equal(base.head.YAML, p.Spec) &&
 		(!s.Orphans || base.head.Orphans || !slices.ContainsFunc(d.verdicts, func(v Verdict) bool { return v.Verdict == "remove" })) &&
 		equalServices(base.head.Services, d.next.Services)
 	return d, nil
@@ -167,6 +184,15 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	if n, ok := s.Scale[svc.Name]; ok {
 		svc.Replicas = n
 	}
+	old, had := d.base.service(svc.Name)
+	had = had && old.Service.Revision != ""
+	svc, err := l.o.Hold(svc, had && old.Service.Publish == tender.PublishProxy)
+	if err != nil {
+		return err
+	}
+	if l.o.Edge != nil {
+		d.served[svc.Name] = d.served[svc.Name] || svc.Publish == tender.PublishProxy
+	}
 	svc.Secrets = slices.Clone(svc.Secrets)
 	for i := range svc.Secrets {
 		if v, ok := s.Versions[svc.Secrets[i].Name]; ok && !svc.Secrets[i].External {
@@ -179,15 +205,13 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 		}
 		svc.Secrets[i].Version = v
 	}
-	old, had := d.base.service(svc.Name)
-	had = had && old.Service.Revision != ""
 	w := store.WantedService{Service: svc, Image: image, RenewAnon: s.RenewAnon, Strategy: s.Strategy, RestartAfter: old.RestartAfter, StartAfter: old.StartAfter}
 	if old.Stopped {
 		w.StartAfter = d.next.At
 	}
 	if had && !s.Recreate && !s.RenewAnon && l.same(old, svc, image) {
 		w.Service.Revision, w.Service.Spec, w.Image = old.Service.Revision, old.Service.Spec, old.Image
-		w.RenewAnon, w.Strategy = old.RenewAnon, old.Strategy
+		w.RenewAnon, w.Strategy, w.Kept = old.RenewAnon, old.Strategy, old.Kept
 	} else {
 		salt := ""
 		if s.Recreate || s.RenewAnon {

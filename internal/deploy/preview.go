@@ -14,6 +14,7 @@ type Preview struct {
 	Token    string // given to Accept it is refused if the world has changed
 	Verdicts []Verdict
 	Plan     plan.Plan // the whole way, if all goes well
+	Routes   []RouteChange
 	Warnings []string
 	Nothing  bool
 }
@@ -27,7 +28,7 @@ func (l *Loop) Preview(ctx context.Context, s Submission) (Preview, error) {
 	if err != nil {
 		return Preview{}, err
 	}
-	p := Preview{Project: s.Project.Name, Token: d.token, Verdicts: d.verdicts, Nothing: d.nothing}
+	p := Preview{Project: s.Project.Name, Token: d.token, Verdicts: d.verdicts, Nothing: d.nothing, Routes: d.routes}
 	for _, svc := range d.next.Services {
 		warnings, err := l.o.Engine.Check(ctx, svc.Service)
 		if err != nil {
@@ -43,8 +44,18 @@ func (l *Loop) Preview(ctx context.Context, s Submission) (Preview, error) {
 	if !d.nothing {
 		r = d.after()
 	}
-	p.Plan = plan.Simulate(r.wanted(nil, plan.Try{}), seen, time.Now())
+	r.served = d.served
+	p.Plan = plan.Simulate(r.wanted(nil, plan.Try{}, foreseen(r.served)), seen, time.Now())
 	return p, nil
+}
+
+// foreseen is what a simulation needs to know of the edge: what it serves.
+func foreseen(served map[string]bool) map[string]*plan.Traffic {
+	t := map[string]*plan.Traffic{}
+	for name := range served {
+		t[name] = &plan.Traffic{}
+	}
+	return t
 }
 
 // after is what the store would say once d was accepted.

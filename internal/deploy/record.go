@@ -11,11 +11,11 @@ import (
 
 // step keeps a line for the proof of the service's open rollout. It goes to the
 // store with others, so that a rollout does not wait for the disk at each step.
-func (w *worker) step(a plan.Action, text string) {
+func (w *worker) step(a plan.Action, text string, drained ...plan.Drained) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if open, ok := w.records.open[a.Service]; ok {
-		w.steps = append(w.steps, step{open.ID, store.Step{Time: time.Now(), Text: text}})
+		w.steps = append(w.steps, step{open.ID, store.Step{Time: time.Now(), Text: text}, drained})
 	}
 }
 
@@ -42,6 +42,9 @@ func (w *worker) takeSteps() []step {
 func addSteps(tx *store.Tx, steps []step) error {
 	for _, s := range steps {
 		if err := tx.AddStep(s.rollout, s.Time, s.Text); err != nil {
+			return err
+		}
+		if err := addDrains(tx, s); err != nil {
 			return err
 		}
 	}
@@ -73,9 +76,7 @@ func (w *worker) record(ctx context.Context, actions []plan.Action) error {
 				return err
 			}
 			news = append(news, n...)
-			if a.Verb != plan.Finish {
-				r, err = read(tx, w.project) // there may be a new generation
-			}
+			r, err = read(tx, w.project) // there may be a new generation
 		}
 		return err
 	})
@@ -123,6 +124,15 @@ func (w *worker) recordOne(tx *store.Tx, r records, a plan.Action, now time.Time
 	}
 	if err := tx.AddStep(open.ID, now, text); err != nil {
 		return nil, err
+	}
+	if err := w.l.close(tx, open, text); err != nil {
+		return nil, err
+	}
+	if a.Verb == plan.Finish && !a.Kept.Until.IsZero() {
+		kept := store.Kept(a.Kept)
+		if err := tx.SetKept(w.project, a.Service, &kept); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := tx.EndRollout(open.ID, state, reason, now); err != nil {
 		return nil, err
@@ -182,13 +192,15 @@ func (w *worker) rollBack(tx *store.Tx, r records, open store.Rollout, why strin
 		if s.Service.Name == open.Service {
 			replicas := s.Service.Replicas
 			s.Service, s.Image = old.Service, old.Image
-			s.Service.Replicas, s.Strategy = replicas, ""
+			s.Service.Replicas, s.Strategy, s.Kept = replicas, "", nil
 		}
 	}
-	id, err := commit(tx, g, nil, []store.Rollout{{
+	back := store.Rollout{
 		Project: w.project, Service: open.Service, Generation: g.N, From: open.To, To: open.From, FromImage: open.ToImage, ToImage: open.FromImage,
-		Who: "tender", Strategy: "rollback", Reverse: true, Started: now, Stale: w.l.ids(w.project, open.Service),
-	}})
+		Who: "tender", Strategy: "rollback", Reverse: true, Started: now, Stale: w.l.ids(w.project, open.Service), Begin: w.l.counts(w.project, open.Service),
+	}
+	back.Returns(open, now)
+	id, err := commit(tx, g, nil, []store.Rollout{back})
 	if err != nil {
 		return News{}, err
 	}

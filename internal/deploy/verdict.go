@@ -91,7 +91,7 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 	if w.Service.Job {
 		r.Back = false // a job that failed cannot be undone by the one before it
 	}
-	r.Strategy = strategy(w, r, there, to)
+	r.Strategy = d.strategy(w, r, there, to)
 	if stays {
 		// Nothing moves; the record says that from here on there is something to go back to.
 		r.Strategy = "adopted"
@@ -99,7 +99,7 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 	if failed {
 		d.retry = append(d.retry, name)
 	}
-	v.Gap = gap(w, r, there, to)
+	v.Gap = d.gap(w, r, there, to)
 	d.say(v)
 	d.rollouts = append(d.rollouts, r)
 }
@@ -117,34 +117,35 @@ func (d *draft) say(v Verdict) {
 }
 
 // gap says for how long nobody serves while a service moves.
-func gap(w store.WantedService, r store.Rollout, there []tender.Instance, to string) string {
+func (d *draft) gap(w store.WantedService, r store.Rollout, there []tender.Instance, to string) string {
 	serves := slices.ContainsFunc(there, func(i tender.Instance) bool { return i.State == tender.Running })
 	if w.Service.Job || !serves {
 		return ""
 	}
-	order, why := order(w, r, there, to)
-	if order == "start-first" || order == "stop-first" && w.Service.Replicas > 1 && len(there) > 1 {
+	order, why := d.order(w, r, there, to)
+	if order == "start-first" || order == tender.BlueGreen || order == tender.Canary || order == "stop-first" && w.Service.Replicas > 1 && len(there) > 1 {
 		return ""
 	}
 	return "from the stop of the old until the new is ready: " + why
 }
 
 // strategy says for people how a rollout goes.
-func strategy(w store.WantedService, r store.Rollout, there []tender.Instance, to string) string {
+func (d *draft) strategy(w store.WantedService, r store.Rollout, there []tender.Instance, to string) string {
 	if w.Service.Job {
 		return "job"
 	}
 	if r.First {
 		return "first deploy"
 	}
-	order, _ := order(w, r, there, to)
-	if order == "recreate" {
+	order, _ := d.order(w, r, there, to)
+	switch order {
+	case tender.Recreate, tender.BlueGreen, tender.Canary:
 		return order
 	}
 	return "rolling " + order
 }
 
-func order(w store.WantedService, r store.Rollout, there []tender.Instance, to string) (order, why string) {
+func (d *draft) order(w store.WantedService, r store.Rollout, there []tender.Instance, to string) (order, why string) {
 	var old []*tender.Instance
 	for k := range there {
 		if i := &there[k]; i.Revision != to && w.Adopted[i.ID] != to {
@@ -152,7 +153,7 @@ func order(w store.WantedService, r store.Rollout, there []tender.Instance, to s
 		}
 	}
 	return plan.Order(&plan.Service{
-		Service: w.Service, RenewAnon: w.RenewAnon,
+		Service: w.Service, RenewAnon: w.RenewAnon, Traffic: foreseen(d.served)[w.Service.Name],
 		Open: &plan.Rollout{Strategy: r.Asked, Reverse: r.Reverse},
 	}, old)
 }

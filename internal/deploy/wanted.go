@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"time"
 
 	"github.com/tenderhq/tender/internal/plan"
 	"github.com/tenderhq/tender/internal/store"
@@ -13,6 +14,8 @@ type records struct {
 	open map[string]store.Rollout // by service
 	last map[string]store.Rollout
 	jobs []store.JobEnd
+	// served names the services that the edge is to serve.
+	served map[string]bool
 }
 
 func read(tx *store.Tx, project string) (r records, err error) {
@@ -48,12 +51,20 @@ func (l *Loop) records(ctx context.Context, project string) (r records, err erro
 	return r, err
 }
 
+// serve fills in what the edge is to serve.
+func (l *Loop) serve(r *records) {
+	if l.o.Edge == nil {
+		return
+	}
+	r.served = servedBy(r.head.Routes, r.head.Services)
+}
+
 // wanted says it in plan's words. tries and ensure are what the worker remembers.
 // ended reports whether a down has come to its end: the project is known, but
 // nothing is wanted of it and nothing under its name is ours.
 func (r records) ended() bool { return r.head.Down != nil && r.head.Made != nil && r.head.Made.Ended }
 
-func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try) plan.Wanted {
+func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try, traffic map[string]*plan.Traffic) plan.Wanted {
 	g := r.head
 	w := plan.Wanted{Project: g.Project, Generation: g.N, Orphans: g.Orphans, EnsureTry: ensure}
 	if g.Down != nil {
@@ -67,10 +78,17 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try) plan
 			Service: s.Service, ImageHealthcheck: s.Image.Healthcheck,
 			Stopped: s.Stopped, Gone: s.Gone, GoneAt: s.GoneAt, StopIn: s.StopIn, RestartAfter: s.RestartAfter, StartAfter: s.StartAfter,
 			RenewAnon: s.RenewAnon, Halted: s.Halted, Adopted: s.Adopted, Tries: tries[s.Service.Name],
+			Traffic: traffic[s.Service.Name],
 		}
+		if s.Kept != nil {
+			p.Kept = plan.Kept(*s.Kept)
+		}
+		last := r.last[s.Service.Name]
 		if o, ok := r.open[s.Service.Name]; ok {
-			p.Open = &plan.Rollout{ID: o.ID, From: o.From, To: o.To, Stale: o.Stale, First: o.First, Back: o.Back, Reverse: o.Reverse, Strategy: o.Asked}
-		} else if last := r.last[s.Service.Name]; last.State == store.RolloutFailed && last.To == s.Service.Revision {
+			p.Open = planned(o)
+		} else if s.Halted != "" {
+			p.Paused = planned(last)
+		} else if last.State == store.RolloutFailed && last.To == s.Service.Revision {
 			p.Failed = last.Reason
 		}
 		for _, j := range r.jobs {
@@ -83,6 +101,18 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try) plan
 	return w
 }
 
+// planned says a rollout in plan's words.
+func planned(o store.Rollout) *plan.Rollout {
+	r := &plan.Rollout{
+		ID: o.ID, From: o.From, To: o.To, Stale: o.Stale, First: o.First, Back: o.Back, Reverse: o.Reverse, Strategy: o.Asked,
+		Checked: o.Checked, Held: o.Held(), Aborted: o.Aborted,
+	}
+	for _, s := range o.Shifts {
+		r.Shifts = append(r.Shifts, plan.Shifted(s))
+	}
+	return r
+}
+
 // service returns what is wanted of one service.
 func (r records) service(name string) (store.WantedService, bool) {
 	for _, s := range r.head.Services {
@@ -91,4 +121,14 @@ func (r records) service(name string) (store.WantedService, bool) {
 		}
 	}
 	return store.WantedService{}, false
+}
+
+// kept is when the first of the revisions that stay warm goes.
+func (r records) kept(now time.Time) (next time.Time) {
+	for _, s := range r.head.Services {
+		if s.Kept != nil && now.Before(s.Kept.Until) {
+			next = earliest(next, s.Kept.Until)
+		}
+	}
+	return next
 }

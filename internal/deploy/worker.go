@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,13 +37,16 @@ type worker struct {
 	records records
 	steps   []step // of rollouts, not yet in the store
 
-	seen map[string]tender.Instance // only run touches it
+	// Only run touches these.
+	seen    map[string]tender.Instance
+	witness witness
 }
 
 // step is a line for the proof of a rollout.
 type step struct {
 	rollout int64
 	store.Step
+	drained []plan.Drained
 }
 
 // round is how a project stood at one look.
@@ -89,6 +93,11 @@ func (w *worker) run(ctx context.Context) {
 	defer running.Wait()
 	first := true
 	for {
+		// Before the look, so that nothing falls between the two.
+		var traffic <-chan struct{}
+		if w.l.o.Edge != nil {
+			traffic = w.l.o.Edge.Changed()
+		}
 		next, changed, err := w.turn(ctx, &running, first)
 		first = false
 		if ctx.Err() != nil || errors.Is(err, errForgotten) {
@@ -106,6 +115,7 @@ func (w *worker) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case <-traffic:
 		case <-w.wake:
 		case <-timer:
 		}
@@ -141,6 +151,7 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 		}
 		// What a rebuilt generation could not deliver came along with the next one.
 		first = first || w.known().head.Rebuilt && !r.head.Rebuilt
+		w.l.serve(&r)
 		w.renew(r)
 		stale = false
 	}
@@ -156,15 +167,21 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 	now := time.Now()
 	w.report(picture, first)
 	settle := w.forget(picture, now)
+	known := w.known()
+	traffic := w.traffic(known.served, now)
 	w.mu.Lock()
-	wanted := w.records.wanted(cloneTries(w.tries), w.ensure)
+	wanted := known.wanted(cloneTries(w.tries), w.ensure, traffic)
 	w.mu.Unlock()
 	p := plan.Make(wanted, picture, now)
+	if lanes := plan.Lanes(wanted, picture, now); !picture.Taken.IsZero() {
+		next = w.leave(lanes, now)
+		w.l.guide(w.project, slices.Concat([]plan.Lane{}, lanes))
+	}
 	rest := w.launch(ctx, running, p, busy, now)
 	w.l.publish(w.project, round{generation: wanted.Generation, plan: p, busy: len(busy) > 0})
-	next = earliest(settle, rest)
+	next = earliest(earliest(next, known.kept(now)), earliest(settle, rest))
 	for _, a := range p {
-		if a.Verb == plan.Wait {
+		if a.Waits() {
 			next = earliest(next, a.Until)
 		}
 	}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	tender "github.com/tenderhq/tender"
@@ -139,21 +140,48 @@ func (v *view) hold() time.Duration {
 // holds the instances that would be replaced.
 func Order(s *Service, old []*tender.Instance) (order, why string) {
 	p := s.policy()
-	if p.Strategy == "recreate" {
-		return "recreate", "all old instances go first, as strategy says"
+	if p.Strategy == tender.Recreate {
+		return tender.Recreate, "all old instances go first, as strategy says"
 	}
+	if p.Strategy == tender.BlueGreen || p.Strategy == tender.Canary {
+		if why := s.notBeside(old); why == "" {
+			return p.Strategy, "as strategy says"
+		} else if order, _ := s.inTurn(p, old); order == "start-first" {
+			return order, fmt.Sprintf("not %s: %s", p.Strategy, why)
+		}
+	}
+	return s.inTurn(p, old)
+}
+
+// notBeside says why two whole revisions cannot share the traffic; empty: they can.
+func (s *Service) notBeside(old []*tender.Instance) string {
+	if s.Traffic == nil {
+		return "the edge does not serve it"
+	}
+	if s.OneAtATime != "" {
+		return s.OneAtATime
+	}
+	if s.moves(old) {
+		return "its anonymous volume moves to the newcomer"
+	}
+	return ""
+}
+
+// inTurn is the order in which instances replace each other one by one.
+func (s *Service) inTurn(p tender.Rollout, old []*tender.Instance) (order, why string) {
 	if p.Order != "" {
 		return p.Order, "as order says"
 	}
 	if s.OneAtATime != "" {
 		return "stop-first", s.OneAtATime
 	}
-	if !s.RenewAnon {
-		for _, i := range old {
-			if len(i.Anonymous) > 0 {
-				return "stop-first", "its anonymous volume moves to the newcomer"
-			}
-		}
+	if s.moves(old) {
+		return "stop-first", "its anonymous volume moves to the newcomer"
 	}
 	return "start-first", "old and new can run side by side"
+}
+
+// moves reports whether an anonymous volume of old has to be taken over.
+func (s *Service) moves(old []*tender.Instance) bool {
+	return !s.RenewAnon && slices.ContainsFunc(old, func(i *tender.Instance) bool { return len(i.Anonymous) > 0 })
 }

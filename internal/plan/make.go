@@ -21,21 +21,26 @@ func Make(w Wanted, seen tender.Picture, now time.Time) Plan {
 		return Plan{{Verb: Wait, Service: w.Project, Cause: "the engine does not answer since " + seen.Stale.UTC().Format(time.DateTime)}}
 	}
 	m := newMaker(w, seen, now)
-	if w.Down != nil && w.Down.Ended {
-		return nil
-	}
-	if w.Down != nil {
+	m.walk()
+	return m.plan
+}
+
+// walk plans the whole project.
+func (m *maker) walk() {
+	switch {
+	case m.w.Down != nil && m.w.Down.Ended:
+		return
+	case m.w.Down != nil:
 		m.down()
-		return m.plan
+		return
 	}
 	m.ensure()
 	for _, v := range m.ordered() {
 		m.service(v)
 	}
-	if w.Orphans {
+	if m.w.Orphans {
 		m.orphans()
 	}
-	return m.plan
 }
 
 // maker holds one run of Make.
@@ -51,6 +56,8 @@ type maker struct {
 	blocked  string
 	hopeless bool // and that it will not come
 	jobs     map[string]bool
+	// leaving are the instances that get nothing new from the edge, since something goes on with them.
+	leaving map[string]bool
 }
 
 // view is one service with its instances.
@@ -62,10 +69,11 @@ type view struct {
 	leftover map[int]*tender.Instance
 	extra    []*tender.Instance // of the wanted revision, above the replicas or doubled
 	old      []*tender.Instance // of any other revision, foreign ones too
+	kept     []*tender.Instance // of another revision, too, and they stay for a while
 }
 
 func newMaker(w Wanted, seen tender.Picture, now time.Time) *maker {
-	m := &maker{w: &w, now: now, seen: seen, views: map[string]*view{}, names: map[string]int{}, jobs: map[string]bool{}}
+	m := &maker{w: &w, now: now, seen: seen, views: map[string]*view{}, names: map[string]int{}, jobs: map[string]bool{}, leaving: map[string]bool{}}
 	for i := range w.Services {
 		s := &w.Services[i]
 		m.views[s.Name] = &view{Service: s, fresh: map[int]*tender.Instance{}, leftover: map[int]*tender.Instance{}}
@@ -83,6 +91,7 @@ func newMaker(w Wanted, seen tender.Picture, now time.Time) *maker {
 	}
 	for _, v := range m.views {
 		v.sort()
+		v.keep(now)
 	}
 	return m
 }
@@ -129,6 +138,20 @@ func (v *view) sort() {
 	// Highest slot first: that is the order in which they go.
 	slices.SortFunc(v.extra, func(a, b *tender.Instance) int {
 		return cmp.Or(cmp.Compare(b.Slot, a.Slot), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// keep sets aside what stays for the way back.
+func (v *view) keep(now time.Time) {
+	if v.Open != nil || !now.Before(v.Kept.Until) {
+		return
+	}
+	v.old = slices.DeleteFunc(v.old, func(i *tender.Instance) bool {
+		stays := !i.Foreign && i.Revision == v.Kept.Revision
+		if stays {
+			v.kept = append(v.kept, i)
+		}
+		return stays
 	})
 }
 
@@ -278,7 +301,7 @@ func (v *view) instances() []*tender.Instance {
 	for _, slot := range slices.Sorted(maps.Keys(v.leftover)) {
 		all = append(all, v.leftover[slot])
 	}
-	return append(append(all, v.extra...), v.old...)
+	return slices.Concat(all, v.extra, v.old, v.kept)
 }
 
 func active(i *tender.Instance) bool {
@@ -301,7 +324,11 @@ func (m *maker) stop(v *view) {
 		return
 	}
 	for _, i := range running {
-		m.add(Action{Verb: Stop, Service: v.Name, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: v.grace(), Cause: "stopped by request"})
+		if d, ok := m.drained(v, i, v.grace(), "stopped by request"); ok {
+			a := Action{Verb: Stop, Service: v.Name, Revision: i.Revision, ID: i.ID, Instance: i.Name, Grace: v.grace(), Cause: "stopped by request"}
+			a.after(d)
+			m.add(a)
+		}
 	}
 }
 
@@ -322,7 +349,7 @@ func (m *maker) gone(v *view, volumes bool, cause string) {
 			m.wait(v, time.Time{}, "%s is being removed", i.Name)
 			continue
 		}
-		m.remove(i, v.grace(), volumes || v.RenewAnon, "%s", cause)
+		m.removeDrained(v, i, volumes || v.RenewAnon, "%s", cause)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // Verb is what an action does.
@@ -29,6 +31,13 @@ const (
 	// RemoveNetwork and RemoveVolume are the end of a down.
 	RemoveNetwork Verb = "remove-network"
 	RemoveVolume  Verb = "remove-volume"
+	// Drain waits for what is under way on an instance that is out of its traffic. Lanes says that it is;
+	// nothing else is to be done.
+	Drain Verb = "drain"
+	// Check asks the new revision, through the edge, what must be answered before it gets traffic.
+	Check Verb = "check"
+	// Shift gives the new revision its next share of the traffic.
+	Shift Verb = "shift"
 	// Wait does nothing: it says what is waited for and until when.
 	Wait Verb = "wait"
 	// Finish, Fail and Rollback write how a rollout, a job or a down ended.
@@ -55,7 +64,13 @@ type Action struct {
 	Grace   time.Duration
 	Volumes bool // Remove: anonymous volumes go too
 
-	Rollout int64 // Finish, Fail, Rollback: which; 0: none is open
+	Rollout int64 // Check, Shift, Finish, Fail, Rollback: which; 0: none is open
+	// Share is what Shift gives, in per mille; Step counts the shifts before.
+	Share, Step int
+	Checks      []tender.Check
+	// Kept is what Finish leaves warm. Drained are the instances that left the traffic before this action.
+	Kept    Kept
+	Drained []Drained
 	// Job is set where Finish or Fail records a job's end; For is the rollout that it ran for, if it ran
 	// before one.
 	Job  bool
@@ -66,7 +81,7 @@ type Action struct {
 
 	// Repair: it counts as an attempt to mend its slots.
 	Repair bool
-	// Until is when a Wait ends at the latest; zero: when the picture changes.
+	// Until is when a Wait or Drain ends at the latest; zero: when the picture changes.
 	Until time.Time
 	// Tried is how many attempts in a row a Wait follows on.
 	Tried int
@@ -84,7 +99,7 @@ func (a Action) Target() string {
 	switch a.Verb {
 	case RemoveVolume:
 		return a.ID
-	case Name, Start, Stop, Restart, Remove, RemoveNetwork:
+	case Name, Start, Stop, Restart, Drain, Remove, RemoveNetwork:
 		return a.Instance
 	}
 	if a.Revision != "" {
@@ -98,6 +113,12 @@ func (a Action) Detail() string {
 	var d []string
 	if len(a.Slots) > 0 {
 		d = append(d, slots(a.Slots))
+	}
+	if a.Verb == Shift {
+		d = append(d, percent(a.Share)+" of the traffic")
+	}
+	for _, c := range a.Checks {
+		d = append(d, c.Path)
 	}
 	if len(a.dropped) > 0 {
 		d = append(d, "drop "+strings.Join(a.dropped, " "))
@@ -117,9 +138,12 @@ func (a Action) Detail() string {
 // String is one line.
 func (a Action) String() string { return Plan{a}.lines()[0] }
 
+// Waits reports whether the action is to do nothing until something has changed.
+func (a Action) Waits() bool { return a.Verb == Wait || a.Verb == Drain }
+
 // Waiting reports whether there is nothing to do but wait.
 func (p Plan) Waiting() bool {
-	return !slices.ContainsFunc(p, func(a Action) bool { return a.Verb != Wait })
+	return !slices.ContainsFunc(p, func(a Action) bool { return !a.Waits() })
 }
 
 // String prints one aligned line per action.

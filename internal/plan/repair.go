@@ -75,12 +75,16 @@ func (m *maker) restarts(v *view) {
 			due, why[slot] = append(due, slot), cause
 		}
 	}
-	if len(due) == 0 || slices.ContainsFunc(m.plan, func(a Action) bool { return a.Service == v.Name && a.Verb != Wait }) {
+	if len(due) == 0 || slices.ContainsFunc(m.plan, func(a Action) bool { return a.Service == v.Name && !a.Waits() }) {
 		return
 	}
 	for slot, i := range v.fresh {
 		if shape, cause := v.judge(i, m.now); shape != good && why[slot] == "" {
 			m.wait(v, time.Time{}, "%s, before the next restart", cause)
+			return
+		}
+		if ok, cause, until := m.confirmed(v, i); !ok && why[slot] == "" {
+			m.wait(v, until, "%s, before the next restart", cause)
 			return
 		}
 	}
@@ -97,6 +101,11 @@ func (m *maker) restarts(v *view) {
 		if i.State == tender.Exited {
 			a.Verb = Start
 		}
+		d, ok := m.drained(v, i, v.grace(), a.Cause)
+		if !ok {
+			continue
+		}
+		a.after(d)
 		m.add(a)
 	}
 }

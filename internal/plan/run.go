@@ -31,7 +31,13 @@ func (m *maker) run(v *view) {
 	m.move(v, tolerated)
 	m.mend(v)
 	m.restarts(v)
-	if v.Open != nil && !slices.ContainsFunc(m.plan[before:], func(a Action) bool { return a.Verb != Name }) {
+	done := func() bool {
+		return !slices.ContainsFunc(m.plan[before:], func(a Action) bool { return a.Verb != Name })
+	}
+	if v.Open != nil && done() && v.beside() && !v.Open.promoted() {
+		m.besideNext(v)
+	}
+	if v.Open != nil && done() {
 		m.finish(v, tolerated)
 	}
 }
@@ -44,6 +50,13 @@ func (m *maker) bad(v *view) map[int]string {
 	}
 	bad := map[int]string{}
 	first := v.Open.First
+	if v.Open.Aborted != "" {
+		bad[0] = "aborted by " + v.Open.Aborted
+	} else if t := v.Tries[CheckSlot]; t.Count >= Hopeless {
+		bad[0] = t.Reason
+	} else if why := m.judgeStep(v); why != "" {
+		bad[0] = why
+	}
 	for slot := 1; slot <= v.Replicas; slot++ {
 		tries := v.tries(slot)
 		i := v.fresh[slot]
@@ -64,11 +77,15 @@ func (m *maker) bad(v *view) map[int]string {
 			if tries.Count >= Hopeless {
 				bad[slot] = why + tail(tries.Reason)
 			}
+		case shape == good:
+			if why, yes := m.refused(v, i); yes {
+				bad[slot] = why
+			}
 		case shape == ended && (!first && !v.endless() || tries.Count >= Hopeless):
 			bad[slot] = why
 		}
 	}
-	if len(v.fresh) < v.Replicas {
+	if _, known := bad[0]; !known && len(v.fresh) < v.Replicas {
 		if why, hopeless := m.unmet(v); hopeless {
 			bad[0] = why
 		} else if why == "" {
@@ -93,7 +110,7 @@ func (m *maker) fails(v *view, bad map[int]string) bool {
 	slot := slices.Min(slices.Collect(maps.Keys(bad)))
 	a := Action{Verb: Fail, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: bad[slot]}
 	switch {
-	case p.Failure == "pause":
+	case p.Failure == "pause" && v.Open.Aborted == "":
 		a.Pause = true
 	case v.Open.Back:
 		a.Verb = Rollback
@@ -110,26 +127,15 @@ func (m *maker) tidy(v *view, tolerated map[int]bool) (leaving bool) {
 		switch {
 		case i.State == tender.Removing:
 		case i.Slot > v.Replicas:
-			m.remove(i, v.grace(), v.RenewAnon, "%d wanted", v.Replicas)
+			m.removeDrained(v, i, v.RenewAnon, "%d wanted", v.Replicas)
 		default:
-			m.remove(i, v.grace(), v.RenewAnon, "doubled in slot %d", i.Slot)
+			m.removeDrained(v, i, v.RenewAnon, "doubled in slot %d", i.Slot)
 		}
 	}
-	busy, _ := m.busy(v, tolerated)
-	moved := busy == 0 && len(v.fresh) >= v.Replicas
-	for _, i := range v.old {
-		if i.State == tender.Removing {
-			continue
-		}
-		newcomer := v.fresh[i.Slot]
-		switch {
-		case newcomer != nil && !tolerated[i.Slot] && m.settled(v, newcomer):
-			m.remove(i, v.grace(), v.RenewAnon, "replaced by %s", newcomer.Revision)
-		case moved && newcomer != nil:
-			m.remove(i, v.grace(), v.RenewAnon, "replaced by %s, which failures are tolerated of", newcomer.Revision)
-		case moved:
-			m.remove(i, v.grace(), v.RenewAnon, "%d wanted", v.Replicas)
-		}
+	if v.Open != nil && v.beside() {
+		m.leaves(v)
+	} else {
+		m.replaced(v, tolerated)
 	}
 	leaving = len(m.plan) > before
 	for _, slot := range slices.Sorted(maps.Keys(v.fresh)) {
@@ -141,6 +147,32 @@ func (m *maker) tidy(v *view, tolerated map[int]bool) (leaving bool) {
 		m.add(Action{Verb: Name, Service: v.Name, Revision: i.Revision, ID: i.ID, Instance: i.Name, Cause: "the name " + name + " is free"})
 	}
 	return leaving
+}
+
+// replaced plans the way out of the old instances whose newcomer serves.
+func (m *maker) replaced(v *view, tolerated map[int]bool) {
+	busy, _ := m.busy(v, tolerated)
+	moved := busy == 0 && len(v.fresh) >= v.Replicas
+	for _, i := range v.old {
+		if i.State == tender.Removing {
+			continue
+		}
+		newcomer := v.fresh[i.Slot]
+		switch {
+		case newcomer != nil && !tolerated[i.Slot] && m.serves(v, newcomer):
+			m.removeDrained(v, i, v.RenewAnon, "replaced by %s", v.revision(newcomer))
+		case moved && newcomer != nil:
+			m.removeDrained(v, i, v.RenewAnon, "replaced by %s, which failures are tolerated of", v.revision(newcomer))
+		case moved:
+			m.removeDrained(v, i, v.RenewAnon, "%d wanted", v.Replicas)
+		}
+	}
+}
+
+// serves reports whether a newcomer is settled, and gets traffic where the edge gives it.
+func (m *maker) serves(v *view, i *tender.Instance) bool {
+	ok, _, _ := m.confirmed(v, i)
+	return ok && m.settled(v, i)
 }
 
 // settled reports whether a newcomer is good and was so for long enough.
@@ -161,7 +193,7 @@ func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
 	hold := v.hold()
 	for _, slot := range slices.Sorted(maps.Keys(v.fresh)) {
 		i := v.fresh[slot]
-		if tolerated[slot] || m.settled(v, i) {
+		if tolerated[slot] || m.serves(v, i) {
 			continue
 		}
 		n++
@@ -171,6 +203,8 @@ func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
 		what = Action{Verb: Wait, Service: v.Name, Revision: v.Revision}
 		shape, why := v.judge(i, m.now)
 		switch {
+		case shape == good && m.settled(v, i):
+			_, what.Cause, what.Until = m.confirmed(v, i)
 		case shape == good:
 			what.Until = since(i).Add(hold)
 			what.Cause = fmt.Sprintf("%s must stay good for %s", i.Name, hold)
@@ -188,8 +222,10 @@ func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
 // batch by batch.
 func (m *maker) move(v *view, tolerated map[int]bool) {
 	var todo, drifted []int
+	limit := m.limit(v)
 	for slot := 1; slot <= v.Replicas; slot++ {
 		switch i := v.fresh[slot]; {
+		case i == nil && slot > limit:
 		case i == nil:
 			todo = append(todo, slot)
 		case i.Drift != "" && i.State == tender.Running && v.Open == nil:
@@ -241,7 +277,25 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 func (m *maker) replace(v *view, a Action, todo []int, tolerated map[int]bool) {
 	order, why := Order(v.Service, v.old)
 	from := v.from()
+	if v.Open != nil && v.beside() {
+		a.Slots = todo
+		a.Cause = fmt.Sprintf("beside %s, %s: %s", from, order, why)
+		if v.Open.promoted() {
+			a.Cause = "missing"
+		}
+		m.add(a)
+		return
+	}
+	if v.Open != nil && v.Open.Held != "" {
+		m.wait(v, time.Time{}, "held by %s, until tender rollout resume %d", v.Open.Held, v.Open.ID)
+		return
+	}
 	if order == "recreate" {
+		drained, ok := m.emptied(v, v.old, "recreate: "+why)
+		if !ok {
+			return
+		}
+		a.Drained = drained
 		a.Slots = todo
 		m.dropOld(v, &a, func(*tender.Instance) bool { return true })
 		a.Cause = fmt.Sprintf("replaces %s, recreate: %s", from, why)
@@ -275,6 +329,11 @@ func (m *maker) replace(v *view, a Action, todo []int, tolerated map[int]bool) {
 	a.Slots = todo[:size]
 	mine := func(i *tender.Instance) bool { return slices.Contains(a.Slots, i.Slot) }
 	if order == "stop-first" {
+		drained, ok := m.emptied(v, slices.DeleteFunc(slices.Clone(v.old), func(i *tender.Instance) bool { return !mine(i) }), "stop-first: "+why)
+		if !ok {
+			return
+		}
+		a.Drained = drained
 		m.dropOld(v, &a, mine)
 	} else if !v.RenewAnon {
 		v.inherit(&a, mine)
@@ -345,9 +404,13 @@ func (m *maker) drift(v *view, slots []int) {
 		m.pause(v, t, i.Name+" has drifted: "+i.Drift)
 		return
 	}
+	drained, ok := m.emptied(v, []*tender.Instance{i}, "drifted: "+i.Drift)
+	if !ok {
+		return
+	}
 	a := Action{
 		Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: slots[:1], Drop: []string{i.ID}, dropped: []string{i.Name},
-		Grace: v.grace(), Repair: true, Cause: "drifted: " + i.Drift,
+		Grace: v.grace(), Repair: true, Cause: "drifted: " + i.Drift, Drained: drained,
 	}
 	if len(i.Anonymous) > 0 {
 		a.Inherit = map[int]string{i.Slot: i.ID}
@@ -363,7 +426,14 @@ func (m *maker) finish(v *view, tolerated map[int]bool) {
 	case len(tolerated) > 0:
 		cause = fmt.Sprintf("%d of %d instances are good, the rest is tolerated", v.Replicas-len(tolerated), v.Replicas)
 	}
-	m.add(Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID, Cause: cause})
+	a := Action{Verb: Finish, Service: v.Name, Revision: v.Revision, Rollout: v.Open.ID}
+	if keep := v.policy().Keep; keep > 0 && len(v.old) > 0 && v.Open.promoted() {
+		// Whatever is left of the old ones was left on purpose.
+		a.Kept = Kept{Revision: v.Open.From, Until: v.Open.shifted().At.Add(keep)}
+		cause += fmt.Sprintf("; %s is kept for %s", v.Open.From, took(keep))
+	}
+	a.Cause = cause
+	m.add(a)
 }
 
 // tries returns the worst of the attempts in these slots and in the service as a whole.

@@ -21,7 +21,12 @@ func Simulate(w Wanted, seen tender.Picture, now time.Time) Plan {
 	}
 	s := simulation{w: w, seen: seen, now: now, said: map[string]bool{}}
 	s.w.Services = slices.Clone(w.Services)
+	s.w.foreseen = true
+	for k := range s.w.Services {
+		s.foresee(&s.w.Services[k])
+	}
 	s.seen.Instances = slices.Clone(seen.Instances)
+	s.flow(false)
 	for len(s.way) < maxSimulated {
 		p := Make(s.w, s.seen, s.now)
 		if len(p) == 0 || !s.round(p) {
@@ -44,17 +49,18 @@ type simulation struct {
 func (s *simulation) round(p Plan) bool {
 	if !p.Waiting() {
 		for _, a := range p {
-			if a.Verb != Wait {
+			if !a.Waits() {
 				s.way = append(s.way, a)
 				s.do(a)
 			}
 		}
+		s.flow(false)
 		return true
 	}
 	// Nothing to do but wait: time passes, and what was coming is there.
 	var until time.Time
 	for _, a := range p {
-		key := a.Service + a.Cause
+		key := a.Service + a.ID + a.Cause
 		if !s.said[key] {
 			s.said[key] = true
 			said := a
@@ -72,6 +78,9 @@ func (s *simulation) round(p Plan) bool {
 		}
 	}
 	s.endJobs(&until)
+	if s.flow(true) || s.resume() {
+		until = s.now
+	}
 	if until.IsZero() {
 		return false
 	}
@@ -79,6 +88,53 @@ func (s *simulation) round(p Plan) bool {
 		s.now = until
 	}
 	return true
+}
+
+// foresee gives v an edge of the simulation's own, if the edge serves it, and
+// a rollout that may be changed.
+func (s *simulation) foresee(v *Service) {
+	if v.Traffic != nil {
+		v.Traffic = &Traffic{Instances: map[string]Flow{}}
+		for _, i := range s.seen.Of(s.w.Project) {
+			if i.Service == v.Name && i.Ready() {
+				v.Traffic.Instances[i.ID] = Flow{State: In, Since: s.now}
+			}
+		}
+	}
+	if v.Open != nil {
+		open := *v.Open
+		open.Shifts = slices.Clone(open.Shifts)
+		v.Open = &open
+	}
+}
+
+// flow lets the edge follow the lanes: what serves at once, what leaves when
+// there is nothing else to do, so that the way shows it. It reports whether
+// that changed anything.
+func (s *simulation) flow(leave bool) (changed bool) {
+	if !slices.ContainsFunc(s.w.Services, func(v Service) bool { return v.Traffic != nil }) {
+		return false
+	}
+	lanes := Lanes(s.w, s.seen, s.now)
+	for _, l := range lanes {
+		v := s.service(l.Service)
+		if v == nil || v.Traffic == nil || l.State == Leaving && !leave || v.Traffic.Instances[l.ID].State == l.State {
+			continue
+		}
+		v.Traffic.Instances[l.ID] = Flow{State: l.State, Since: s.now}
+		changed = true
+	}
+	return changed
+}
+
+// resume lets a person say resume.
+func (s *simulation) resume() (resumed bool) {
+	for k := range s.w.Services {
+		if o := s.w.Services[k].Open; o != nil && o.Held != "" {
+			o.Held, resumed = "", true
+		}
+	}
+	return resumed
 }
 
 // endJobs lets the jobs that run end.
@@ -117,6 +173,10 @@ func (s *simulation) do(a Action) {
 		s.seen.Networks = slices.DeleteFunc(slices.Clone(s.seen.Networks), func(n tender.Network) bool { return n.ID == a.ID })
 	case RemoveVolume:
 		s.seen.Volumes = slices.DeleteFunc(slices.Clone(s.seen.Volumes), func(n tender.Volume) bool { return n.Name == a.ID })
+	case Check:
+		v.Open.Checked = true
+	case Shift:
+		v.Open.Shifts = append(v.Open.Shifts, Shifted{At: s.now, Share: a.Share})
 	case Finish, Fail, Rollback:
 		if v == nil {
 			down := *s.w.Down
@@ -128,7 +188,7 @@ func (s *simulation) do(a Action) {
 			v.Jobs = append(slices.Clone(v.Jobs), JobEnd{For: a.For, Code: a.Code})
 		}
 		if a.Rollout != 0 {
-			v.Open = nil
+			v.Kept, v.Open = a.Kept, nil
 		}
 		if a.Verb != Finish {
 			v.Halted = a.Cause

@@ -22,6 +22,8 @@ type Wanted struct {
 	Volumes  []string
 	// EnsureTry counts what went wrong with that.
 	EnsureTry Try
+	// foreseen: it is a simulation, in which nobody counts requests.
+	foreseen bool
 }
 
 // Down is what goes beside the instances and networks.
@@ -54,6 +56,12 @@ type Service struct {
 	Failed string
 
 	Open *Rollout
+	// Paused is the rollout that Halted is about: the traffic stays as it left it.
+	Paused *Rollout
+	// Kept is a revision whose instances stay for a while after it was replaced.
+	Kept Kept
+	// Traffic is what the edge says of it; nil: the edge does not serve it.
+	Traffic *Traffic
 	// Jobs are the ends of this service as a job, at this revision, the newest last.
 	Jobs []JobEnd
 	// Tries counts attempts in a row per slot; 0 is the service as a whole.
@@ -77,7 +85,39 @@ type Rollout struct {
 	Reverse bool
 	// Strategy said on the command line; empty: the service's.
 	Strategy string
+
+	// Shifts are the shares that it was given, the newest last. Checked: its checks were answered well.
+	Shifts  []Shifted
+	Checked bool
+	// Held says at whose word it waits before the next step; Aborted, that a person ends it.
+	Held, Aborted string
 }
+
+// Shifted is one step of a rollout that gives traffic to the new revision.
+type Shifted struct {
+	At    time.Time `json:"at"`
+	Share int       `json:"share"` // per mille
+	// Counts is what the edge had counted by revision then, since Counting.
+	Counts   map[string]tender.Served `json:"counts,omitempty"`
+	Counting time.Time                `json:"counting,omitzero"`
+}
+
+// Kept is a revision that was replaced and stays warm until then.
+type Kept struct {
+	Revision string    `json:"revision"`
+	Until    time.Time `json:"until"`
+}
+
+// share is what the new revision has of the traffic, in per mille.
+func (r *Rollout) share() int {
+	if len(r.Shifts) == 0 {
+		return 0
+	}
+	return r.Shifts[len(r.Shifts)-1].Share
+}
+
+// promoted reports whether the new revision has all of the traffic.
+func (r *Rollout) promoted() bool { return r.share() >= whole }
 
 // JobEnd is how a job ended.
 type JobEnd struct {
@@ -136,11 +176,17 @@ func (s *Service) policy() tender.Rollout {
 			back.Order = s.Service.Rollout.Order
 		}
 		back.Strategy, back.Hold = s.Service.Rollout.Strategy, s.Service.Rollout.Hold
+		if s.Open.Strategy != "" {
+			back.Strategy = s.Open.Strategy
+		}
+		if back.Strategy == tender.Canary {
+			back.Strategy = tender.BlueGreen // what is known is not tried step by step
+		}
 		return back
 	}
 	r := s.Service.Rollout
-	if s.Open != nil && s.Open.Strategy != "" {
-		r.Strategy = s.Open.Strategy
+	if o := s.rollout(); o != nil && o.Strategy != "" {
+		r.Strategy = o.Strategy
 	}
 	return r
 }

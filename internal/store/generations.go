@@ -54,8 +54,10 @@ type Generation struct {
 	ComposeFiles []string        `json:"compose_files,omitempty"`
 	WorkingDir   string          `json:"working_dir,omitempty"`
 	Services     []WantedService `json:"services,omitempty"` // by name
-	Orphans      bool            `json:"orphans,omitempty"`
-	Down         *Down           `json:"down,omitempty"`
+	// Routes are what the edge serves of the project.
+	Routes  []tender.Route `json:"routes,omitempty"`
+	Orphans bool           `json:"orphans,omitempty"`
+	Down    *Down          `json:"down,omitempty"`
 	// Rebuilt: it was read from the instances after the store was lost. Lost says what they could not tell.
 	Rebuilt bool     `json:"rebuilt,omitempty"`
 	Lost    []string `json:"lost,omitempty"`
@@ -94,8 +96,16 @@ type WantedService struct {
 	RenewAnon  bool      `json:"renew_anon,omitempty"`
 	Strategy   string    `json:"strategy,omitempty"` // for the rollout of this generation
 	Halted     string    `json:"halted,omitempty"`
+	// Kept is the revision that was replaced and stays warm for a while.
+	Kept *Kept `json:"kept,omitempty"`
 	// Adopted maps ids of foreign instances to the revision they count as.
 	Adopted map[string]string `json:"adopted,omitempty"`
+}
+
+// Kept is a revision whose instances stay until then.
+type Kept struct {
+	Revision string    `json:"revision"`
+	Until    time.Time `json:"until"`
 }
 
 // Projects names the projects that are known, by name.
@@ -234,13 +244,23 @@ func (tx *Tx) SetMade(project string, n int, m Made) error {
 
 // SetHalted records that a paused rollout leaves a service as it is.
 func (tx *Tx) SetHalted(project, service, why string) error {
+	return tx.setService(project, service, func(s *WantedService) { s.Halted = why })
+}
+
+// SetKept records that the revision before stays for a while.
+func (tx *Tx) SetKept(project, service string, k *Kept) error {
+	return tx.setService(project, service, func(s *WantedService) { s.Kept = k })
+}
+
+// setService changes what the newest generation says of a service.
+func (tx *Tx) setService(project, service string, change func(*WantedService)) error {
 	g, err := tx.Head(project)
 	if err != nil {
 		return err
 	}
 	for i := range g.Services {
 		if g.Services[i].Service.Name == service {
-			g.Services[i].Halted = why
+			change(&g.Services[i])
 		}
 	}
 	b, err := json.Marshal(g)
@@ -269,7 +289,7 @@ func (tx *Tx) File(sum string) ([]byte, error) {
 // Forget drops everything that is known of a project. Secrets, tokens and the
 // audit stay.
 func (tx *Tx) Forget(project string) error {
-	for _, table := range []string{"generations", "revisions", "rollouts", "jobs"} {
+	for _, table := range []string{"generations", "revisions", "rollouts", "jobs", "routes"} {
 		if _, err := tx.exec(`DELETE FROM `+table+` WHERE project = ?`, project); err != nil {
 			return fmt.Errorf("forget %s: %w", project, err)
 		}

@@ -64,7 +64,7 @@ type Rollout struct {
 	FromImage tender.ImageID `json:"from_image"`
 	ToImage   tender.ImageID `json:"to_image"`
 	Who       string         `json:"who"`
-	// Strategy for people: "rolling start-first", "rolling stop-first", "recreate", "first deploy".
+	// Strategy for people: "rolling start-first", "rolling stop-first", "recreate", "blue-green", "canary", "first deploy".
 	Strategy string `json:"strategy"`
 	// Asked is the strategy said on the command line.
 	Asked   string `json:"asked,omitempty"`
@@ -75,8 +75,118 @@ type Rollout struct {
 	Stale []string `json:"stale,omitempty"`
 	Diff  string   `json:"diff,omitempty"` // of the two specs; never a secret
 
+	// Shifts are the shares of the traffic that it was given, the newest last.
+	Shifts []Shift `json:"shifts,omitempty"`
+	// Checked: what it was asked through the edge was answered well.
+	Checked bool `json:"checked,omitempty"`
+	// HoldBy holds it before the next step; with HoldEach at each step anew, unless Resumed, which counts
+	// from 1, is the step that it is at.
+	HoldBy   string `json:"hold_by,omitempty"`
+	HoldEach bool   `json:"hold_each,omitempty"`
+	Resumed  int    `json:"resumed,omitempty"`
+	Aborted  string `json:"aborted,omitempty"` // by whom
+	// Begin is what the edge had counted when it began; Proof, what came of it.
+	Begin *Counts `json:"begin,omitempty"`
+	Proof *Proof  `json:"proof,omitempty"`
+
 	// Steps is what happened, in order. Only Rollout fills it.
 	Steps []Step `json:"-"`
+}
+
+// Held says at whose word it waits before its next step; empty: it does not.
+func (r *Rollout) Held() string {
+	if r.HoldEach && (r.Resumed == len(r.Shifts)+1 || len(r.Shifts) == 0 && r.Strategy == tender.Canary) {
+		return ""
+	}
+	return r.HoldBy
+}
+
+// Beside reports whether old and new stand side by side as a whole, and share
+// the traffic by Shifts.
+func (r *Rollout) Beside() bool {
+	return r.Strategy == tender.BlueGreen || r.Strategy == tender.Canary || len(r.Shifts) > 0
+}
+
+// Promoted reports whether the new revision was given all of the traffic.
+func (r *Rollout) Promoted() bool {
+	return len(r.Shifts) > 0 && r.Shifts[len(r.Shifts)-1].Share >= 1000
+}
+
+// Returns makes r, which goes back to where open came from, a way back of the
+// same kind. What open had not replaced yet gets all of the traffic at once.
+func (r *Rollout) Returns(open Rollout, now time.Time) {
+	if !open.Beside() {
+		return
+	}
+	r.Asked = tender.BlueGreen
+	if r.To == open.From && !open.Promoted() {
+		r.Shifts = []Shift{{At: now, Share: 1000}}
+	}
+}
+
+// Shift is one step that gave traffic to the new revision.
+type Shift struct {
+	At    time.Time `json:"at"`
+	Share int       `json:"share"` // per mille
+	// Counts is what the edge had counted by revision then, since Counting.
+	Counts   map[string]tender.Served `json:"counts,omitempty"`
+	Counting time.Time                `json:"counting,omitzero"`
+}
+
+// Counts is what the edge had counted by revision at some time, since Counting.
+type Counts struct {
+	Revisions map[string]tender.Served `json:"revisions,omitempty"`
+	Counting  time.Time                `json:"counting,omitzero"`
+}
+
+// Proof is what a rollout leaves when it has ended.
+type Proof struct {
+	Verdict string `json:"verdict"`
+	// Served is what the edge counted per revision while it ran, the old one first; empty: the edge does not serve it.
+	Served []ServedBy `json:"served,omitempty"`
+	// Partial: the edge began to count anew meanwhile, so that these are a part.
+	Partial bool    `json:"partial,omitempty"`
+	Health  []Vital `json:"health,omitempty"`
+	Drains  []Drain `json:"drains,omitempty"`
+}
+
+// ServedBy is what one revision served.
+type ServedBy struct {
+	Revision string        `json:"revision"`
+	Digest   string        `json:"digest"` // of its image, or the image's id
+	Served   tender.Served `json:"served"`
+	// Failed is what went wrong of it: what the edge could not bring home, and what was answered with 5xx.
+	Failed uint64        `json:"failed"`
+	P99    time.Duration `json:"p99,omitempty"` // a bound under which 99 % of its latencies stayed
+}
+
+// Sum says in a few words what was served.
+func (p *Proof) Sum() string {
+	var requests, failed uint64
+	for _, s := range p.Served {
+		requests, failed = requests+s.Served.Requests, failed+s.Failed
+	}
+	text := fmt.Sprintf("%d requests while it ran, %d failed", requests, failed)
+	if p.Partial {
+		text += " (a part: the edge began to count anew)"
+	}
+	return text
+}
+
+// Vital is how an instance of the new revision was when the rollout ended.
+type Vital struct {
+	Instance string        `json:"instance"`
+	State    string        `json:"state"`              // healthy, running, exited with 1
+	After    time.Duration `json:"after,omitempty"`    // from its start to that state
+	Restarts int           `json:"restarts,omitempty"` // by the engine
+}
+
+// Drain is how an instance left the traffic.
+type Drain struct {
+	Instance string        `json:"instance"`
+	Took     time.Duration `json:"took"`
+	Cut      int           `json:"cut,omitempty"`     // requests and connections that were under way still
+	Skipped  string        `json:"skipped,omitempty"` // why it was not waited for
 }
 
 // Step is one line of a rollout's proof.
@@ -120,6 +230,28 @@ func (tx *Tx) EndRollout(id int64, state, reason string, at time.Time) (bool, er
 	}
 	n, err := res.RowsAffected()
 	return n > 0, err
+}
+
+// ChangeRollout changes what an open rollout says of itself, and reports
+// whether it is open.
+func (tx *Tx) ChangeRollout(id int64, change func(*Rollout)) (bool, error) {
+	doing := func(err error) error { return fmt.Errorf("write rollout %d: %w", id, err) }
+	r, err := scanRollout(tx.row(rolloutColumns+`WHERE id = ? AND state = 'open'`, id).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, doing(err)
+	}
+	change(&r)
+	detail, err := json.Marshal(r)
+	if err == nil {
+		_, err = tx.exec(`UPDATE rollouts SET detail = ? WHERE id = ?`, string(detail), id)
+	}
+	if err != nil {
+		return false, doing(err)
+	}
+	return true, nil
 }
 
 // AddStep adds a line to the proof of a rollout.
