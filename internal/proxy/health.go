@@ -85,7 +85,7 @@ func healthOf(r *route) health {
 	if h.Timeout <= 0 {
 		h.Timeout = time.Second
 	}
-	h.Up, h.Down = max(h.Up, 1), h.Down
+	h.Up = max(h.Up, 1)
 	if h.Down <= 0 {
 		h.Down = 2
 	}
