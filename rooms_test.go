@@ -30,6 +30,9 @@ var rooms = map[string]string{
 	"internal/plan":    "",
 	"internal/deploy":  "internal/plan internal/engine internal/store",
 
+	// What carries traffic.
+	"internal/proxy": "",
+
 	// Who knocks.
 	"internal/api":     "",
 	"internal/daemon":  "*", // introduces all others to each other

@@ -47,10 +47,6 @@ type Server struct {
 	table atomic.Pointer[snapshot]
 	certs *certs
 
-	std      *http.Transport // of Options.Std and of h2c and https targets
-	insecure *http.Transport // of instances that speak TLS: their addresses are in no certificate
-	checks   *http.Transport
-
 	auth  authCache
 	bytes sync.Pool // of *[]byte, to copy bodies with
 
@@ -89,7 +85,6 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{o: o, log: o.Log, ledgers: map[string]*ledger{}, changed: make(chan struct{})}
 	s.bytes.New = func() any { b := make([]byte, copySize); return &b }
-	s.transports()
 	s.table.Store(&snapshot{})
 	s.certs = newCerts(o)
 	return s, nil
@@ -284,12 +279,11 @@ func (s *Server) Run(ctx context.Context) error {
 		for _, t := range l.targets {
 			s.unwatch(t)
 			t.conns.close()
+			t.std.close()
 		}
 	}
 	s.mu.Unlock()
 	stop()
 	s.wg.Wait()
-	s.std.CloseIdleConnections()
-	s.insecure.CloseIdleConnections()
 	return err
 }
