@@ -22,7 +22,7 @@ type ports struct {
 	open   map[string]*port // by ID
 	stop   chan struct{}    // closes when a drain is over: what is left is cut
 	pairs  map[*pair]bool
-	work   sync.WaitGroup   // listeners and all that came in by them
+	work   sync.WaitGroup // listeners and all that came in by them
 }
 
 // port is one of them. What the table says of it may change while it is open.
