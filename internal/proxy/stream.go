@@ -191,8 +191,8 @@ func hungUp(c *net.TCPConn) bool {
 	return gone || err != nil
 }
 
-// pair is two connections that are joined.
-type pair struct {
+// splice is two connections whose bytes the kernel passes on.
+type splice struct {
 	client, server *net.TCPConn
 	cut            atomic.Bool // a drain ended it
 	late           atomic.Bool // nothing has moved for too long
@@ -207,7 +207,7 @@ func (s *Server) join(spec *Port, client, server *net.TCPConn, from, to netip.Ad
 			return &outcome{failed: true, reason: reasonOf(err)}
 		}
 	}
-	p := &pair{client: client, server: server}
+	p := &splice{client: client, server: server}
 	if !s.ports.join(p) {
 		return &outcome{cut: true}
 	}
@@ -233,7 +233,7 @@ func (s *Server) join(spec *Port, client, server *net.TCPConn, from, to netip.Ad
 
 // pass copies one way. An end is passed on as an end, and a reset as a reset:
 // the other side must not take half of something for the whole.
-func (p *pair) pass(to, from *net.TCPConn) (n uint64, err error) {
+func (p *splice) pass(to, from *net.TCPConn) (n uint64, err error) {
 	copied, err := io.Copy(to, from)
 	if err == nil {
 		// It fails where the other side has gone, which the other direction learns too.
@@ -245,7 +245,7 @@ func (p *pair) pass(to, from *net.TCPConn) (n uint64, err error) {
 }
 
 // reset ends both connections at once.
-func (p *pair) reset() {
+func (p *splice) reset() {
 	for _, c := range []*net.TCPConn{p.client, p.server} {
 		// Deadlines wake who is in the middle of it; the close is the caller's, after a look at who was first.
 		_ = c.SetLinger(0)
@@ -253,8 +253,8 @@ func (p *pair) reset() {
 	}
 }
 
-// watch resets the pair once nothing has moved for as long as the port allows.
-func (p *pair) watch(spec *Port) *time.Timer {
+// watch resets it once nothing has moved for as long as the port allows.
+func (p *splice) watch(spec *Port) *time.Timer {
 	tunnel := orElse(spec.Timeout.Tunnel, tunnelTimeout)
 	// As long as either side sends, the other one only listens: that is no inactivity.
 	limit := min(orElse(spec.Timeout.Client, tunnel), orElse(spec.Timeout.Server, tunnel))

@@ -19,19 +19,6 @@ import (
 	tender "github.com/tenderhq/tender"
 )
 
-// until waits for a state; that it does not come is a test that fails.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	limit := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-limit:
-			t.Fatalf("waited in vain: %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 // portRig is a Server with ports, and backends that say who they are.
 type portRig struct {
 	*Server
@@ -119,8 +106,8 @@ func tcpPort(address string, targets ...Target) Port {
 	}
 }
 
-// backend serves each connection with serve until the test ends.
-func backend(t *testing.T, serve func(c *net.TCPConn)) Target {
+// tcpBackend serves each connection with serve until the test ends.
+func tcpBackend(t *testing.T, serve func(c *net.TCPConn)) Target {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -164,7 +151,7 @@ func dial(t *testing.T, address string) *net.TCPConn {
 
 func TestAPortCarriesBytesBothWaysAndTheirEnd(t *testing.T) {
 	a := free(t, "tcp")
-	s := servePorts(t, Options{}, tcpPort(a, backend(t, echo)))
+	s := servePorts(t, Options{}, tcpPort(a, tcpBackend(t, echo)))
 	want := make([]byte, 8<<20)
 	rand.Read(want)
 	c := dial(t, a)
@@ -191,7 +178,7 @@ func TestAPortCarriesBytesBothWaysAndTheirEnd(t *testing.T) {
 // A reset that came out as an end made half a dump look like a whole one.
 func TestAResetIsNoEnd(t *testing.T) {
 	a := free(t, "tcp")
-	servePorts(t, Options{}, tcpPort(a, backend(t, func(c *net.TCPConn) {
+	servePorts(t, Options{}, tcpPort(a, tcpBackend(t, func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "half")
 		one := make([]byte, 1)
 		_, _ = c.Read(one)
@@ -213,7 +200,7 @@ func TestAResetIsNoEnd(t *testing.T) {
 func TestARefusedConnectionGoesToAnotherTarget(t *testing.T) {
 	a := free(t, "tcp")
 	dead := Target{ID: "dead", Name: "db-1", Address: free(t, "tcp")}
-	s := servePorts(t, Options{}, tcpPort(a, dead, backend(t, echo)))
+	s := servePorts(t, Options{}, tcpPort(a, dead, tcpBackend(t, echo)))
 	for range 20 {
 		c := dial(t, a)
 		fmt.Fprintln(c, "hi")
@@ -229,7 +216,7 @@ func TestARefusedConnectionGoesToAnotherTarget(t *testing.T) {
 
 func TestAConnectionWaitsForATarget(t *testing.T) {
 	a := free(t, "tcp")
-	good := backend(t, echo)
+	good := tcpBackend(t, echo)
 	down := good
 	down.Down = true
 	s := servePorts(t, Options{}, tcpPort(a, down))
@@ -264,7 +251,7 @@ func TestALeavingTargetKeepsWhatItHas(t *testing.T) {
 			}
 		}
 	}
-	old, fresh := backend(t, name("old")), backend(t, name("new"))
+	old, fresh := tcpBackend(t, name("old")), tcpBackend(t, name("new"))
 	s := servePorts(t, Options{}, tcpPort(a, old))
 	ask := func(c net.Conn) string {
 		fmt.Fprintln(c, "who")
@@ -307,7 +294,7 @@ func TestALeavingTargetKeepsWhatItHas(t *testing.T) {
 
 func TestTheClientsAddressIsPassedOn(t *testing.T) {
 	heads := make(chan string, 4)
-	target := backend(t, func(c *net.TCPConn) {
+	target := tcpBackend(t, func(c *net.TCPConn) {
 		source, destination, _, err := readHeader(c)
 		heads <- fmt.Sprint(source, " ", destination, " ", err)
 		echo(c)
@@ -332,7 +319,7 @@ func TestTheClientsAddressIsPassedOn(t *testing.T) {
 
 func TestASilentConnectionEnds(t *testing.T) {
 	a := free(t, "tcp")
-	p := tcpPort(a, backend(t, echo))
+	p := tcpPort(a, tcpBackend(t, echo))
 	p.Timeout = tender.RouteTimeout{Client: 50 * time.Millisecond, Server: 50 * time.Millisecond}
 	servePorts(t, Options{}, p)
 	c := dial(t, a)
@@ -343,7 +330,7 @@ func TestASilentConnectionEnds(t *testing.T) {
 
 func TestADrainWaitsAndThenCuts(t *testing.T) {
 	a := free(t, "tcp")
-	s := servePorts(t, Options{Drain: 200 * time.Millisecond}, tcpPort(a, backend(t, echo)))
+	s := servePorts(t, Options{Drain: 200 * time.Millisecond}, tcpPort(a, tcpBackend(t, echo)))
 	c := dial(t, a)
 	r := bufio.NewReader(c)
 	fmt.Fprintln(c, "before")
@@ -369,7 +356,7 @@ func TestADrainWaitsAndThenCuts(t *testing.T) {
 
 func TestPortsComeAndGoWithTheTable(t *testing.T) {
 	a, b := free(t, "tcp"), free(t, "tcp")
-	target := backend(t, echo)
+	target := tcpBackend(t, echo)
 	s := servePorts(t, Options{}, tcpPort(a, target))
 	moved := tcpPort(b, target)
 	s.table(2, moved)
