@@ -239,3 +239,32 @@ func TestUpstreamMustBeAnAddress(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A foreign service may be a host's name: the answer leads all the way to its address.
+func TestServiceThatIsAHostName(t *testing.T) {
+	var asked atomic.Int64
+	up := resolver(t, says(&asked, 0, []string{"host.example. 60 IN CNAME real.example.", "real.example. 60 IN A 192.0.2.44"}, nil))
+	s, addr := serve(t, dns.Options{Upstreams: []string{up}}, shop())
+	alone, other := serve(t, dns.Options{}, shop())
+	for _, s := range []*dns.Server{s, alone} {
+		put(t, s, "/v1/agent/service/register", `{"ID":"mf","Name":"mainframe","Address":"host.example","Port":9000}`, 200)
+	}
+	want := "NOERROR aa\nhost.example. 60 IN CNAME real.example.\nmainframe.service.consul. 5 IN CNAME host.example.\nreal.example. 60 IN A 192.0.2.44"
+	for _, network := range []string{"udp", "tcp"} {
+		got := exchange(t, network, addr, question("mainframe.service.consul", wire.TypeA))
+		for _, rr := range got.Answer {
+			if rr.Header().Ttl > 5 {
+				rr.Header().Ttl = 60 // a slow machine may have let it grow older
+			}
+		}
+		if text := show(got); text != want {
+			t.Errorf("%s:\n%s", network, text)
+		}
+	}
+	if got := show(exchange(t, "udp", other, question("mainframe.service.consul", wire.TypeA))); got != "NOERROR aa\nmainframe.service.consul. 5 IN CNAME host.example." {
+		t.Errorf("without upstream:\n%s", got)
+	}
+	if got := show(exchange(t, "udp", other, question("mainframe.service.consul", wire.TypeSRV))); got != "NOERROR aa\nmainframe.service.consul. 5 IN SRV 1 1 9000 host.example." {
+		t.Errorf("SRV:\n%s", got)
+	}
+}
