@@ -114,11 +114,13 @@ func appendKey(b []byte, q *query) []byte {
 	return append(b, flags)
 }
 
-// fresh reports whether the answer is in the cache and need not be waited for.
-func (f *forwarder) fresh(q *query) bool {
+// fresh returns the answer to q if the cache has one whose time is not over, else nil.
+func (f *forwarder) fresh(q *query) *kept {
 	var buf [maxName + 3]byte
-	k := f.cache.get(appendKey(buf[:0], q))
-	return k != nil && time.Now().Before(k.expire)
+	if k := f.cache.get(appendKey(buf[:0], q)); k != nil && time.Now().Before(k.expire) {
+		return k
+	}
+	return nil
 }
 
 // ask returns the answer to q, from the cache if it has one.

@@ -99,10 +99,8 @@ func (s *Server) packets(ctx context.Context, conn socket) error {
 		x.client, x.stream = from, false
 		msg, more := s.ours(&x, in[:n])
 		if more {
-			if s.forward.fresh(&x.q) {
-				// Nothing to wait for, so no goroutine either.
-				msg = s.theirs(ctx, &x)
-			} else {
+			// What is in the cache needs no wait, so no goroutine either.
+			if msg = s.fresh(&x); msg == nil {
 				msg = s.later(ctx, &waiting, &x, conn)
 			}
 		}

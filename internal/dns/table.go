@@ -106,7 +106,7 @@ func makeTable(o *Options, p *Picture) *table {
 		t.at(name, zoneConsul)
 	}
 	for _, s := range p.Services {
-		t.services[s.Name+"."+s.Project+"."+zoneTender] = true
+		t.services[strings.ToLower(s.Name+"."+s.Project+"."+zoneTender)] = true
 	}
 	for i := range p.Services {
 		t.service(&p.Services[i])
@@ -170,7 +170,7 @@ func portNames(p *Port) []string {
 
 // target is the name of one endpoint, as SRV and PTR give it.
 func (t *table) target(s *Service, e *Endpoint) string {
-	if n := s.slotName(e) + "." + s.Project + "." + zoneTender; e.Slot > 0 && !t.services[n] {
+	if n := s.slotName(e) + "." + s.Project + "." + zoneTender; e.Slot > 0 && !t.services[strings.ToLower(n)] {
 		return n
 	}
 	return cmp.Or(e.Name, e.ID) + "." + s.Name + "." + s.Project + "." + zoneTender
@@ -193,7 +193,7 @@ func (t *table) instances(s *Service) {
 		}
 		seen := map[*entry]bool{}
 		for _, n := range names {
-			if t.services[n] {
+			if t.services[strings.ToLower(n)] {
 				continue
 			}
 			e := t.at(n, zoneTender)
