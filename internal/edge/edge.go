@@ -419,6 +419,7 @@ func (e *edge) retire(ctx context.Context, ended <-chan struct{}) {
 		case <-limit.C:
 			e.log.Warn("ended, what was still under way is cut", "after", e.config.Drain)
 		case <-ctx.Done():
+			e.proxy.Leave(0)
 			e.drain(ended, e.config.Grace)
 		}
 		tell(true)
