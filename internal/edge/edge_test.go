@@ -225,9 +225,9 @@ func TestABadTableChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, break_ := range map[string]func(*Table){
-		"shop/*/":           func(t *Table) { t.Proxy.Routes[0].Balance = "by-mood" },
-		"the table":         func(t *Table) { t.Format = 99 },
-		"shop/web:80/tcp":   func(t *Table) { t.Proxy.Ports[0].Protocol = "sctp" },
+		"shop/*/":         func(t *Table) { t.Proxy.Routes[0].Balance = "by-mood" },
+		"the table":       func(t *Table) { t.Format = 99 },
+		"shop/web:80/tcp": func(t *Table) { t.Proxy.Ports[0].Protocol = "sctp" },
 	} {
 		bad := r.table(2)
 		break_(&bad)
