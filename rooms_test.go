@@ -31,6 +31,7 @@ var rooms = map[string]string{
 	"internal/deploy":  "internal/plan internal/engine internal/store",
 
 	// What carries traffic.
+	"internal/dns":   "",
 	"internal/proxy": "",
 	"internal/edge":  "internal/proxy internal/dns", // both as one process
 
@@ -63,6 +64,8 @@ var owners = map[string]string{
 	"modernc.org/sqlite":                          "internal/store",
 	"filippo.io/age":                              "internal/vault",
 	"github.com/danielgtaylor/huma/v2":            "internal/api",
+	"github.com/miekg/dns":                        "internal/dns",
+	"github.com/hashicorp/consul/api":             "-", // MPL: in tests alone, which are not listed
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",
 	"github.com/jackc/pgx/v5":                     "examples/shop/web",

@@ -377,8 +377,16 @@ func TestAnswersFromTheAddressAsked(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- s.Serve(ctx, []net.PacketConn{packet}, nil) }()
 		to := fmt.Sprintf("127.0.0.9:%d", packet.LocalAddr().(*net.UDPAddr).Port)
-		if got := exchange(t, "udp", to, question("web-2.shop.tender", wire.TypeA)); len(got.Answer) != 1 {
-			t.Errorf("%s: %v", network, got)
+		c := wire.Client{Timeout: time.Second}
+		for deadline := time.Now().Add(time.Minute); ; {
+			got, _, err := c.Exchange(question("web-2.shop.tender", wire.TypeA), to)
+			if err == nil && len(got.Answer) == 1 {
+				break
+			}
+			// What comes in before Serve has begun is answered from anywhere; clients ask again.
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %v, %v", network, got, err)
+			}
 		}
 		cancel()
 		if err := <-done; err != nil {
