@@ -18,6 +18,8 @@ import (
 const (
 	// idle is how long a connection may be silent.
 	idle = 10 * time.Second
+	// farewell is how long a connection may still take for a last query when the server ends.
+	farewell = 300 * time.Millisecond
 	// streams bounds the connections of one listener.
 	streams = 512
 	// queryMax is the longest query, in bytes: a name, its type, and EDNS.
@@ -48,6 +50,7 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 		end := func() error { return p.SetReadDeadline(time.Unix(1, 0)) }
 		if u, ok := p.(*net.UDPConn); ok {
 			wild := askDestination(u)
+			_ = u.SetReadBuffer(1 << 20) // for bursts; as much of it as the kernel gives
 			for range min(runtime.GOMAXPROCS(0), 4) {
 				run(end, func(ctx context.Context) error { return s.packets(ctx, &udp{conn: u, wild: wild}) })
 			}
@@ -161,7 +164,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+			stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now().Add(farewell)) })
 			defer stop()
 			defer conn.Close()
 			s.stream(ctx, conn)
@@ -182,9 +185,14 @@ func (s *Server) stream(ctx context.Context, conn net.Conn) {
 	x := &exchange{client: from, stream: true}
 	var length [2]byte
 	in := make([]byte, queryMax)
-	for ctx.Err() == nil {
-		if err := conn.SetDeadline(time.Now().Add(idle)); err != nil || ctx.Err() != nil {
+	for {
+		// At the end, a connection just accepted has a query on its way: that one is answered.
+		if err := conn.SetReadDeadline(time.Now().Add(idle)); err != nil {
 			return
+		}
+		last := ctx.Err() != nil
+		if last {
+			_ = conn.SetReadDeadline(time.Now().Add(farewell))
 		}
 		if _, err := io.ReadFull(conn, length[:]); err != nil {
 			return
@@ -208,6 +216,9 @@ func (s *Server) stream(ctx context.Context, conn net.Conn) {
 		out := net.Buffers{binary.BigEndian.AppendUint16(nil, uint16(len(msg))), msg}
 		if _, err := out.WriteTo(conn); err != nil {
 			s.count.dropped.Add(1)
+			return
+		}
+		if last {
 			return
 		}
 	}

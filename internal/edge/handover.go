@@ -60,6 +60,7 @@ type handed struct {
 type before struct {
 	conn     *net.UnixConn
 	files    map[string]*os.File
+	names    []string // of files, which go to whoever asks for them
 	released chan struct{}
 	carried  map[string]Carried
 }
@@ -119,6 +120,7 @@ func (b *before) ask(hello Hello) error {
 			return nil
 		}
 		b.files[m.Name] = f
+		b.names = append(b.names, m.Name)
 	}
 }
 
@@ -302,8 +304,8 @@ func (e *edge) handTo(w http.ResponseWriter, hello Hello) error {
 	}
 }
 
-// send sends one socket with its name. One that has been closed since is a name
-// without a socket, and asked for no more: it goes as the end of another round.
+// send sends one socket with its name. Nothing closes one meanwhile: tables are
+// not taken during a hand-over.
 func (e *edge) send(conn *net.UnixConn, name string) error {
 	raw, err := e.sockets.get(name).SyscallConn()
 	if err != nil {

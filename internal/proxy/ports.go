@@ -16,13 +16,13 @@ const (
 
 // ports are the ports of the table, each listened on while Run runs.
 type ports struct {
-	mu     sync.Mutex
-	ctx    context.Context // of Run; nil: it does not run
-	wanted []Port
-	open   map[string]*port // by ID
-	stop   chan struct{}    // closes when a drain is over: what is left is cut
-	splices  map[*splice]bool
-	work   sync.WaitGroup // listeners and all that came in by them
+	mu      sync.Mutex
+	ctx     context.Context // of Run; nil: it does not run
+	wanted  []Port
+	open    map[string]*port // by ID
+	stop    chan struct{}    // closes when a drain is over: what is left is cut
+	splices map[*splice]bool
+	work    sync.WaitGroup // listeners and all that came in by them
 }
 
 // port is one of them. What the table says of it may change while it is open.
