@@ -52,7 +52,7 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 		ComposeFiles: s.ComposeFiles, WorkingDir: s.WorkingDir, Orphans: s.Orphans,
 	}
 	if l.o.Edge != nil {
-		d.served = servedBy(p, p.Services)
+		d.served = keysOf(l.o.Edge.Traffic(p.Name), servedBy(p, p.Services))
 	}
 	there := map[string][]tender.Instance{}
 	for _, i := range seen.Of(p.Name) {

@@ -264,7 +264,7 @@ func (m *maker) judgeStep(v *view) (why string) {
 	if bound == 0 {
 		bound = AbortErrorsDefault
 	}
-	if rate := ratio(now); rate > bound && (old.Requests < enough || rate-ratio(old) > bound) {
+	if rate := ratio(now); rate > bound && (old.Requests < enough || rate-ratio(old) > bound+noise(old, now)) {
 		return fmt.Sprintf("with %s of the traffic %d of %d requests failed (%s), %s of %s", percent(last.Share), Errors(now), now.Requests,
 			percent(int(math.Round(rate*whole))), percent(int(math.Round(ratio(old)*whole))), v.Open.From)
 	}
@@ -289,6 +289,12 @@ func slower(s tender.Served, limit float64) bool {
 		}
 	}
 	return all > 0 && float64(slow) > float64(all)/100
+}
+
+// noise is how far so few requests as now's stray by chance if they fail as often as old's: two standard deviations.
+func noise(old, now tender.Served) float64 {
+	p := ratio(old)
+	return 2 * math.Sqrt(p*(1-p)/float64(now.Requests))
 }
 
 func ratio(s tender.Served) float64 {
