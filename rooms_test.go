@@ -30,11 +30,14 @@ var rooms = map[string]string{
 	"internal/plan":    "",
 	"internal/deploy":  "internal/plan internal/engine internal/store",
 
+	// The data plane.
+	"internal/dns": "",
+
 	// Who knocks.
 	"internal/api":     "",
 	"internal/daemon":  "*", // introduces all others to each other
 	"internal/convert": "",
-	"internal/cli":     "internal/api internal/compose internal/convert internal/daemon",
+	"internal/cli":     "internal/api internal/compose internal/convert internal/daemon internal/edge",
 	"cmd/tender":       "internal/cli",
 
 	// Outside of the house.
@@ -57,6 +60,8 @@ var owners = map[string]string{
 	"modernc.org/sqlite":                          "internal/store",
 	"filippo.io/age":                              "internal/vault",
 	"github.com/danielgtaylor/huma/v2":            "internal/api",
+	"github.com/miekg/dns":                        "internal/dns",
+	"github.com/hashicorp/consul/api":             "-", // MPL: in tests alone, which are not listed
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",
 	"github.com/jackc/pgx/v5":                     "examples/shop/web",

@@ -2,6 +2,7 @@ package tender
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -17,6 +18,19 @@ type Route struct {
 	// Aims share the traffic by their weights.
 	Aims []Aim `json:"aims"`
 	RouteOptions
+}
+
+// ID names a route in tables, commands and reports: PROJECT/HOST/PATH with its
+// first host, or PROJECT/SERVICE:PORT/PATH where it has none.
+func (r Route) ID(project string) string {
+	place := "*"
+	switch {
+	case len(r.Hosts) > 0:
+		place = r.Hosts[0]
+	case len(r.Aims) > 0 && r.Aims[0].Service != "":
+		place = r.Aims[0].Service + ":" + strconv.Itoa(r.Aims[0].Port)
+	}
+	return project + "/" + place + r.Path
 }
 
 // Aim is one target of a route: a service of the project, or an address outside.

@@ -55,6 +55,10 @@ type Service struct {
 	Publish string
 	// Ports are what ports: publishes at one number each on the host (HostPort 0: the engine chooses).
 	Ports []Port
+	// Reach is how the edge comes to its instances: "" by address, on one of Networks, which are names that
+	// the host reaches, the best first; "host" over loopback; "service:NAME" at that service's addresses.
+	Reach    string
+	Networks []string
 	// Boot says who starts and restarts instances: "" or BootEngine the engine does as Restart says, at a boot
 	// in no order; BootOrdered Tender alone does, what it depends on first.
 	Boot string

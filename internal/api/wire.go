@@ -51,8 +51,10 @@ type Plan struct {
 	Token    string     `json:"token"`
 	Services []Decision `json:"services"`
 	Actions  []Action   `json:"actions"`
-	Warnings []string   `json:"warnings,omitempty"`
-	Text     string     `json:"text"` // the same for people
+	// Routes are those that come, go or change.
+	Routes   []RouteChange `json:"routes,omitempty"`
+	Warnings []string      `json:"warnings,omitempty"`
+	Text     string        `json:"text"` // the same for people
 }
 
 // Decision says in one word what happens to a service.
@@ -65,6 +67,12 @@ type Decision struct {
 	To      string `json:"to,omitempty"`
 	Gap     string `json:"gap,omitempty"` // for how long nobody serves: "" none
 	Diff    string `json:"diff,omitempty"`
+}
+
+// RouteChange is what up would make of one route.
+type RouteChange struct {
+	Route string `json:"route"` // PROJECT/HOST/PATH
+	Text  string `json:"text"`  // new, changed, goes
 }
 
 // Action is one step of a plan.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,7 @@ func (f *upFlags) common(c *cobra.Command) {
 	s := c.Flags()
 	s.StringArrayVar(&f.scale, "scale", nil, "number of instances: `SERVICE=N`")
 	s.StringArrayVar(&f.images, "image", nil, "run another image: `SERVICE=REF`")
-	s.StringVar(&f.strategy, "strategy", "", "`strategy` of this rollout: rolling or recreate")
+	s.StringVar(&f.strategy, "strategy", "", "`strategy` of this rollout: rolling, blue-green, canary or recreate")
 	s.BoolVar(&f.recreate, "force-recreate", false, "replace instances although nothing changed")
 	s.BoolVarP(&f.renew, "renew-anon-volumes", "V", false, "start with new anonymous volumes")
 	s.BoolVar(&f.orphans, "remove-orphans", false, "remove instances of services that the file no longer has")
@@ -148,7 +149,7 @@ func (a *app) plan(ctx context.Context, f upFlags, services []string) error {
 	if err := a.printPlan(plan); err != nil {
 		return err
 	}
-	if len(plan.Actions) > 0 {
+	if len(plan.Actions)+len(plan.Routes) > 0 {
 		return exit(changes)
 	}
 	return nil
@@ -160,8 +161,8 @@ func (a *app) submission(doc compose.Document, f upFlags, services []string) (ap
 	fail := func(err error) (api.Submission, tender.Project, error) {
 		return api.Submission{}, tender.Project{}, err
 	}
-	if f.strategy != "" && f.strategy != "rolling" && f.strategy != "recreate" {
-		return fail(misuse("rolling or recreate", "--strategy %q is not known", f.strategy))
+	if all := []string{tender.Rolling, tender.BlueGreen, tender.Canary, tender.Recreate}; f.strategy != "" && !slices.Contains(all, f.strategy) {
+		return fail(misuse("rolling, blue-green, canary or recreate", "--strategy %q is not known", f.strategy))
 	}
 	if !slices.Contains([]string{"", "always", "missing", "never"}, f.pull) {
 		return fail(misuse("always, missing or never", "--pull %q is not known", f.pull))
@@ -226,6 +227,20 @@ func (a *app) printPlan(p api.Plan) error {
 		if s.Diff != "" {
 			fmt.Fprintf(a.Out, "\n%s:\n%s\n", s.Service, indent(s.Diff))
 		}
+	}
+	if len(p.Routes) > 0 {
+		rows = rows[:0]
+		for _, r := range p.Routes {
+			rows = append(rows, []string{strings.TrimPrefix(r.Route, p.Project+"/"), r.Text})
+		}
+		fmt.Fprintln(a.Out)
+		if err := table(a.Out, []string{"ROUTE", "CHANGE"}, rows); err != nil {
+			return err
+		}
+	}
+	if len(p.Actions) == 0 && len(p.Routes) > 0 {
+		fmt.Fprintf(a.Out, "\nNo instance changes; the edge takes the routes as they are.\n")
+		return nil
 	}
 	if len(p.Actions) == 0 {
 		fmt.Fprintf(a.Out, "\nNothing to do: %s is as the file says.\n", p.Project)

@@ -2,9 +2,9 @@ package compose
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
@@ -14,51 +14,50 @@ import (
 
 // extension is what x-tender says of a service.
 type extension struct {
-	Boot     string
-	Strategy string
-	Hold     *time.Duration
-	Before   string
+	Boot    string
+	Publish string
+	Rollout tender.Rollout // without what update_config says
+	Routes  []tender.Route
 }
 
 // extensionOf reads x-tender of a service. Unknown keys and wrong values were
-// refused before, where they have a line.
+// refused before, where they have a line; what comes another way is refused here.
 func extensionOf(s types.ServiceConfig) (extension, error) {
 	var x extension
 	m, ok := s.Extensions[extensionKey].(map[string]any)
 	if !ok {
 		return x, nil
 	}
-	x.Boot, _ = m["boot"].(string)
-	r, ok := m["rollout"].(map[string]any)
-	if !ok {
-		return x, nil
+	r := reader{path: extensionKey}
+	x.Boot = r.text(m, "boot")
+	x.Publish = r.text(m, "publish")
+	if m, ok := m["rollout"].(map[string]any); ok {
+		x.Rollout = r.at("rollout").rollout(m)
 	}
-	x.Strategy, _ = r["strategy"].(string)
-	x.Before, _ = r["before"].(string)
-	if h, ok := r["hold"]; ok {
-		d, err := hold(fmt.Sprint(h))
-		if err != nil {
-			return x, fmt.Errorf("x-tender.rollout.hold %v: %w", h, err)
-		}
-		x.Hold = &d
+	for i, v := range r.list(m, "routes") {
+		route := r.at(fmt.Sprintf("routes[%d]", i)).route(v)
+		route.Service = s.Name
+		x.Routes = append(x.Routes, route)
 	}
-	return x, nil
+	return x, r.err()
 }
 
-// The words of x-tender: what this version knows, and what it does not know yet
-// but another does.
-var (
-	serviceWords = []string{"rollout", "boot"}
-	boots        = []string{tender.BootEngine, tender.BootOrdered}
-	rolloutWords = []string{"strategy", "hold", "before"}
-	strategies   = []string{"rolling", "recreate"}
-	laterWords   = map[string][]string{
-		"services.*": {"routes", "publish", "scale", "metrics", "logs", "alerts", "backup", "pool", "schedule", "allow", "mesh", "profile"},
-		"rollout":    {"steps", "pause", "abort", "keep", "check"},
-		"volumes.*":  {"backup"},
-		"":           {"environment", "routes"},
-	}
-)
+// word is what may stand at one place of x-tender: one value, a list or a
+// mapping. The same words check a file with its lines, are published as a
+// schema, and keep what later versions know apart from what nobody does.
+type word struct {
+	about string               // one line, for the schema
+	kind  string               // of a value: string, integer, number, boolean; "": any
+	rule  func(v string) error // what the value must be beside
+	enum  []string             // the values there are
+	also  []string             // values beside those that rule takes
+	keys  map[string]*word     // a mapping of these
+	free  *word                // a mapping of names of the user's choice
+	items *word                // a list of these
+	or    *word                // or this, where it is of another kind
+	must  []string             // keys that may not be missing
+	later bool                 // another version knows it
+}
 
 // extension checks a key that begins with x-: those of Tender's own strictly,
 // others only for their variables.
@@ -75,100 +74,127 @@ func (w *walk) extension(k, v *yaml.Node, at place) {
 		}
 		return
 	}
-	var known []string
-	switch at.field {
-	case "services.*":
-		known = serviceWords
-	case "volumes.*", "":
-	default:
+	words := map[string]*word{"services.*": serviceWords, "volumes.*": volumeWords, "": projectWords}[at.field]
+	if words == nil {
 		w.bad(k, "", at.text("x-tender has no place here, only in a service, a volume or at the top"))
 		return
 	}
-	w.words(v, down, at.field, known, func(key, value *yaml.Node, at place) {
-		if key.Value == "boot" {
-			w.bootWord(value, at)
+	w.word(v, words, down)
+}
+
+// word compares a node with what may stand there.
+func (w *walk) word(n *yaml.Node, s *word, at place) {
+	if n.Tag == "!reset" || len(w.problems) > maxCounted {
+		return
+	}
+	n = follow(n)
+	if s.or != nil && !s.takes(n) && s.or.takes(n) {
+		s = s.or
+	}
+	switch {
+	case s.keys != nil || s.free != nil:
+		if n.Kind != yaml.MappingNode {
+			w.bad(n, "", at.text("want %s", s.wants()))
 			return
 		}
-		w.words(value, at, "rollout", rolloutWords, w.rolloutWord)
-	})
+		w.wordKeys(n, s, at, map[string]bool{})
+	case s.items != nil:
+		if n.Kind != yaml.SequenceNode {
+			w.bad(n, "", at.text("want %s", s.wants()))
+			return
+		}
+		for i, item := range n.Content {
+			w.word(item, s.items, at.down(fmt.Sprintf("[%d]", i), "[]"))
+		}
+	case n.Kind != yaml.ScalarNode:
+		w.bad(n, "", at.text("want one value"))
+	default:
+		kind, value, known := w.scalar(n, at)
+		if !known {
+			return
+		}
+		if err := s.check(kind, value); err != nil {
+			w.bad(n, "", at.text("%q: %s", value, err))
+		}
+	}
 }
 
-// words walks a mapping of x-tender.
-func (w *walk) words(n *yaml.Node, at place, level string, known []string, each func(k, v *yaml.Node, at place)) {
-	n = follow(n)
-	if n.Kind != yaml.MappingNode {
-		w.bad(n, "", at.text("want a mapping"))
-		return
+// takes reports whether n is of the kind that s is.
+func (s *word) takes(n *yaml.Node) bool {
+	switch {
+	case s.keys != nil || s.free != nil:
+		return n.Kind == yaml.MappingNode
+	case s.items != nil:
+		return n.Kind == yaml.SequenceNode
 	}
-	seen := map[string]bool{}
+	return n.Kind == yaml.ScalarNode
+}
+
+func (s *word) wants() string {
+	what := "a mapping"
+	if s.items != nil {
+		what = "a list"
+	} else if s.keys == nil && s.free == nil {
+		what = "one value"
+	}
+	if s.or != nil {
+		what = s.or.wants() + " or " + what
+	}
+	return what
+}
+
+// check compares one value with what it may be.
+func (s *word) check(kind, value string) error {
+	if slices.Contains(s.also, value) {
+		return nil
+	}
+	switch {
+	case kind == "null" && slices.Contains(s.also, ""):
+		return nil
+	case kind == "null":
+		return fmt.Errorf("it is empty")
+	case s.kind == "boolean" && value != "true" && value != "false":
+		return fmt.Errorf("want true or false")
+	case s.kind == "string" && kind != "string":
+		return fmt.Errorf("want text: put it in quotes")
+	case len(s.enum) > 0 && !slices.Contains(s.enum, value):
+		return fmt.Errorf("want %s%s", list(s.enum), meant(value, s.enum))
+	case s.rule != nil:
+		return s.rule(value)
+	}
+	return nil
+}
+
+// wordKeys walks a mapping of x-tender; seen are its keys, those merged in among them.
+func (w *walk) wordKeys(n *yaml.Node, s *word, at place, seen map[string]bool) {
+	own := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
-		down := at.down(k.Value, "x-")
+		if k.Value == "<<" {
+			if m := follow(v); m.Kind == yaml.MappingNode {
+				w.wordKeys(m, s, at, seen)
+			}
+			continue
+		}
+		below := s.keys[k.Value]
+		if s.free != nil {
+			below = s.free
+		}
 		switch {
-		case k.Value == "<<":
-			w.words(v, at, level, known, each)
-		case seen[k.Value]:
+		case own[k.Value]:
 			w.bad(k, "", at.text("key %q is there already", k.Value))
-		case slices.Contains(known, k.Value):
-			each(k, v, down)
-		case slices.Contains(laterWords[level], k.Value):
-			w.bad(k, "", down.text("not known to this version"))
+		case below == nil:
+			w.bad(k, "", at.text("unknown key %q%s", k.Value, meant(k.Value, slices.Collect(maps.Keys(s.keys)))))
+		case below.later:
+			w.bad(k, "", at.down(k.Value, "x-").text("not known to this version"))
 		default:
-			w.bad(k, "", at.text("unknown key %q%s", k.Value, meant(k.Value, append(slices.Clone(known), laterWords[level]...))))
+			w.word(v, below, at.down(k.Value, "x-"))
 		}
-		seen[k.Value] = true
+		own[k.Value], seen[k.Value] = true, true
 	}
-}
-
-func (w *walk) bootWord(v *yaml.Node, at place) {
-	v = follow(v)
-	if v.Kind != yaml.ScalarNode {
-		w.bad(v, "", at.text("want one value"))
-		return
-	}
-	_, value, known := w.scalar(v, at)
-	if known && !slices.Contains(boots, fmt.Sprint(value)) {
-		w.bad(v, "", at.text("%q: want %s%s", value, list(boots), meant(fmt.Sprint(value), boots)))
-	}
-}
-
-func (w *walk) rolloutWord(k, v *yaml.Node, at place) {
-	v = follow(v)
-	if v.Kind != yaml.ScalarNode {
-		w.bad(v, "", at.text("want one value"))
-		return
-	}
-	kind, value, known := w.scalar(v, at)
-	if !known {
-		return
-	}
-	if kind != "string" {
-		w.bad(v, "", at.text("%s: want text", v.Value))
-		return
-	}
-	switch k.Value {
-	case "strategy":
-		switch {
-		case value == "blue-green" || value == "canary":
-			w.bad(v, "", at.text("%q is not known to this version, want %s", value, list(strategies)))
-		case !slices.Contains(strategies, value):
-			w.bad(v, "", at.text("%q: want %s%s", value, list(strategies), meant(value, strategies)))
-		}
-	case "hold":
-		if _, err := hold(value); err != nil {
-			w.bad(v, "", at.text("%q: %s", value, err))
-		}
-	case "before":
-		if value == "" {
-			w.bad(v, "", at.text("want the name of a service"))
+	for _, key := range s.must {
+		if !seen[key] {
+			w.bad(n, "", at.text("%s is missing", key))
 		}
 	}
-}
-
-func hold(v string) (time.Duration, error) {
-	d, err := time.ParseDuration(v)
-	if err != nil || d < 0 {
-		return 0, fmt.Errorf("want a duration such as 10s")
-	}
-	return d, nil
 }

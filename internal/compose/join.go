@@ -20,7 +20,7 @@ func Join(specs [][]byte) (p tender.Project, absent []string, err error) {
 	}
 	given := map[string][]byte{}
 	for _, spec := range specs {
-		one, err := Spec(spec)
+		one, err := whole(spec)
 		if err != nil {
 			return p, nil, err
 		}

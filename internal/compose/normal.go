@@ -97,10 +97,14 @@ func (n *normalizer) misfits(remote bool) []problem {
 	for _, name := range slices.Sorted(maps.Keys(n.project.Services)) {
 		s := n.project.Services[name]
 		for _, p := range s.Ports {
+			said := asMap(s.Extensions[extensionKey])["publish"]
+			if said == tender.PublishProxy || said == nil && edgeable(s) {
+				break // the edge leads to all of them
+			}
 			if ports := hostPorts(p.Published); ports > 0 && ports < s.GetScale() {
 				out = append(out, n.check.locate(problem{
 					text:   fmt.Sprintf("services.%s.ports: %d instances cannot share host port %s", name, s.GetScale(), p.Published),
-					advice: fmt.Sprintf("publish a range of %d ports or more, as in \"8080-%d:%d\"", s.GetScale(), 8079+s.GetScale(), p.Target),
+					advice: fmt.Sprintf("let the edge hold it with x-tender: {publish: proxy}, or publish a range of %d ports or more, as in \"8080-%d:%d\"", s.GetScale(), 8079+s.GetScale(), p.Target),
 				}, []string{"services", name, "ports", p.Published}))
 			}
 		}
@@ -113,7 +117,7 @@ func (n *normalizer) misfits(remote bool) []problem {
 			}
 		}
 	}
-	return out
+	return append(out, n.check.gentle(n.project)...)
 }
 
 func (n *normalizer) config(key string) error {

@@ -35,11 +35,25 @@ func Parse(yml []byte) (tender.Project, error) {
 		s.Job = jobs[name]
 		out.Services = append(out.Services, s)
 	}
-	return out, nil
+	out.Routes, err = routesOf(p)
+	return out, err
 }
 
-// Spec reads a tender.Service.Spec or tender.Project.Spec into the parser's types.
+// Spec reads a tender.Service.Spec or tender.Project.Spec into the parser's
+// types, as the engine makes it: what the edge holds is not published.
 func Spec(spec []byte) (*types.Project, error) {
+	p, err := whole(spec)
+	if err != nil {
+		return nil, err
+	}
+	for name, s := range p.Services {
+		p.Services[name] = inside(s)
+	}
+	return p, nil
+}
+
+// whole reads a spec as it was written.
+func whole(spec []byte) (*types.Project, error) {
 	p, err := caught(func() (*types.Project, error) { return bind(spec) })
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "read spec: %w", err)

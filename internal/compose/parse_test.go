@@ -2,6 +2,7 @@ package compose_test
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -164,7 +165,7 @@ func describe(s tender.Service) string {
 		name string
 		r    tender.Rollout
 	}{{"rollout", s.Rollout}, {"rollback", s.Rollback}} {
-		if r.r == (tender.Rollout{}) {
+		if reflect.DeepEqual(r.r, tender.Rollout{}) {
 			continue
 		}
 		parallel, hold := "-", "-"

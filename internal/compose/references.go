@@ -17,6 +17,7 @@ func (c *check) references(p *types.Project) []problem {
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
 		r.service(p.Services[name])
 	}
+	r.traffic()
 	if len(r.found) == 0 {
 		r.circles()
 	}
@@ -50,9 +51,9 @@ func (r *references) service(s types.ServiceConfig) {
 		r.target(s, name, "depends on", s.DependsOn[name].Required, at("depends_on", name), at("links", name), at("volumes_from", name))
 	}
 	if x, err := extensionOf(s); err != nil {
-		r.add("", err.Error(), at(extensionKey, "rollout", "hold")...)
-	} else if x.Before != "" {
-		r.target(s, x.Before, "x-tender.rollout.before names", true, at(extensionKey, "rollout", "before"))
+		r.add("", err.Error(), at(extensionKey)...)
+	} else if x.Rollout.Before != "" {
+		r.target(s, x.Rollout.Before, "x-tender.rollout.before names", true, at(extensionKey, "rollout", "before"))
 	}
 	if s.NetworkMode != "" && len(s.Networks) > 0 {
 		r.add("", "network_mode and networks exclude one another", at("network_mode")...)
@@ -181,8 +182,8 @@ func (r *references) circles() {
 		trail = append(trail, name)
 		s := r.project.Services[name]
 		next := slices.Sorted(maps.Keys(s.DependsOn))
-		if x, err := extensionOf(s); err == nil && x.Before != "" {
-			next = append(next, x.Before)
+		if x, err := extensionOf(s); err == nil && x.Rollout.Before != "" {
+			next = append(next, x.Rollout.Before)
 		}
 		for _, n := range next {
 			if _, ok := r.project.Services[n]; ok && visit(n) {

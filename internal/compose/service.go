@@ -70,7 +70,13 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 			out.Healthcheck = 1
 		}
 	}
-	out.OneAtATime = oneAtATime(s)
+	x, err := extensionOf(s)
+	if err != nil {
+		return fail("%w", err)
+	}
+	out.Publish, out.Ports = x.Publish, portsOf(s)
+	out.Reach, out.Networks = reach(p, s)
+	out.OneAtATime = oneAtATime(inside(s))
 	if out.Secrets, err = secrets(p, s); err != nil {
 		return fail("%w", err)
 	}
@@ -146,8 +152,9 @@ func rollout(s types.ServiceConfig) (tender.Rollout, error) {
 	if err != nil {
 		return r, err
 	}
-	r.Strategy, r.Before, r.Hold = x.Strategy, x.Before, x.Hold
-	return r, nil
+	out := x.Rollout
+	out.Order, out.Parallel, out.Delay, out.Monitor, out.Failure, out.MaxRatio = r.Order, r.Parallel, r.Delay, r.Monitor, r.Failure, r.MaxRatio
+	return out, nil
 }
 
 // boot is BootOrdered or nothing: the default said and not said are the same.
@@ -168,8 +175,8 @@ func jobsOf(p *types.Project) map[string]bool {
 				jobs[name] = true
 			}
 		}
-		if x, err := extensionOf(s); err == nil && x.Before != "" {
-			jobs[x.Before] = true
+		if x, err := extensionOf(s); err == nil && x.Rollout.Before != "" {
+			jobs[x.Rollout.Before] = true
 		}
 	}
 	return jobs

@@ -95,7 +95,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	b.loop = deploy.New(deploy.Options{
 		Store: st, Engine: eng, Inventory: b.inventory, Log: log.With("part", "loop"),
-		Parse: compose.Parse, Same: compose.Same, Essence: compose.Essence,
+		Parse: compose.Parse, Same: compose.Same, Essence: compose.Essence, Hold: compose.Hold,
 		SecretVersion: b.newestSecret, Deliver: b.deliver,
 		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage,
 	})

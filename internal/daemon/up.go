@@ -70,6 +70,9 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 	for _, v := range p.Verdicts {
 		out.Services = append(out.Services, api.Decision{Service: v.Service, Verdict: v.Verdict, Why: v.Why, From: v.From, To: v.To, Gap: v.Gap, Diff: v.Diff})
 	}
+	for _, r := range p.Routes {
+		out.Routes = append(out.Routes, api.RouteChange(r))
+	}
 	var verb, target int
 	for _, a := range p.Plan {
 		verb, target = max(verb, len(a.Verb)), max(target, len(a.Target()))

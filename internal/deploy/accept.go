@@ -104,6 +104,9 @@ func (l *Loop) commit(ctx context.Context, d draft, files map[string][]byte) (Ac
 				}
 			}
 		}
+		if err := forgetShifts(tx, d.base.head, d.next); err != nil {
+			return err
+		}
 		if d.next.Down != nil {
 			// What they did may go with the volumes, and the containers that tell of it go.
 			if err := tx.ForgetJobs(project); err != nil {

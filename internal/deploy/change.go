@@ -120,7 +120,7 @@ func (l *Loop) change(ctx context.Context, d *draft, c Change) error {
 	case "start", "restart":
 		return d.start(c)
 	case "scale":
-		return d.scale(c)
+		return l.scale(d, c)
 	case "rollback":
 		return l.rollback(ctx, d, c)
 	}
@@ -179,7 +179,7 @@ func (d *draft) start(c Change) error {
 	return nil
 }
 
-func (d *draft) scale(c Change) error {
+func (l *Loop) scale(d *draft, c Change) error {
 	if len(d.base.open) > 0 && !c.Supersede {
 		return openConflict(d.base)
 	}
@@ -191,7 +191,11 @@ func (d *draft) scale(c Change) error {
 		if i < 0 {
 			return noService(d.next.Project, name)
 		}
-		d.next.Services[i].Service.Replicas = c.Scale[name]
+		s := &d.next.Services[i]
+		s.Service.Replicas = c.Scale[name]
+		if err := l.holder(d, s); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -243,6 +247,12 @@ func (l *Loop) rollback(ctx context.Context, d *draft, c Change) error {
 			continue
 		}
 		d.back(s, rev, l.ids(d.next.Project, name), l.counts(d.next.Project, name))
+		if h, err := l.o.Hold(s.Service, s.Service.Publish == tender.PublishProxy); err != nil {
+			return err
+		} else if h.Publish != s.Service.Publish {
+			return tender.Errorf(tender.Conflict, "%s published its ports at the engine, which does that for one instance", rev.Service.Revision).
+				Hint("tender scale %s=1 -p %s, then roll back", name, d.next.Project)
+		}
 	}
 	if len(d.rollouts) == 0 {
 		return tender.Errorf(tender.Conflict, "%s has no earlier revisions", d.next.Project).Hint("tender history -p %s", d.next.Project)

@@ -34,6 +34,9 @@ type Options struct {
 	// Same compares two tender.Service.Spec; Essence is what a revision is made from.
 	Same    func(a, b []byte) bool
 	Essence func(spec []byte) ([]byte, error)
+	// Hold decides who holds a service's ports, and makes it the service that this comes to; held: the edge
+	// does now. nil: the engine does.
+	Hold func(s tender.Service, held bool) (tender.Service, error)
 	// SecretVersion is the newest version in the vault: NotFound with a hint. nil: there are no secrets.
 	SecretVersion func(ctx context.Context, project string, f tender.SecretFile) (int, error)
 	// Deliver puts the secrets and configs of a service at its revision on the host and says where. It
@@ -84,6 +87,9 @@ func New(o Options) *Loop {
 		o.SecretVersion = func(_ context.Context, _ string, f tender.SecretFile) (int, error) {
 			return 0, tender.Errorf(tender.NotFound, "secret %s is not in the vault", f.Name).Hint("tender secret set %s", f.Name)
 		}
+	}
+	if o.Hold == nil {
+		o.Hold = func(s tender.Service, _ bool) (tender.Service, error) { return s, nil }
 	}
 	if o.Deliver == nil {
 		o.Deliver = func(context.Context, string, tender.Service) ([]engine.File, error) { return nil, nil }

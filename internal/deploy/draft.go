@@ -24,6 +24,7 @@ type draft struct {
 	verdicts   []Verdict
 	nothing    bool
 	token      string
+	routes     []RouteChange
 	served     map[string]bool // by the edge, once it is accepted
 }
 
@@ -50,9 +51,11 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	d.next = store.Generation{
 		Project: p.Name, N: base.head.N + 1, At: now, Who: s.Who, Reason: "up", YAML: p.Spec, Files: slices.Sorted(maps.Keys(s.Files)),
 		ComposeFiles: s.ComposeFiles, WorkingDir: s.WorkingDir, Orphans: s.Orphans,
+		Routes: routesOf(p, chosen, base.head.Routes),
 	}
+	d.routes = routeChanges(base.head, d.next)
 	if l.o.Edge != nil {
-		d.served = keysOf(l.o.Edge.Traffic(p.Name), servedBy(p, p.Services))
+		d.served = servedBy(d.next.Routes, base.head.Services) // and what draftService moves to the edge
 	}
 	there := map[string][]tender.Instance{}
 	for _, i := range seen.Of(p.Name) {
@@ -71,6 +74,12 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 		if err := l.draftService(ctx, s, &d, good[svc.Name], svc, there[svc.Name]); err != nil {
 			return draft{}, err
 		}
+	}
+	if err := sameEdge(d.next); err != nil {
+		return draft{}, err
+	}
+	if err := l.clash(ctx, d.next); err != nil {
+		return draft{}, err
 	}
 	for k := range d.rollouts {
 		r := &d.rollouts[k]
@@ -105,7 +114,7 @@ func (l *Loop) draft(ctx context.Context, s Submission) (draft, error) {
 	if base.head.Made != nil && base.head.Down == nil && sameGround(base.head.YAML, p.Spec) {
 		d.next.Made = base.head.Made
 	}
-	d.nothing = known && !base.head.Rebuilt && len(d.rollouts) == 0 && base.head.Down == nil && bytes.Equal(base.head.YAML, p.Spec) &&
+	d.nothing = known && len(d.routes) == 0 && !base.head.Rebuilt && len(d.rollouts) == 0 && base.head.Down == nil && bytes.Equal(base.head.YAML, p.Spec) &&
 		(!s.Orphans || base.head.Orphans || !slices.ContainsFunc(d.verdicts, func(v Verdict) bool { return v.Verdict == "remove" })) &&
 		equalServices(base.head.Services, d.next.Services)
 	return d, nil
@@ -175,6 +184,15 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	if n, ok := s.Scale[svc.Name]; ok {
 		svc.Replicas = n
 	}
+	old, had := d.base.service(svc.Name)
+	had = had && old.Service.Revision != ""
+	svc, err := l.o.Hold(svc, had && old.Service.Publish == tender.PublishProxy)
+	if err != nil {
+		return err
+	}
+	if l.o.Edge != nil {
+		d.served[svc.Name] = d.served[svc.Name] || svc.Publish == tender.PublishProxy
+	}
 	svc.Secrets = slices.Clone(svc.Secrets)
 	for i := range svc.Secrets {
 		if v, ok := s.Versions[svc.Secrets[i].Name]; ok && !svc.Secrets[i].External {
@@ -187,8 +205,6 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 		}
 		svc.Secrets[i].Version = v
 	}
-	old, had := d.base.service(svc.Name)
-	had = had && old.Service.Revision != ""
 	w := store.WantedService{Service: svc, Image: image, RenewAnon: s.RenewAnon, Strategy: s.Strategy, RestartAfter: old.RestartAfter, StartAfter: old.StartAfter}
 	if old.Stopped {
 		w.StartAfter = d.next.At

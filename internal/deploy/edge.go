@@ -8,6 +8,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/plan"
+	"github.com/tenderhq/tender/internal/store"
 )
 
 // Edge is what the loop asks of the edge. It is given its table by somebody
@@ -145,9 +146,9 @@ func (w *worker) leave(lanes []plan.Lane, now time.Time) (next time.Time) {
 
 // servedBy names the services that the edge is to serve: routes lead there, or
 // it holds their ports.
-func servedBy(p tender.Project, services []tender.Service) map[string]bool {
+func servedBy(routes []tender.Route, services []store.WantedService) map[string]bool {
 	served := map[string]bool{}
-	for _, r := range p.Routes {
+	for _, r := range routes {
 		for _, a := range r.Aims {
 			if a.Service != "" {
 				served[a.Service] = true
@@ -155,8 +156,8 @@ func servedBy(p tender.Project, services []tender.Service) map[string]bool {
 		}
 	}
 	for _, s := range services {
-		if s.Publish == tender.PublishProxy && len(s.Ports) > 0 {
-			served[s.Name] = true
+		if s.Service.Publish == tender.PublishProxy && len(s.Service.Ports) > 0 {
+			served[s.Service.Name] = true
 		}
 	}
 	return served

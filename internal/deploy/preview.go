@@ -14,6 +14,7 @@ type Preview struct {
 	Token    string // given to Accept it is refused if the world has changed
 	Verdicts []Verdict
 	Plan     plan.Plan // the whole way, if all goes well
+	Routes   []RouteChange
 	Warnings []string
 	Nothing  bool
 }
@@ -27,7 +28,7 @@ func (l *Loop) Preview(ctx context.Context, s Submission) (Preview, error) {
 	if err != nil {
 		return Preview{}, err
 	}
-	p := Preview{Project: s.Project.Name, Token: d.token, Verdicts: d.verdicts, Nothing: d.nothing}
+	p := Preview{Project: s.Project.Name, Token: d.token, Verdicts: d.verdicts, Nothing: d.nothing, Routes: d.routes}
 	for _, svc := range d.next.Services {
 		warnings, err := l.o.Engine.Check(ctx, svc.Service)
 		if err != nil {

@@ -140,7 +140,7 @@ func (l *Loop) rebuildOne(ctx context.Context, project string, there []tender.In
 	if p.Name != project {
 		return tender.Errorf(tender.Invalid, "the instances of %s carry specs of %s", project, p.Name)
 	}
-	g.YAML = p.Spec
+	g.YAML, g.Routes = p.Spec, p.Routes
 	for _, name := range absent {
 		g.Lost = append(g.Lost, fmt.Sprintf("service %s, of which no instance is there", name))
 	}

@@ -16,12 +16,14 @@ import (
 
 // web is three instances of service web.
 func web(version string, change func(*tender.Rollout)) deploy.Submission {
-	return submission(svc("web", version, 3, func(s *tender.Service) {
+	s := submission(svc("web", version, 3, func(s *tender.Service) {
 		s.Healthcheck = 1
 		if change != nil {
 			change(&s.Rollout)
 		}
 	}))
+	s.Project.Routes = []tender.Route{{Service: "web", Path: "/", Aims: []tender.Aim{{Service: "web", Weight: 1}}}}
+	return s
 }
 
 func blueGreen(r *tender.Rollout) {

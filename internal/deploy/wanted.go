@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/plan"
 	"github.com/tenderhq/tender/internal/store"
 )
@@ -57,16 +56,7 @@ func (l *Loop) serve(r *records) {
 	if l.o.Edge == nil {
 		return
 	}
-	var p tender.Project
-	if l.o.Parse != nil {
-		// What cannot be read any more has no routes: the edge says by itself what it serves.
-		p, _ = l.o.Parse(r.head.YAML)
-	}
-	var services []tender.Service
-	for _, s := range r.head.Services {
-		services = append(services, s.Service)
-	}
-	r.served = servedBy(p, services)
+	r.served = servedBy(r.head.Routes, r.head.Services)
 }
 
 // wanted says it in plan's words. tries and ensure are what the worker remembers.

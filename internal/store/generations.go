@@ -54,8 +54,10 @@ type Generation struct {
 	ComposeFiles []string        `json:"compose_files,omitempty"`
 	WorkingDir   string          `json:"working_dir,omitempty"`
 	Services     []WantedService `json:"services,omitempty"` // by name
-	Orphans      bool            `json:"orphans,omitempty"`
-	Down         *Down           `json:"down,omitempty"`
+	// Routes are what the edge serves of the project.
+	Routes  []tender.Route `json:"routes,omitempty"`
+	Orphans bool           `json:"orphans,omitempty"`
+	Down    *Down          `json:"down,omitempty"`
 	// Rebuilt: it was read from the instances after the store was lost. Lost says what they could not tell.
 	Rebuilt bool     `json:"rebuilt,omitempty"`
 	Lost    []string `json:"lost,omitempty"`
@@ -287,7 +289,7 @@ func (tx *Tx) File(sum string) ([]byte, error) {
 // Forget drops everything that is known of a project. Secrets, tokens and the
 // audit stay.
 func (tx *Tx) Forget(project string) error {
-	for _, table := range []string{"generations", "revisions", "rollouts", "jobs"} {
+	for _, table := range []string{"generations", "revisions", "rollouts", "jobs", "routes"} {
 		if _, err := tx.exec(`DELETE FROM `+table+` WHERE project = ?`, project); err != nil {
 			return fmt.Errorf("forget %s: %w", project, err)
 		}

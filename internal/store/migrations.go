@@ -21,6 +21,7 @@ var migrations = []string{
 	secretsTables + tokensTables + auditTables,
 	generationsTables + revisionsTables + rolloutsTables,
 	releasedTable,
+	routesTable,
 }
 
 // applicationID marks the file as ours ("TNDR").

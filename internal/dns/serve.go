@@ -1,0 +1,213 @@
+package dns
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// idle is how long a connection may be silent.
+	idle = 10 * time.Second
+	// streams bounds the connections of one listener.
+	streams = 512
+)
+
+// Serve answers on the given sockets until ctx ends or one of them breaks. It closes them,
+// finishes what it has read, and returns nil if ctx has ended. A socket that is to live
+// on in another process must have been duplicated before.
+func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners []net.Listener) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if s.forward != nil {
+		s.forward.own(packets, listeners)
+	}
+	var wg sync.WaitGroup
+	run := func(end func() error, work func(context.Context) error) {
+		stop := context.AfterFunc(ctx, func() { _ = end() })
+		wg.Go(func() {
+			defer stop()
+			if err := work(ctx); err != nil && ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+	}
+	for _, p := range packets {
+		// Only reading ends with ctx, so that what was read can be answered.
+		end := func() error { return p.SetReadDeadline(time.Unix(1, 0)) }
+		if u, ok := p.(*net.UDPConn); ok {
+			wild := askDestination(u)
+			for range min(runtime.GOMAXPROCS(0), 4) {
+				run(end, func(ctx context.Context) error { return s.packets(ctx, &udp{conn: u, wild: wild}) })
+			}
+			continue
+		}
+		run(end, func(ctx context.Context) error { return s.packets(ctx, &anyPacket{conn: p}) })
+	}
+	for _, l := range listeners {
+		run(l.Close, func(ctx context.Context) error { return s.accept(ctx, l) })
+	}
+	<-ctx.Done()
+	wg.Wait()
+	for _, p := range packets {
+		_ = p.Close()
+	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// socket reads and writes packets. Only one goroutine uses it, but answer may be called from others.
+type socket interface {
+	read(p []byte) (n int, from netip.AddrPort, err error)
+	// answerer returns a function that answers the packet read last, also later.
+	answerer() func(msg []byte) error
+	// answer answers the packet read last.
+	answer(msg []byte) error
+}
+
+// packets answers what comes in on one socket until it is closed.
+func (s *Server) packets(ctx context.Context, conn socket) error {
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	var x exchange
+	in := make([]byte, dns.MaxMsgSize)
+	for {
+		n, from, err := conn.read(in)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+				return nil
+			}
+			// Linux hands us what ICMP said of an answer sent before: not this socket's end.
+			if refused(err) {
+				continue
+			}
+			return fmt.Errorf("read DNS queries: %w", err)
+		}
+		x.client, x.stream = from, false
+		msg, more := s.ours(&x, in[:n])
+		if more {
+			if s.forward.fresh(&x.q) {
+				// Nothing to wait for, so no goroutine either.
+				msg = s.theirs(ctx, &x)
+			} else {
+				msg = s.later(ctx, &waiting, &x, conn)
+			}
+		}
+		if msg != nil && conn.answer(msg) != nil {
+			s.count.dropped.Add(1)
+		}
+	}
+}
+
+// later asks upstream beside the loop. A message is returned if there are too many such already.
+func (s *Server) later(ctx context.Context, waiting *sync.WaitGroup, x *exchange, conn socket) []byte {
+	select {
+	case s.busy <- struct{}{}:
+	default:
+		s.count.failed.Add(1)
+		x.reply.start(x.out[:], &x.q, x.limit())
+		return x.reply.finish(dns.RcodeServerFailure)
+	}
+	own := &exchange{q: x.q, client: x.client}
+	own.q.question = append([]byte(nil), x.q.question...)
+	answer := conn.answerer()
+	waiting.Go(func() {
+		defer func() { <-s.busy }()
+		if msg := s.theirs(ctx, own); answer(msg) != nil {
+			s.count.dropped.Add(1)
+		}
+	})
+	return nil
+}
+
+// accept serves the connections of one listener.
+func (s *Server) accept(ctx context.Context, l net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, streams)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+				return nil
+			}
+			var timeout net.Error
+			if errors.As(err, &timeout) && timeout.Timeout() || exhausted(err) {
+				select { // for file descriptors, or for the end
+				case <-time.After(50 * time.Millisecond):
+				case <-ctx.Done():
+				}
+				continue
+			}
+			return fmt.Errorf("accept DNS connections: %w", err)
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			_ = conn.Close()
+			s.count.dropped.Add(1)
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+			defer stop()
+			defer conn.Close()
+			s.stream(ctx, conn)
+		})
+	}
+}
+
+// stream answers the queries of one connection, one after the other.
+func (s *Server) stream(ctx context.Context, conn net.Conn) {
+	from := netip.AddrPort{}
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		from = a.AddrPort()
+	}
+	if !s.allowed(from.Addr()) {
+		s.count.refused.Add(1)
+		return
+	}
+	x := &exchange{client: from, stream: true}
+	var length [2]byte
+	in := make([]byte, 512)
+	for ctx.Err() == nil {
+		if err := conn.SetDeadline(time.Now().Add(idle)); err != nil || ctx.Err() != nil {
+			return
+		}
+		if _, err := io.ReadFull(conn, length[:]); err != nil {
+			return
+		}
+		n := int(binary.BigEndian.Uint16(length[:]))
+		if n > cap(in) {
+			in = make([]byte, n)
+		}
+		if _, err := io.ReadFull(conn, in[:n]); err != nil {
+			return
+		}
+		msg, more := s.ours(x, in[:n])
+		if more {
+			msg = s.theirs(ctx, x)
+		}
+		if msg == nil {
+			return
+		}
+		_ = conn.SetWriteDeadline(time.Now().Add(idle))
+		out := net.Buffers{binary.BigEndian.AppendUint16(nil, uint16(len(msg))), msg}
+		if _, err := out.WriteTo(conn); err != nil {
+			s.count.dropped.Add(1)
+			return
+		}
+	}
+}

@@ -1,0 +1,477 @@
+// Package edge is the data plane as a process: it runs the proxy and the DNS
+// server, takes their table over a unix socket, keeps the last good one on disk
+// and starts from that alone.
+//
+// It hides the hand-over: an edge that starts while another one serves takes
+// that one's sockets, and the old one drains and ends, so that an upgrade loses
+// no connection. serve knocks, through Client. It never asks anybody what to
+// serve, never decides where traffic goes, and needs neither serve nor an engine.
+package edge
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/dns"
+	"github.com/tenderhq/tender/internal/proxy"
+)
+
+// Where an edge is when nobody says otherwise.
+const (
+	DefaultDir    = "/var/lib/tender/edge"
+	DefaultSocket = "/run/tender/edge.sock"
+	DefaultDrain  = time.Hour
+)
+
+// Config is what an edge is told when it starts. The zero value works: no
+// addresses, so that only the ports of its table are listened on.
+type Config struct {
+	Dir    string // the table, certificates; default DefaultDir
+	Socket string // default DefaultSocket
+	HTTP   []string
+	HTTPS  []string
+	DNS    []string // over UDP and TCP
+	// Drain is how long what is under way may go on in an edge that has handed over; default DefaultDrain.
+	Drain time.Duration
+	// Grace is the same for an edge that ends with nobody in its place; default 30 s.
+	Grace   time.Duration
+	ACME    proxy.ACME
+	Trusted []netip.Prefix // beside the table's own
+	Log     *slog.Logger   // default: none
+	Version string
+	Binary  string // what Spawn starts; default: this program
+}
+
+func (c Config) filled() Config {
+	if c.Dir == "" {
+		c.Dir = DefaultDir
+	}
+	if c.Socket == "" {
+		c.Socket = DefaultSocket
+	}
+	if c.Drain <= 0 {
+		c.Drain = DefaultDrain
+	}
+	if c.Grace <= 0 {
+		c.Grace = 30 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	return c
+}
+
+// The ways of an edge.
+const (
+	serving int32 = iota
+	handingOver
+	handedOver
+)
+
+type edge struct {
+	config  Config
+	id      string // of this run, among edges that count together
+	started time.Time
+	log     *slog.Logger
+	proxy   *proxy.Server
+	dns     *dns.Server
+	sockets *sockets
+
+	handing   atomic.Int32
+	succeeded chan struct{} // closes when a new edge serves
+	replaced  chan struct{} // closes when that one has the socket's path
+
+	setting sync.Mutex // one table at a time
+	table   Table      // the one served; guarded by setting
+
+	counts counts
+}
+
+// Run serves until ctx ends or a new edge takes over, and then until what is
+// under way has ended. It returns an error when it cannot start, as when the
+// edge that serves already refuses to hand over.
+func Run(ctx context.Context, c Config) error {
+	c = c.filled()
+	for _, dir := range []string{c.Dir, filepath.Dir(c.Socket)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make the edge's directory: %w", err)
+		}
+	}
+	// Two that start at once do so one after the other: the second finds the first and takes over.
+	unlock, err := lock(ctx, filepath.Join(c.Dir, "start.lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e := &edge{config: c, id: rand.Text(), started: time.Now(), log: c.Log, succeeded: make(chan struct{}), replaced: make(chan struct{})}
+	b, err := takeOver(ctx, c.Socket, Hello{Protocol: Protocol, Format: Format, Version: c.Version, PID: os.Getpid()})
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		e.sockets = newSockets(nil, nil)
+	} else {
+		defer b.close()
+		e.sockets = newSockets(b.files, b.released)
+	}
+	if err := e.open(); err != nil {
+		return err
+	}
+	return e.run(ctx, b, unlock)
+}
+
+// open makes proxy and dns of the last table.
+func (e *edge) open() error {
+	t, aside, err := loadTable(e.config.Dir, e.started)
+	if err != nil {
+		return err
+	}
+	if aside != nil {
+		e.log.Error("the last table cannot be used; nothing is served until serve sends one", "err", aside)
+	}
+	e.proxy, err = proxy.New(proxy.Options{
+		Log: e.log.With("part", "proxy"), Dir: e.config.Dir, HTTP: e.config.HTTP, HTTPS: e.config.HTTPS,
+		Listen: e.sockets.Listen, ListenPacket: e.sockets.ListenPacket, Drain: e.config.Drain, ACME: e.config.ACME,
+	})
+	if err != nil {
+		return err
+	}
+	e.dns, err = dns.New(dns.Options{Log: e.log.With("part", "dns"), Dir: e.config.Dir})
+	if err != nil {
+		return err
+	}
+	return e.apply(t)
+}
+
+// apply serves t.
+func (e *edge) apply(t Table) error {
+	served := t.Proxy
+	served.Trusted = append(append([]netip.Prefix{}, e.config.Trusted...), served.Trusted...)
+	if err := e.proxy.Set(served); err != nil {
+		return err
+	}
+	e.dns.Set(t.DNS)
+	e.table = t
+	return nil
+}
+
+// set is apply for what serve sends: it is kept first, and nothing changes when
+// either goes wrong.
+func (e *edge) set(t Table) error {
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	e.setting.Lock()
+	defer e.setting.Unlock()
+	if e.handing.Load() != serving {
+		return errHanding
+	}
+	before := e.table
+	if err := saveTable(e.config.Dir, t); err != nil {
+		return err
+	}
+	if err := e.apply(t); err != nil {
+		return errors.Join(err, saveTable(e.config.Dir, before))
+	}
+	return nil
+}
+
+func (e *edge) run(ctx context.Context, b *before, unlock func()) error {
+	serve, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	parts := make(chan error, 1)
+	var running sync.WaitGroup
+	running.Go(func() { parts <- e.proxy.Run(serve) })
+	running.Go(func() { e.names(serve) })
+	ended := make(chan struct{})
+	go func() {
+		running.Wait()
+		close(ended)
+	}()
+	l, err := e.begin(ctx, b, parts)
+	if err != nil {
+		stop()
+		e.drain(ended, e.config.Grace)
+		return err
+	}
+	unlock()
+	admin := e.admin(l)
+	if err := notify(fmt.Sprintf("READY=1\nMAINPID=%d", os.Getpid())); err != nil {
+		e.log.Warn("systemd was not told", "err", err)
+	}
+	e.log.Info("serving", "version", e.config.Version, "table", e.version(), "listeners", e.sockets.names(), "dir", e.config.Dir, "socket", e.config.Socket)
+
+	var broken error
+	drain := e.config.Grace
+	select {
+	case <-ctx.Done():
+		if !e.handing.CompareAndSwap(serving, handedOver) {
+			// The new one is at the point of taking over: what is under way here ends within the grace all the same.
+			e.log.Info("ending during a hand-over")
+		}
+		os.Remove(e.config.Socket)
+	case broken = <-parts:
+		e.handing.Store(handedOver)
+		os.Remove(e.config.Socket)
+		if broken == nil {
+			broken = errors.New("the proxy ended by itself")
+		}
+	case <-e.succeeded:
+		drain = e.config.Drain
+	}
+	stop()
+	if drain == e.config.Drain && broken == nil {
+		e.retire(ctx, ended)
+	} else {
+		e.drain(ended, drain)
+	}
+	return errors.Join(broken, admin())
+}
+
+// begin waits until all is listened on, and takes the place of the edge before.
+func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.Listener, error) {
+	if err := e.claimed(ctx, b, parts); err != nil {
+		return nil, err
+	}
+	if b != nil {
+		if err := b.ready(); err != nil {
+			return nil, err
+		}
+		e.counts.inherit(b.carried)
+		if names := e.sockets.drop(); len(names) > 0 {
+			e.log.Info("no longer listened on", "sockets", names)
+		}
+	}
+	// Renamed over the old one, so that there is no moment without a socket.
+	path := e.config.Socket + ".new"
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open the edge's socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("open the edge's socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // by then the path may be another's
+	err = os.Chmod(path, 0o600)
+	if err == nil {
+		err = os.Rename(path, e.config.Socket)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open the edge's socket: %w", err)
+	}
+	if b != nil {
+		if err := b.named(); err != nil {
+			e.log.Warn("the edge before was not told that it is replaced", "err", err)
+		}
+	}
+	return l, nil
+}
+
+// claimed waits until proxy and dns have asked for all that the configuration
+// names and the edge before has: only then may that one let go. Ports of the
+// table that cannot be opened now do not hold it up for long.
+func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
+	var keys []string
+	for _, a := range append(append([]string{}, e.config.HTTP...), e.config.HTTPS...) {
+		keys = append(keys, key("tcp", a))
+	}
+	if b != nil {
+		for _, p := range e.table.Proxy.Ports {
+			keys = append(keys, key(p.Protocol, p.Address))
+		}
+	}
+	limit, cancel := context.WithTimeout(ctx, patience/2)
+	defer cancel()
+	for {
+		n, changed := e.sockets.missing(keys)
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case err := <-parts:
+			return errors.Join(err, ctx.Err())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit.Done():
+			e.log.Warn("not everything is listened on yet", "missing", n)
+			return nil
+		}
+	}
+}
+
+// names serves DNS, and tries again while its addresses cannot be had: the
+// proxy does not wait for it.
+func (e *edge) names(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() {
+		if err := e.dns.Run(ctx); err != nil {
+			e.log.Error("checks of registered services ended", "err", err)
+		}
+	})
+	for said := ""; len(e.config.DNS) > 0 && ctx.Err() == nil; {
+		err := e.serveNames(ctx)
+		if err != nil && ctx.Err() == nil {
+			if text := err.Error(); text != said {
+				e.log.Error("dns does not serve; trying again", "err", err)
+				said = text
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
+
+func (e *edge) serveNames(ctx context.Context) (err error) {
+	var packets []net.PacketConn
+	var listeners []net.Listener
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, p := range packets {
+			p.Close()
+		}
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	for _, a := range e.config.DNS {
+		p, err := e.sockets.ListenPacket(ctx, "udp", a)
+		if err != nil {
+			return err
+		}
+		packets = append(packets, p)
+		l, err := e.sockets.Listen(ctx, "tcp", a)
+		if err != nil {
+			return err
+		}
+		listeners = append(listeners, l)
+	}
+	return e.dns.Serve(ctx, packets, listeners)
+}
+
+// drain waits for what is under way, no longer than limit.
+func (e *edge) drain(ended <-chan struct{}, limit time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		e.log.Info("ended", "drained", true)
+	case <-timer.C:
+		e.log.Warn("ended, what was still under way is cut", "after", limit)
+	}
+}
+
+// retire drains after a hand-over, and tells the edge that has taken over what
+// is still under way here, so that nobody stops an instance that still answers.
+func (e *edge) retire(ctx context.Context, ended <-chan struct{}) {
+	select {
+	case <-e.replaced:
+	case <-time.After(patience):
+	}
+	client := NewClient(e.config.Socket)
+	tick := time.NewTicker(carryEvery)
+	defer tick.Stop()
+	limit := time.NewTimer(e.config.Drain)
+	defer limit.Stop()
+	tell := func(done bool) {
+		tell, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := client.carry(tell, e.id, Carried{Report: e.proxy.Report(), PID: os.Getpid(), Ended: done}); err != nil {
+			e.log.Debug("the edge that serves did not hear", "err", err)
+		}
+	}
+	for {
+		select {
+		case <-tick.C:
+			tell(false)
+			continue
+		case <-ended:
+			e.log.Info("drained after the hand-over")
+		case <-limit.C:
+			e.log.Warn("ended, what was still under way is cut", "after", e.config.Drain)
+		case <-ctx.Done():
+			e.drain(ended, e.config.Grace)
+		}
+		tell(true)
+		return
+	}
+}
+
+// version is that of the table served.
+func (e *edge) version() uint64 {
+	e.setting.Lock()
+	defer e.setting.Unlock()
+	return e.table.Proxy.Version
+}
+
+// admin answers on l; what it returns ends that.
+func (e *edge) admin(l net.Listener) (end func() error) {
+	server := &http.Server{
+		Handler: e.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(e.log.Handler(), slog.LevelWarn),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	return func() error {
+		limit, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if server.Shutdown(limit) != nil {
+			server.Close()
+		}
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("answer at %s: %w", e.config.Socket, err)
+		}
+		return nil
+	}
+}
+
+var errHanding = tender.Errorf(tender.Unavailable, "this edge hands over to another one").Hint("ask again: the other one answers in a moment")
+
+// lock waits until no other edge of this directory is starting.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the edge's start: %w", err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return sync.OnceFunc(func() { f.Close() }), nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("lock the edge's start: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
