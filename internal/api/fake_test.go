@@ -129,7 +129,7 @@ func (f *fake) Rollout(_ context.Context, id int64) (api.Rollout, error) {
 }
 
 func (f *fake) Steer(_ context.Context, who api.Person, id int64, verb string) (api.Rollout, error) {
-	return api.Rollout{ID: id, Project: "shop", Held: who.Name}, f.ask("steer %s %d %s", who.Name, id, verb)
+	return api.Rollout{ID: id, Project: "shop", Strategy: verb}, f.ask("steer %s %d %s", who.Name, id, verb)
 }
 
 func (f *fake) Why(_ context.Context, project, service string) (api.Why, error) {
