@@ -120,10 +120,7 @@ func (m *maker) besideNext(v *view) {
 	case watching:
 		m.wait(v, until, "watched for %s with %s of the traffic: %s", took(until.Sub(last.At)), percent(last.Share), m.figures(v, last))
 		return
-	case r.Held != "" && last == nil:
-		m.wait(v, time.Time{}, "held before it gets traffic, by %s, until tender rollout resume %d", r.Held, r.ID)
-		return
-	case r.Held != "":
+	case r.Held != "" && last != nil:
 		m.wait(v, time.Time{}, "held with %s of the traffic, by %s, until tender rollout resume %d: %s", percent(last.Share), r.Held, r.ID, m.figures(v, last))
 		return
 	}
@@ -135,6 +132,10 @@ func (m *maker) besideNext(v *view) {
 		}
 		a.Verb, a.Checks, a.Cause = Check, checks, "before it gets traffic"
 		m.add(a)
+		return
+	}
+	if r.Held != "" {
+		m.wait(v, time.Time{}, "held before it gets traffic, by %s, until tender rollout resume %d", r.Held, r.ID)
 		return
 	}
 	a.Verb, a.Share, a.Step = Shift, v.next(), len(r.Shifts)
@@ -225,7 +226,7 @@ func Quantile(s tender.Served, q float64) float64 {
 // figures says what the edge has counted of both revisions since a shift.
 func (m *maker) figures(v *view, since *Shifted) string {
 	if m.w.foreseen {
-		return "if it holds against " + v.from()
+		return "no worse than " + v.from()
 	}
 	now, restarted := v.counted(v.Revision, since)
 	text := fmt.Sprintf("%d of %s failed", Errors(now), count(int(now.Requests), "request"))
