@@ -31,7 +31,8 @@ var rooms = map[string]string{
 	"internal/deploy":  "internal/plan internal/engine internal/store",
 
 	// The data plane.
-	"internal/dns": "",
+	"internal/dns":   "",
+	"internal/proxy": "",
 
 	// Who knocks.
 	"internal/api":     "",

@@ -86,6 +86,10 @@ const (
 	handedOver
 )
 
+// lastRequests is how long clients may use connections of an edge that has
+// handed over for one more request.
+const lastRequests = 15 * time.Second
+
 type edge struct {
 	config  Config
 	id      string // of this run, among edges that count together
@@ -236,6 +240,7 @@ func (e *edge) run(ctx context.Context, b *before, unlock func()) error {
 		}
 	case <-e.succeeded:
 		drain = e.config.Drain
+		e.proxy.Leave(lastRequests)
 	}
 	stop()
 	if drain == e.config.Drain && broken == nil {

@@ -118,10 +118,10 @@ func (m *maker) besideNext(v *view) {
 	last := r.shifted()
 	switch {
 	case watching:
-		m.wait(v, until, "watched for %s with %s of the traffic: %s", took(until.Sub(last.At)), percent(last.Share), m.figures(v, last))
+		m.stepWait(v, until, "watched for %s with %s of the traffic: %s", took(until.Sub(last.At)), percent(last.Share), m.figures(v, last))
 		return
 	case r.Held != "" && last != nil:
-		m.wait(v, time.Time{}, "held with %s of the traffic, by %s, until tender rollout resume %d: %s", percent(last.Share), r.Held, r.ID, m.figures(v, last))
+		m.stepWait(v, time.Time{}, "held with %s of the traffic, by %s, until tender rollout resume %d: %s", percent(last.Share), r.Held, r.ID, m.figures(v, last))
 		return
 	}
 	a := Action{Service: v.Name, Revision: v.Revision, Rollout: r.ID}
@@ -135,7 +135,7 @@ func (m *maker) besideNext(v *view) {
 		return
 	}
 	if r.Held != "" {
-		m.wait(v, time.Time{}, "held before it gets traffic, by %s, until tender rollout resume %d", r.Held, r.ID)
+		m.stepWait(v, time.Time{}, "held before it gets traffic, by %s, until tender rollout resume %d", r.Held, r.ID)
 		return
 	}
 	a.Verb, a.Share, a.Step = Shift, v.next(), len(r.Shifts)
@@ -150,6 +150,13 @@ func (m *maker) besideNext(v *view) {
 		a.Cause = "all of it is good beside " + v.from()
 	}
 	m.add(a)
+}
+
+// stepWait is a wait that is a step of the rollout itself.
+func (m *maker) stepWait(v *view, until time.Time, format string, args ...any) {
+	m.wait(v, until, format, args...)
+	a := &m.plan[len(m.plan)-1]
+	a.Rollout, a.Step = v.Open.ID, len(v.Open.Shifts)
 }
 
 // leaves plans what goes of the old instances while or after the new revision

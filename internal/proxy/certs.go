@@ -36,9 +36,11 @@ type certs struct {
 	public, internal *certmagic.Config
 	issuer           *certmagic.ACMEIssuer
 
+	wanted atomic.Pointer[map[string]*certmagic.Config] // who keeps the certificate of a host
+
 	mu      sync.Mutex
-	ctx     context.Context // of run; nil: nothing is obtained yet
-	managed map[string]*certmagic.Config
+	ctx     context.Context // from start to stop; nil: nothing is obtained
+	managed map[string]bool // obtained and renewed
 }
 
 // certSource is where the certificate of one host comes from.
@@ -47,15 +49,18 @@ type certSource struct {
 	file   *certFile
 }
 
-// closing is how long a certificate's file is believed without looking.
-const fileCheck = 5 * time.Second
+const (
+	fileCheck   = 5 * time.Second  // how long a certificate's file is believed without looking
+	loadTimeout = 10 * time.Second // for what lies on disk, or the own authority issues
+)
 
 func newCerts(o Options) *certs {
-	c := &certs{o: o, log: o.Log, managed: map[string]*certmagic.Config{}}
+	c := &certs{o: o, log: o.Log, managed: map[string]bool{}}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	c.said.Store(&map[string]*certSource{})
+	c.wanted.Store(&map[string]*certmagic.Config{})
 	return c
 }
 
@@ -79,8 +84,8 @@ func (c *certs) prepare() error {
 		Logger: logger,
 		GetConfigForCert: func(cert certmagic.Certificate) (*certmagic.Config, error) {
 			for _, name := range cert.Names {
-				if s := (*c.said.Load())[name]; s != nil && s.config != nil {
-					return s.config, nil
+				if m := (*c.wanted.Load())[name]; m != nil {
+					return m, nil
 				}
 			}
 			return c.public, nil
@@ -131,10 +136,10 @@ func (c *certs) set(t Table) {
 	before := *c.said.Load()
 	next := map[string]*certSource{}
 	for _, r := range t.Routes {
-		if r.TLS == "off" {
+		switch r.Mode() {
+		case "off":
 			continue
-		}
-		if r.CertFile != "" {
+		case "file":
 			hosts := r.Hosts
 			if len(hosts) == 0 {
 				hosts = []string{""}
@@ -195,28 +200,28 @@ func (c *certs) fileFor(before *certSource, r Route) *certSource {
 	return &certSource{file: f}
 }
 
-// run obtains and renews until ctx ends. It comes after the listeners: an
+// start obtains and renews until stop. It comes after the listeners: an
 // authority asks there, and certmagic would open them itself.
-func (c *certs) run(ctx context.Context) {
+func (c *certs) start(ctx context.Context) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ctx = ctx
 	c.manage()
-	c.mu.Unlock()
-	<-ctx.Done()
+}
+
+func (c *certs) stop() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ctx = nil
-	cache := c.cache
-	c.mu.Unlock()
-	if cache != nil {
-		cache.Stop()
+	if c.cache != nil {
+		c.cache.Stop()
+		c.cache = nil
 	}
 }
 
-// manage tells certmagic of hosts that are new and gone; c.mu is held.
+// manage tells certmagic of hosts that are new and gone; c.mu is held. What lies
+// on disk is there when it returns, and so is what the own authority issues.
 func (c *certs) manage() {
-	if c.ctx == nil {
-		return
-	}
 	wanted := map[string]*certmagic.Config{}
 	for h, s := range *c.said.Load() {
 		switch {
@@ -229,29 +234,44 @@ func (c *certs) manage() {
 			wanted[h] = s.config
 		}
 	}
-	fresh := map[*certmagic.Config][]string{}
-	for h, m := range wanted {
-		if c.managed[h] != m {
-			fresh[m] = append(fresh[m], h)
-		}
-	}
+	before := *c.wanted.Swap(&wanted)
 	var gone []certmagic.SubjectIssuer
-	for h, m := range c.managed {
+	for h, m := range before {
 		if wanted[h] != m {
 			for _, i := range m.Issuers {
 				gone = append(gone, certmagic.SubjectIssuer{Subject: h, IssuerKey: i.IssuerKey()})
 			}
+			delete(c.managed, h)
 		}
 	}
-	if len(gone) > 0 {
+	if len(gone) > 0 && c.cache != nil {
 		c.cache.RemoveManaged(gone)
 	}
+	limit, cancel := context.WithTimeout(context.Background(), loadTimeout)
+	defer cancel()
+	fresh := map[*certmagic.Config][]string{}
+	for h, m := range wanted {
+		if before[h] != m && c.ctx == nil {
+			// So that a new edge has them before it takes the old one's place. What is not there is obtained later.
+			_, _ = m.CacheManagedCertificate(limit, h)
+		}
+		if c.ctx != nil && !c.managed[h] {
+			c.managed[h] = true
+			fresh[m] = append(fresh[m], h)
+		}
+	}
 	for m, hosts := range fresh {
-		if err := m.ManageAsync(c.ctx, hosts); err != nil {
+		var err error
+		if m == c.internal {
+			err = m.ManageSync(limit, hosts)
+		}
+		if m != c.internal || err != nil {
+			err = m.ManageAsync(c.ctx, hosts)
+		}
+		if err != nil {
 			c.log.Error("certificates cannot be kept", "hosts", hosts, "err", err)
 		}
 	}
-	c.managed = wanted
 }
 
 // ownNames are those of the host itself, for clients that say no name or its address.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	tender "github.com/tenderhq/tender"
 )
 
 const (
@@ -20,7 +22,9 @@ type ledger struct {
 	refused     atomic.Uint64 // found the queue full
 	retried     atomic.Uint64
 
-	targets map[targetKey]*target // guarded by the Server's mu
+	targets map[targetKey]*target // guarded by the Server's mu, as are these
+	rates   *rates
+	said    tender.RateLimit
 }
 
 // An instance that comes back with another address is another target.
@@ -55,6 +59,7 @@ func (t *target) serve(g Group, n Target, now time.Time) {
 	t.closed.Store(n.Leaving)
 	if n.Leaving {
 		t.conns.close()
+		t.std.close()
 	} else {
 		t.conns.reopen()
 	}
@@ -65,6 +70,7 @@ func (t *target) serve(g Group, n Target, now time.Time) {
 func (t *target) leave(now time.Time) {
 	t.closed.Store(true)
 	t.conns.close()
+	t.std.close()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.gone {

@@ -196,7 +196,7 @@ func sourceOf(oob []byte) []byte {
 		switch {
 		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
 			var i unix.Inet4Pktinfo
-			copy(i.Spec_dst[:], m.Data[8:12]) // ipi_addr: what the packet's header says
+			copy(i.Spec_dst[:], m.Data[4:8]) // the host's own address, of a broadcast too
 			return unix.PktInfo4(&i)
 		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
 			var i unix.Inet6Pktinfo

@@ -21,8 +21,8 @@ type ports struct {
 	wanted []Port
 	open   map[string]*port // by ID
 	stop   chan struct{}    // closes when a drain is over: what is left is cut
-	pairs  map[*pair]bool
-	work   sync.WaitGroup   // listeners and all that came in by them
+	splices  map[*splice]bool
+	work   sync.WaitGroup // listeners and all that came in by them
 }
 
 // port is one of them. What the table says of it may change while it is open.
@@ -62,7 +62,7 @@ func (s *Server) setPorts(list []Port) {
 func (s *Server) startPorts(ctx context.Context) (drain func(ctx context.Context)) {
 	p := &s.ports
 	p.mu.Lock()
-	p.ctx, p.open, p.stop, p.pairs = ctx, map[string]*port{}, make(chan struct{}), map[*pair]bool{}
+	p.ctx, p.open, p.stop, p.splices = ctx, map[string]*port{}, make(chan struct{}), map[*splice]bool{}
 	s.movePorts()
 	p.mu.Unlock()
 	return func(ctx context.Context) {
@@ -158,8 +158,8 @@ func (s *Server) servePort(ctx context.Context, p *port) {
 	}
 }
 
-// join keeps a pair, so that it can be cut; false: it must not begin any more.
-func (p *ports) join(one *pair) bool {
+// join keeps one, so that it can be cut; false: it must not begin any more.
+func (p *ports) join(one *splice) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
@@ -167,14 +167,14 @@ func (p *ports) join(one *pair) bool {
 		return false
 	default:
 	}
-	p.pairs[one] = true
+	p.splices[one] = true
 	return true
 }
 
-func (p *ports) part(one *pair) {
+func (p *ports) part(one *splice) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.pairs, one)
+	delete(p.splices, one)
 }
 
 // cut ends what a drain has not.
@@ -182,7 +182,7 @@ func (p *ports) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(p.stop)
-	for one := range p.pairs {
+	for one := range p.splices {
 		one.cut.Store(true)
 		one.reset()
 	}

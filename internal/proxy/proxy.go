@@ -47,15 +47,13 @@ type Server struct {
 	table atomic.Pointer[snapshot]
 	certs *certs
 
-	std      *http.Transport // of Options.Std and of h2c and https targets
-	insecure *http.Transport // of instances that speak TLS: their addresses are in no certificate
-	checks   *http.Transport
-
 	auth  authCache
 	bytes sync.Pool // of *[]byte, to copy bodies with
 
 	active  active  // exchanges that time out
 	tunnels tunnels // upgraded connections
+	ports   ports
+	leaving atomic.Int64 // how long clients may go on asking at the end, in nanoseconds; 0: they may not
 
 	mu      sync.Mutex
 	ledgers map[string]*ledger // by kind and id
@@ -89,7 +87,6 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{o: o, log: o.Log, ledgers: map[string]*ledger{}, changed: make(chan struct{})}
 	s.bytes.New = func() any { b := make([]byte, copySize); return &b }
-	s.transports()
 	s.table.Store(&snapshot{})
 	s.certs = newCerts(o)
 	return s, nil
@@ -200,7 +197,9 @@ func (s *Server) Report() Report {
 	for key, l := range s.ledgers {
 		l.forget(now)
 		if strings.HasPrefix(key, "port ") {
-			r.Ports = append(r.Ports, l.report(now))
+			one := l.report(now)
+			one.Problem = s.ports.problem(l.id)
+			r.Ports = append(r.Ports, one)
 		} else {
 			r.Routes = append(r.Routes, l.report(now))
 		}
@@ -247,6 +246,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 
+	drainPorts := s.startPorts(ctx)
+	s.certs.start(work)
 	front := s.front()
 	var serving sync.WaitGroup
 	failed := make(chan error, len(open))
@@ -258,7 +259,7 @@ func (s *Server) Run(ctx context.Context) error {
 			} else {
 				err = front.ServeTLS(guarded, "", "")
 			}
-			if !errors.Is(err, http.ErrServerClosed) {
+			if !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 				failed <- fmt.Errorf("serve %s: %w", l.Addr(), err)
 			}
 		})
@@ -272,24 +273,52 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	drain, done := context.WithTimeout(context.WithoutCancel(ctx), s.o.Drain)
 	defer done()
+	// Listeners first, and not by Shutdown: it could miss a connection that was just
+	// accepted. Once Serve has returned, all of them are known to the server.
+	closeAll()
+	serving.Wait()
+	var left sync.WaitGroup
+	left.Go(func() { drainPorts(drain) })
+	s.linger(drain)
 	if front.Shutdown(drain) != nil {
 		s.tunnels.close()
 		front.Close()
 	}
 	s.tunnels.wait(drain)
-	serving.Wait()
+	left.Wait()
 	s.mu.Lock()
 	s.ctx = nil
 	for _, l := range s.ledgers {
 		for _, t := range l.targets {
 			s.unwatch(t)
 			t.conns.close()
+			t.std.close()
 		}
 	}
 	s.mu.Unlock()
 	stop()
+	s.certs.stop()
 	s.wg.Wait()
-	s.std.CloseIdleConnections()
-	s.insecure.CloseIdleConnections()
 	return err
+}
+
+// Leave is for who ends while another one serves the same addresses, and comes
+// before the end of Run's ctx. A connection that is kept open may carry one more
+// request, for up to d: its answer says that the connection ends. To close it at
+// once would meet requests that are on their way.
+func (s *Server) Leave(d time.Duration) { s.leaving.Store(int64(d)) }
+
+// linger waits until clients have closed their connections, or were told to.
+func (s *Server) linger(ctx context.Context) {
+	limit, cancel := context.WithTimeout(ctx, time.Duration(s.leaving.Load()))
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for s.active.connections() > 0 {
+		select {
+		case <-tick.C:
+		case <-limit.Done():
+			return
+		}
+	}
 }

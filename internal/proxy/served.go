@@ -23,7 +23,7 @@ type outcome struct {
 	out    uint64        // and to it
 	failed bool          // answered by the proxy with 502, 503 or 504, or cut off by the target
 	cut    bool          // a stream that a drain ended
-	// again: it goes to another target and is counted there, so here it counts for health alone.
+	// again: it is tried once more and counted where that ends, or is a check of our own; here it counts for health alone.
 	again bool
 	// refused: no connection came about. broken: one did, and the target failed on it.
 	refused, broken bool

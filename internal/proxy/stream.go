@@ -147,7 +147,7 @@ func (s *Server) reach(spec *Port, client *net.TCPConn, from netip.AddrPort, beg
 			}
 		} else {
 			limit, done := context.WithTimeout(ctx, orElse(spec.Timeout.Connect, dialTimeout))
-			server, err := s.dial(limit, spec, t.address, from)
+			server, err := s.dialPort(limit, spec, t.address, from)
 			done()
 			if err == nil {
 				return t, server
@@ -161,8 +161,8 @@ func (s *Server) reach(spec *Port, client *net.TCPConn, from netip.AddrPort, beg
 	}
 }
 
-// dial connects to a target's address.
-func (s *Server) dial(ctx context.Context, spec *Port, address string, _ netip.AddrPort) (*net.TCPConn, error) {
+// dialPort connects to a target's address.
+func (s *Server) dialPort(ctx context.Context, spec *Port, address string, _ netip.AddrPort) (*net.TCPConn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
@@ -191,8 +191,8 @@ func hungUp(c *net.TCPConn) bool {
 	return gone || err != nil
 }
 
-// pair is two connections that are joined.
-type pair struct {
+// splice is two connections whose bytes the kernel passes on.
+type splice struct {
 	client, server *net.TCPConn
 	cut            atomic.Bool // a drain ended it
 	late           atomic.Bool // nothing has moved for too long
@@ -207,7 +207,7 @@ func (s *Server) join(spec *Port, client, server *net.TCPConn, from, to netip.Ad
 			return &outcome{failed: true, reason: reasonOf(err)}
 		}
 	}
-	p := &pair{client: client, server: server}
+	p := &splice{client: client, server: server}
 	if !s.ports.join(p) {
 		return &outcome{cut: true}
 	}
@@ -233,7 +233,7 @@ func (s *Server) join(spec *Port, client, server *net.TCPConn, from, to netip.Ad
 
 // pass copies one way. An end is passed on as an end, and a reset as a reset:
 // the other side must not take half of something for the whole.
-func (p *pair) pass(to, from *net.TCPConn) (n uint64, err error) {
+func (p *splice) pass(to, from *net.TCPConn) (n uint64, err error) {
 	copied, err := io.Copy(to, from)
 	if err == nil {
 		// It fails where the other side has gone, which the other direction learns too.
@@ -245,7 +245,7 @@ func (p *pair) pass(to, from *net.TCPConn) (n uint64, err error) {
 }
 
 // reset ends both connections at once.
-func (p *pair) reset() {
+func (p *splice) reset() {
 	for _, c := range []*net.TCPConn{p.client, p.server} {
 		// Deadlines wake who is in the middle of it; the close is the caller's, after a look at who was first.
 		_ = c.SetLinger(0)
@@ -253,25 +253,25 @@ func (p *pair) reset() {
 	}
 }
 
-// watch resets the pair once nothing has moved for as long as the port allows.
-func (p *pair) watch(spec *Port) *time.Timer {
-	limit := orElse(spec.Timeout.Tunnel, tunnelTimeout)
-	ofClient, ofServer := orElse(spec.Timeout.Client, limit), orElse(spec.Timeout.Server, limit)
+// watch resets it once nothing has moved for as long as the port allows.
+func (p *splice) watch(spec *Port) *time.Timer {
+	tunnel := orElse(spec.Timeout.Tunnel, tunnelTimeout)
+	// As long as either side sends, the other one only listens: that is no inactivity.
+	limit := min(orElse(spec.Timeout.Client, tunnel), orElse(spec.Timeout.Server, tunnel))
 	var mu sync.Mutex // the timer may go off before it is there
 	var timer *time.Timer
 	mu.Lock()
 	defer mu.Unlock()
-	timer = time.AfterFunc(min(ofClient, ofServer), func() {
+	timer = time.AfterFunc(limit, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		c, s := silent(p.client), silent(p.server)
-		// A side is late by its own limit, but not while the other one sends: it only listens then.
-		if min(c, s) >= min(ofClient, ofServer) || c >= ofClient && s >= ofClient || s >= ofServer && c >= ofServer {
+		if min(c, s) >= limit {
 			p.late.Store(true)
 			p.reset()
 			return
 		}
-		timer.Reset(max(min(ofClient, ofServer)-min(c, s), time.Second))
+		timer.Reset(max(limit-min(c, s), 10*time.Millisecond))
 	})
 	return timer
 }

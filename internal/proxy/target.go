@@ -31,8 +31,10 @@ type target struct {
 
 	weight  atomic.Int64 // of its group
 	conns   idle
-	stop    func() // ends its health checks; guarded by the Server's mu
-	checked bool   // its checks run; guarded by the Server's mu
+	std     transport
+	stop    func()  // ends its health checks; guarded by the Server's mu, as are these
+	watched *health // what is checked
+	proven  bool    // it has been in a table before
 
 	mu     sync.Mutex
 	gone   bool

@@ -1,0 +1,108 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// guarded is a client's connection that is closed when the client does not take
+// what it is sent, or does not send the body that it announced.
+type guarded struct {
+	net.Conn
+	home    *active
+	addr    netip.Addr
+	text    string       // addr
+	timeout atomic.Int64 // of the client, in nanoseconds
+	writing atomic.Int64 // since when, in unix nanoseconds; 0: it is not
+	reading atomic.Int64 // a body, since when
+}
+
+func (g *guarded) Write(b []byte) (int, error) {
+	g.writing.Store(time.Now().UnixNano())
+	n, err := g.Conn.Write(b)
+	g.writing.Store(0)
+	return n, err
+}
+
+func (g *guarded) Close() error {
+	g.home.mu.Lock()
+	delete(g.home.clients, g)
+	g.home.mu.Unlock()
+	return g.Conn.Close()
+}
+
+// CloseWrite ends one direction, as net/http wants it before it closes for good.
+func (g *guarded) CloseWrite() error {
+	if c, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+func (g *guarded) look(now time.Time) {
+	late := now.UnixNano() - g.timeout.Load()
+	if w := g.writing.Load(); w != 0 && w < late {
+		g.Close()
+	} else if r := g.reading.Load(); r != 0 && r < late {
+		g.Close()
+	}
+}
+
+// connections is how many clients have one open.
+func (a *active) connections() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.clients)
+}
+
+type guard struct {
+	net.Listener
+	home *active
+}
+
+// guard wraps what l accepts.
+func (s *Server) guard(l net.Listener) net.Listener { return &guard{l, &s.active} }
+
+func (l *guard) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	g := &guarded{Conn: c, home: l.home}
+	g.timeout.Store(int64(defaultClient))
+	g.addr = addrOf(c.RemoteAddr())
+	g.text = g.addr.String()
+	l.home.mu.Lock()
+	if l.home.clients == nil {
+		l.home.clients = map[*guarded]struct{}{}
+	}
+	l.home.clients[g] = struct{}{}
+	l.home.mu.Unlock()
+	return g, nil
+}
+
+// addrOf is the address without port and zone; not valid where there is none.
+func addrOf(a net.Addr) netip.Addr {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ip, _ := netip.AddrFromSlice(t.IP)
+		return ip.Unmap()
+	}
+	if p, err := netip.ParseAddrPort(a.String()); err == nil {
+		return p.Addr().Unmap().WithZone("")
+	}
+	return netip.Addr{}
+}
+
+type guardKey struct{}
+
+// withGuard is the front's ConnContext.
+func withGuard(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = t.NetConn()
+	}
+	g, _ := c.(*guarded)
+	return context.WithValue(ctx, guardKey{}, g)
+}

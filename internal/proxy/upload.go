@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+// upload sends a body on while the answer is read: whoever answers before the
+// body has ended, or lets both flow, is heard.
+type upload struct {
+	x       *exchange
+	c       *conn
+	started bool
+	done    chan struct{}
+	n       int64
+	whole   bool // the target has all of it
+	err     error
+}
+
+func (u *upload) start() {
+	u.started = true
+	rc := http.NewResponseController(u.x.w)
+	_ = rc.EnableFullDuplex() // HTTP/2 always is
+	go u.run(rc)
+}
+
+// stop ends the upload if it has not ended, and waits for it.
+func (u *upload) stop() {
+	if !u.started {
+		return
+	}
+	select {
+	case <-u.done:
+		return
+	default:
+	}
+	// The answer is complete: nobody waits for the rest. A read of the client would not end by itself.
+	u.c.Close()
+	_ = http.NewResponseController(u.x.w).SetReadDeadline(past)
+	<-u.done
+}
+
+func (u *upload) run(rc *http.ResponseController) {
+	defer close(u.done)
+	x := u.x
+	pooled := x.s.bytes.Get().(*[]byte)
+	defer x.s.bytes.Put(pooled)
+	buf := *pooled
+	const front = 10 // room for the size of a chunk
+	chunked := x.r.ContentLength < 0
+	patience := x.route.Timeout.Client
+	if chunked && x.r.ProtoMajor > 1 {
+		patience = x.route.Timeout.Tunnel
+	}
+	var renewed time.Time
+	for {
+		if now := time.Now(); now.Sub(renewed) > time.Second {
+			renewed = now
+			_ = rc.SetReadDeadline(now.Add(patience))
+			u.c.limit.Store(x.limitAt(max(patience, x.route.Timeout.Server)))
+		}
+		n, err := x.r.Body.Read(buf[front : len(buf)-2])
+		if n > 0 {
+			u.n += int64(n)
+			if x.route.MaxBody > 0 && u.n > x.route.MaxBody {
+				u.fail(errTooLarge)
+				return
+			}
+			b := buf[front : front+n]
+			if chunked {
+				b = frame(buf, n)
+			}
+			if _, werr := u.c.Write(b); werr != nil {
+				u.err = werr // the answer says why
+				return
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				u.fail(errTimeout)
+			} else {
+				u.fail(errClient)
+			}
+			return
+		}
+	}
+	if chunked {
+		b := append(buf[:0], "0\r\n"...)
+		for k, values := range x.r.Trailer {
+			for _, v := range values {
+				if token(k) && validValue(v) && trailing(k) {
+					b = append(b, k+": "+v+"\r\n"...)
+				}
+			}
+		}
+		if _, err := u.c.Write(append(b, "\r\n"...)); err != nil {
+			u.err = err
+			return
+		}
+	}
+	u.whole = true
+	_ = rc.SetReadDeadline(time.Time{})
+	u.c.limit.CompareAndSwap(u.c.limit.Load(), x.limitAt(x.route.Timeout.Server))
+}
+
+// fail ends the exchange from the client's side.
+func (u *upload) fail(err error) {
+	u.err = err
+	_ = u.c.SetDeadline(past)
+}
+
+// frame puts n bytes that lie at ten into a chunk.
+func frame(buf []byte, n int) []byte {
+	const front = 10
+	var size [8]byte
+	s := strconv.AppendInt(size[:0], int64(n), 16)
+	at := front - 2 - len(s)
+	copy(buf[at:], s)
+	buf[front-2], buf[front-1] = '\r', '\n'
+	buf[front+n], buf[front+n+1] = '\r', '\n'
+	return buf[at : front+n+2]
+}
