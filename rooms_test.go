@@ -33,6 +33,7 @@ var rooms = map[string]string{
 	// What carries traffic.
 	"internal/proxy": "",
 	"internal/dns":   "",
+	"internal/edge":  "internal/proxy internal/dns",
 
 	// Who knocks.
 	"internal/api":     "",
