@@ -207,6 +207,17 @@ func (b *backend) History(_ context.Context, project, service string) ([]api.Rol
 	return a.Rollouts, err
 }
 
+func (b *backend) Steer(ctx context.Context, _ api.Person, id int64, verb string) (api.Rollout, error) {
+	if _, err := b.answer("steer", id, verb); err != nil {
+		return api.Rollout{}, err
+	}
+	r, err := b.Rollout(ctx, id)
+	if err == nil && r.State != "open" {
+		err = tender.Errorf(tender.Conflict, "rollout %d of %s has ended: %s", id, r.Service, r.State).Hint("tender rollback %s goes back to the revision before", r.Service)
+	}
+	return r, err
+}
+
 func (b *backend) Rollout(_ context.Context, id int64) (api.Rollout, error) {
 	a, err := b.answer("rollout", id)
 	for _, r := range a.Rollouts {

@@ -51,6 +51,7 @@ func TestRoundTrips(t *testing.T) {
 		}, "change ME shop stop 3s", api.Result{Outcome: "accepted"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.History(ctx, "shop", "web") }, `history shop "web"`, []api.Rollout{{ID: 7}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Rollout(ctx, 7) }, "rollout 7", api.Rollout{ID: 7, Project: "shop", Started: noon}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.Steer(ctx, 7, "hold") }, "steer ME 7 hold", api.Rollout{ID: 7, Project: "shop", Strategy: "hold"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Why(ctx, "shop", "we.b") }, "why shop we.b", api.Why{Project: "shop", Service: "we.b", Summary: "it is slow"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Events(ctx, "shop", nil) }, `events "shop"`, nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Audit(ctx, "", 5) }, `audit "" 5`, []api.Audit{{Who: "root", What: "up"}}},
@@ -626,7 +627,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 45 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 46 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

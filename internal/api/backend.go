@@ -28,6 +28,8 @@ type Backend interface {
 
 	History(ctx context.Context, project, service string) ([]Rollout, error)
 	Rollout(ctx context.Context, id int64) (Rollout, error)
+	// Steer says hold, resume or abort to an open rollout.
+	Steer(ctx context.Context, who Person, id int64, verb string) (Rollout, error)
 	Why(ctx context.Context, project, service string) (Why, error)
 	// Events reports what happens from now on; project "": all. It returns when ctx ends.
 	Events(ctx context.Context, project string, report func(Event)) error

@@ -78,6 +78,11 @@ func (c *Client) Rollout(ctx context.Context, id int64) (Rollout, error) {
 	return get[Rollout](ctx, c, fmt.Sprintf("/rollouts/%d", id), nil)
 }
 
+// Steer is Backend's.
+func (c *Client) Steer(ctx context.Context, id int64, verb string) (Rollout, error) {
+	return post[Rollout](ctx, c, fmt.Sprintf("/rollouts/%d/%s", id, verb), struct{}{})
+}
+
 // Why is Backend's.
 func (c *Client) Why(ctx context.Context, project, service string) (Why, error) {
 	return get[Why](ctx, c, pathf("/projects/%s/services/%s/why", project, service), nil)

@@ -90,6 +90,29 @@ func (h *handler) changeRoutes() {
 		})
 }
 
+// steerRoutes are what a person says to an open rollout.
+func (h *handler) steerRoutes() {
+	add(h, rule{scope: Deploy, own: true}, huma.Operation{
+		OperationID: "steer", Method: http.MethodPost, Path: "/rollouts/{id}/{verb}",
+		Summary: "Hold an open rollout before its next step, resume it, or abort it",
+	},
+		func(ctx context.Context, in *struct {
+			ID   int64  `path:"id"`
+			Verb string `path:"verb" enum:"hold,resume,abort"`
+		},
+		) (*answer[Rollout], error) {
+			r, err := h.backend.Rollout(ctx, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			who, _ := PersonFrom(ctx)
+			if err := who.May(Deploy, r.Project); err != nil {
+				return nil, err
+			}
+			return one(h.backend.Steer(ctx, who, in.ID, in.Verb))
+		})
+}
+
 // news answers with the events of a long change. do returns the last one.
 func (h *handler) news(do func(ctx context.Context, who Person, report func(Event)) (Event, error)) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(c huma.Context) {

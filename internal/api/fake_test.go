@@ -128,6 +128,10 @@ func (f *fake) Rollout(_ context.Context, id int64) (api.Rollout, error) {
 	return api.Rollout{ID: id, Project: "shop", Started: noon}, f.ask("rollout %d", id)
 }
 
+func (f *fake) Steer(_ context.Context, who api.Person, id int64, verb string) (api.Rollout, error) {
+	return api.Rollout{ID: id, Project: "shop", Strategy: verb}, f.ask("steer %s %d %s", who.Name, id, verb)
+}
+
 func (f *fake) Why(_ context.Context, project, service string) (api.Why, error) {
 	return api.Why{Project: project, Service: service, Summary: "it is slow"}, f.ask("why %s %s", project, service)
 }

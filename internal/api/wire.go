@@ -34,7 +34,8 @@ type Submission struct {
 	Services  []string          `json:"services,omitempty"` // only these and what they need; empty: all
 	NoDeps    bool              `json:"no_deps,omitempty"`
 	Scale     map[string]int    `json:"scale,omitempty"`
-	Strategy  string            `json:"strategy,omitempty"` // rolling, recreate: for this rollout
+	Strategy  string            `json:"strategy,omitempty"` // rolling, blue-green, canary, recreate: for this rollout
+	Hold      bool              `json:"hold,omitempty"`     // blue-green and canary wait at each step for resume
 	Supersede bool              `json:"supersede,omitempty"`
 	Recreate  bool              `json:"recreate,omitempty"`   // --force-recreate: a new revision although nothing changed
 	RenewAnon bool              `json:"renew_anon,omitempty"` // --renew-anon-volumes
@@ -222,15 +223,63 @@ type Rollout struct {
 	To         string    `json:"to"`
 	FromImage  string    `json:"from_image,omitempty"`
 	ToImage    string    `json:"to_image,omitempty"`
-	Strategy   string    `json:"strategy"` // rolling start-first, rolling stop-first, recreate
+	Strategy   string    `json:"strategy"` // rolling start-first, rolling stop-first, blue-green, canary, recreate
 	State      string    `json:"state"`    // open, done, rolled back, failed, superseded
 	Reason     string    `json:"reason,omitempty"`
 	Who        string    `json:"who"`
 	Started    time.Time `json:"started"`
 	Ended      time.Time `json:"ended,omitzero"`
 	Diff       string    `json:"diff,omitempty"` // what changed between the two, secrets never
+	// Shifts are the shares of the traffic that the new revision was given, in order.
+	Shifts []Shift `json:"shifts,omitempty"`
+	Held   string  `json:"held,omitempty"` // at whose word it waits before its next step
+	// Evidence is what is known of an ended rollout: what was served, and how instances came and went.
+	Evidence *Evidence `json:"evidence,omitempty"`
 	// Proof lists what happened, in order.
 	Proof []Step `json:"proof,omitempty"`
+}
+
+// Shift is a share of the traffic that a new revision was given.
+type Shift struct {
+	At      time.Time `json:"at"`
+	Percent float64   `json:"percent"`
+}
+
+// Evidence is what is known of an ended rollout.
+type Evidence struct {
+	Verdict string `json:"verdict"`
+	// Served is what the edge counted while it ran, the old revision first; absent: the edge does not serve it.
+	Served  []ServedBy `json:"served,omitempty"`
+	Partial bool       `json:"partial,omitempty"` // the edge began to count anew meanwhile: Served is a part
+	Health  []Vital    `json:"health,omitempty"`  // of the new revision's instances when it ended
+	Drains  []Drain    `json:"drains,omitempty"`  // how instances left the traffic
+}
+
+// ServedBy is what one revision served.
+type ServedBy struct {
+	Revision string `json:"revision"`
+	Digest   string `json:"digest"` // of its image, or the image's id
+	Requests uint64 `json:"requests"`
+	Failed   uint64 `json:"failed"` // what the edge could not bring home, and what was answered with 5xx
+	// Cut are streams that a drain ended.
+	Cut uint64  `json:"cut"`
+	P99 float64 `json:"p99,omitempty"` // a bound under which 99 % of the latencies stayed, in seconds
+}
+
+// Vital is how an instance was.
+type Vital struct {
+	Instance string  `json:"instance"`
+	State    string  `json:"state"`           // healthy, running, exited with 1
+	After    float64 `json:"after,omitempty"` // seconds from its start to that state
+	Restarts int     `json:"restarts,omitempty"`
+}
+
+// Drain is how an instance left the traffic.
+type Drain struct {
+	Instance string  `json:"instance"`
+	Seconds  float64 `json:"seconds"`
+	Cut      int     `json:"cut"`               // requests that were under way still
+	Skipped  string  `json:"skipped,omitempty"` // why it was not waited for
 }
 
 // Step is one line of a rollout's proof.

@@ -19,6 +19,7 @@ type upFlags struct {
 	scale, images              []string
 	strategy, pull             string
 	supersede, recreate, renew bool
+	hold                       bool
 	orphans, noDeps            bool
 	build, noBuild             bool
 	detach, wait               bool
@@ -31,6 +32,7 @@ func (f *upFlags) common(c *cobra.Command) {
 	s.StringArrayVar(&f.scale, "scale", nil, "number of instances: `SERVICE=N`")
 	s.StringArrayVar(&f.images, "image", nil, "run another image: `SERVICE=REF`")
 	s.StringVar(&f.strategy, "strategy", "", "`strategy` of this rollout: rolling, blue-green, canary or recreate")
+	s.BoolVar(&f.hold, "hold", false, "blue-green and canary wait at each step for tender rollout resume")
 	s.BoolVar(&f.recreate, "force-recreate", false, "replace instances although nothing changed")
 	s.BoolVarP(&f.renew, "renew-anon-volumes", "V", false, "start with new anonymous volumes")
 	s.BoolVar(&f.orphans, "remove-orphans", false, "remove instances of services that the file no longer has")
@@ -194,7 +196,7 @@ func (a *app) submission(doc compose.Document, f upFlags, services []string) (ap
 	}
 	return api.Submission{
 		Project: doc.Name, YAML: doc.YAML, Files: doc.Files, Secrets: doc.Secrets, ComposeFiles: doc.ComposeFiles, WorkingDir: doc.WorkingDir,
-		Services: services, NoDeps: f.noDeps, Scale: scale, Strategy: f.strategy, Supersede: f.supersede, Recreate: f.recreate,
+		Services: services, NoDeps: f.noDeps, Scale: scale, Strategy: f.strategy, Hold: f.hold, Supersede: f.supersede, Recreate: f.recreate,
 		RenewAnon: f.renew, Orphans: f.orphans, Pull: f.pull, Auths: auths, Token: f.token, Detach: f.detach,
 	}, p, nil
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -101,6 +102,13 @@ func (b *backend) Rollout(ctx context.Context, id int64) (api.Rollout, error) {
 	return rollout(r), err
 }
 
+// Steer says hold, resume or abort to an open rollout.
+func (b *backend) Steer(ctx context.Context, who api.Person, id int64, verb string) (api.Rollout, error) {
+	r, err := b.loop.Steer(ctx, who.Name, id, verb)
+	b.auditEnd(ctx, who, "rollout "+verb, r.Project, fmt.Sprint(id), err)
+	return rollout(r), err
+}
+
 func rollout(r store.Rollout) api.Rollout {
 	out := api.Rollout{
 		ID: r.ID, Project: r.Project, Service: r.Service, Generation: r.Generation, From: r.From, To: r.To,
@@ -110,7 +118,31 @@ func rollout(r store.Rollout) api.Rollout {
 	for _, s := range r.Steps {
 		out.Proof = append(out.Proof, api.Step(s))
 	}
+	for _, s := range r.Shifts {
+		out.Shifts = append(out.Shifts, api.Shift{At: s.At, Percent: float64(s.Share) / 10})
+	}
+	if r.State == store.RolloutOpen {
+		out.Held = r.Held()
+	} else if r.Proof != nil {
+		out.Evidence = evidence(*r.Proof)
+	}
 	return out
+}
+
+func evidence(p store.Proof) *api.Evidence {
+	e := &api.Evidence{Verdict: p.Verdict, Partial: p.Partial}
+	for _, s := range p.Served {
+		e.Served = append(e.Served, api.ServedBy{
+			Revision: s.Revision, Digest: s.Digest, Requests: s.Served.Requests, Failed: s.Failed, Cut: s.Served.Cut, P99: s.P99.Seconds(),
+		})
+	}
+	for _, v := range p.Health {
+		e.Health = append(e.Health, api.Vital{Instance: v.Instance, State: v.State, After: v.After.Seconds(), Restarts: v.Restarts})
+	}
+	for _, d := range p.Drains {
+		e.Drains = append(e.Drains, api.Drain{Instance: d.Instance, Seconds: d.Took.Seconds(), Cut: d.Cut, Skipped: d.Skipped})
+	}
+	return e
 }
 
 // Events reports what happens from now on.

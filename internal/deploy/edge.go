@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -56,6 +57,7 @@ func (l *Loop) guide(project string, lanes []plan.Lane) {
 type witness struct {
 	away  map[string]mark            // by service
 	flows map[string]map[string]mark // by service and instance
+	told  map[string]bool            // waits that were told of
 	asked map[string]time.Time       // instances that are to leave and do not, since when
 }
 
@@ -142,6 +144,31 @@ func (w *worker) leave(lanes []plan.Lane, now time.Time) (next time.Time) {
 	}
 	w.witness.asked = asked
 	return next
+}
+
+// announce tells of the waits that are steps of a rollout, each once: drains,
+// shares that are watched, holds.
+func (w *worker) announce(p plan.Plan) {
+	told := map[string]bool{}
+	for _, a := range p {
+		if a.Verb != plan.Drain && (a.Verb != plan.Wait || a.Rollout == 0) {
+			continue
+		}
+		key := fmt.Sprint(a.Service, a.ID, a.Rollout, a.Step, a.Until.IsZero() && a.Verb == plan.Wait)
+		told[key] = true
+		if w.witness.told[key] {
+			continue
+		}
+		text := a.Cause
+		if a.Verb == plan.Drain {
+			text = fmt.Sprintf("%s: %s", describe(plan.Action{Verb: a.Verb, Instance: a.Instance}), a.Cause)
+		}
+		w.step(a, text)
+		w.l.tell(News{
+			Kind: NewsBegun, Project: w.project, Service: a.Service, Instance: a.Instance, Revision: a.Revision, Rollout: a.Rollout, Text: text,
+		})
+	}
+	w.witness.told = told
 }
 
 // servedBy names the services that the edge is to serve: routes lead there, or

@@ -30,6 +30,7 @@ type rig struct {
 	dead <-chan struct{}
 	stop func() // kills the loop and closes the store; start makes new ones
 
+	edge    *edge         // nil: there is none
 	engine  engine.Engine // what the loop talks to; nil: fake
 	options func(*deploy.Options)
 }
@@ -40,6 +41,25 @@ func inTime(t *testing.T, test func(*rig)) {
 	dir := memory(t)
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{T: t, fake: &enginetest.Fake{}, dir: dir}
+		r.start()
+		defer func() { r.stop() }()
+		test(r)
+	})
+}
+
+// withEdge runs a test in fake time, with an edge that serves service web.
+func withEdge(t *testing.T, test func(*rig)) {
+	t.Helper()
+	dir := memory(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{T: t, fake: &enginetest.Fake{}, dir: dir}
+		r.edge = newEdge(r.fake)
+		ctx, cancel := context.WithCancel(context.Background())
+		var all sync.WaitGroup
+		all.Go(func() { r.edge.run(ctx) })
+		all.Go(func() { r.edge.tick(ctx) })
+		defer all.Wait()
+		defer cancel()
 		r.start()
 		defer func() { r.stop() }()
 		test(r)
@@ -74,10 +94,16 @@ func (r *rig) start() {
 		Same:    bytes.Equal,
 		Essence: func(spec []byte) ([]byte, error) { return spec, nil },
 	}
+	if r.edge != nil {
+		o.Edge = r.edge
+	}
 	if r.options != nil {
 		r.options(&o)
 	}
 	r.loop = deploy.New(o)
+	if r.edge != nil {
+		r.edge.set(func() { r.edge.loop = r.loop })
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.kill, r.dead = cancel, ctx.Done()
 	var all sync.WaitGroup

@@ -281,6 +281,8 @@ func (v *ServiceState) judge(s store.WantedService, r records, p plan.Plan, ende
 	switch {
 	case v.Wanted == 0:
 		return "healthy", "none wanted"
+	case v.Ready >= v.Wanted && cause == "" && s.Kept != nil && time.Now().Before(s.Kept.Until):
+		return "healthy", fmt.Sprintf("%s is kept until %s", s.Kept.Revision, s.Kept.Until.UTC().Format(time.DateTime))
 	case v.Ready >= v.Wanted && cause == "":
 		return "healthy", ""
 	case v.Ready+ended >= v.Wanted && ended > 0 && cause == "":

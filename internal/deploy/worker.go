@@ -177,6 +177,7 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 		next = w.leave(lanes, now)
 		w.l.guide(w.project, slices.Concat([]plan.Lane{}, lanes))
 	}
+	w.announce(p)
 	rest := w.launch(ctx, running, p, busy, now)
 	w.l.publish(w.project, round{generation: wanted.Generation, plan: p, busy: len(busy) > 0})
 	next = earliest(earliest(next, known.kept(now)), earliest(settle, rest))

@@ -118,13 +118,10 @@ func (m *maker) besideNext(v *view) {
 	last := r.shifted()
 	switch {
 	case watching:
-		m.wait(v, until, "watched for %s with %s of the traffic: %s", took(until.Sub(last.At)), percent(last.Share), m.figures(v, last))
+		m.stepWait(v, until, "watched for %s with %s of the traffic: %s", took(until.Sub(last.At)), percent(last.Share), m.figures(v, last))
 		return
-	case r.Held != "" && last == nil:
-		m.wait(v, time.Time{}, "held before it gets traffic, by %s, until tender rollout resume %d", r.Held, r.ID)
-		return
-	case r.Held != "":
-		m.wait(v, time.Time{}, "held with %s of the traffic, by %s, until tender rollout resume %d: %s", percent(last.Share), r.Held, r.ID, m.figures(v, last))
+	case r.Held != "" && last != nil:
+		m.stepWait(v, time.Time{}, "held with %s of the traffic, by %s, until tender rollout resume %d: %s", percent(last.Share), r.Held, r.ID, m.figures(v, last))
 		return
 	}
 	a := Action{Service: v.Name, Revision: v.Revision, Rollout: r.ID}
@@ -135,6 +132,10 @@ func (m *maker) besideNext(v *view) {
 		}
 		a.Verb, a.Checks, a.Cause = Check, checks, "before it gets traffic"
 		m.add(a)
+		return
+	}
+	if r.Held != "" {
+		m.stepWait(v, time.Time{}, "held before it gets traffic, by %s, until tender rollout resume %d", r.Held, r.ID)
 		return
 	}
 	a.Verb, a.Share, a.Step = Shift, v.next(), len(r.Shifts)
@@ -149,6 +150,13 @@ func (m *maker) besideNext(v *view) {
 		a.Cause = "all of it is good beside " + v.from()
 	}
 	m.add(a)
+}
+
+// stepWait is a wait that is a step of the rollout itself.
+func (m *maker) stepWait(v *view, until time.Time, format string, args ...any) {
+	m.wait(v, until, format, args...)
+	a := &m.plan[len(m.plan)-1]
+	a.Rollout, a.Step = v.Open.ID, len(v.Open.Shifts)
 }
 
 // leaves plans what goes of the old instances while or after the new revision
@@ -225,7 +233,7 @@ func Quantile(s tender.Served, q float64) float64 {
 // figures says what the edge has counted of both revisions since a shift.
 func (m *maker) figures(v *view, since *Shifted) string {
 	if m.w.foreseen {
-		return "if it holds against " + v.from()
+		return "no worse than " + v.from()
 	}
 	now, restarted := v.counted(v.Revision, since)
 	text := fmt.Sprintf("%d of %s failed", Errors(now), count(int(now.Requests), "request"))
@@ -264,7 +272,7 @@ func (m *maker) judgeStep(v *view) (why string) {
 	if bound == 0 {
 		bound = AbortErrorsDefault
 	}
-	if rate := ratio(now); rate > bound && (old.Requests < enough || rate-ratio(old) > bound) {
+	if rate := ratio(now); rate > bound && (old.Requests < enough || rate-ratio(old) > bound+noise(old, now)) {
 		return fmt.Sprintf("with %s of the traffic %d of %d requests failed (%s), %s of %s", percent(last.Share), Errors(now), now.Requests,
 			percent(int(math.Round(rate*whole))), percent(int(math.Round(ratio(old)*whole))), v.Open.From)
 	}
@@ -289,6 +297,12 @@ func slower(s tender.Served, limit float64) bool {
 		}
 	}
 	return all > 0 && float64(slow) > float64(all)/100
+}
+
+// noise is how far so few requests as now's stray by chance if they fail as often as old's: two standard deviations.
+func noise(old, now tender.Served) float64 {
+	p := ratio(old)
+	return 2 * math.Sqrt(p*(1-p)/float64(now.Requests))
 }
 
 func ratio(s tender.Served) float64 {

@@ -64,7 +64,7 @@ type Action struct {
 	Grace   time.Duration
 	Volumes bool // Remove: anonymous volumes go too
 
-	Rollout int64 // Check, Shift, Finish, Fail, Rollback: which; 0: none is open
+	Rollout int64 // Check, Shift, Finish, Fail, Rollback, and a Wait that is a step of it: which; 0: none is open
 	// Share is what Shift gives, in per mille; Step counts the shifts before.
 	Share, Step int
 	Checks      []tender.Check

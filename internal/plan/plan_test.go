@@ -565,8 +565,15 @@ func dice(a, b uint64) world {
 		s.Healthcheck, s.Job, s.Stopped, s.Gone = roll(2), roll(6) == 0, roll(8) == 0, roll(10) == 0
 		s.Restart = []string{"", "no", "always", "on-failure"}[roll(4)]
 		s.Service.Rollout.Order = []string{"", "", "start-first", "stop-first"}[roll(4)]
-		s.Service.Rollout.Strategy = []string{"", "", "recreate"}[roll(3)]
+		s.Service.Rollout.Strategy = []string{"", "", "recreate", "blue-green", "canary"}[roll(5)]
 		s.Service.Rollout.Parallel = []*int{nil, ptr(0), ptr(2)}[roll(3)]
+		if roll(2) == 0 {
+			s.Traffic = &plan.Traffic{}
+			s.Service.Rollout.Keep = []time.Duration{0, time.Minute}[roll(2)]
+			if s.Open != nil && roll(3) == 0 {
+				s.Open.Shifts = []plan.Shifted{{At: now, Share: []int{50, 1000}[roll(2)]}}
+			}
+		}
 		for d := range k {
 			if roll(3) == 0 {
 				needs(fmt.Sprintf("s%d", d), []tender.Condition{tender.Started, tender.Healthy}[roll(2)])(&s)

@@ -200,6 +200,11 @@ func (m *maker) confirmed(v *view, i *tender.Instance) (ok bool, why string, unt
 	if there && f.State == In {
 		return true, "", time.Time{}
 	}
+	// One that was in and is out for a moment is no verdict.
+	if t := f.Since.Add(sickFor); there && t.After(until) {
+		until = t
+		late = !m.now.Before(until)
+	}
 	return late, fmt.Sprintf("the edge does not send to %s yet%s", i.Name, tail(f.Reason)), until
 }
 
