@@ -33,6 +33,7 @@ var rooms = map[string]string{
 	// The data plane.
 	"internal/dns":   "",
 	"internal/proxy": "",
+	"internal/edge":  "internal/proxy internal/dns",
 
 	// Who knocks.
 	"internal/api":     "",

@@ -55,6 +55,11 @@ type Service struct {
 	Publish string
 	// Ports are what ports: publishes at one number each on the host (HostPort 0: the engine chooses).
 	Ports []Port
+	// Exposed are the container's ports as far as the file tells: those of expose: and ports:.
+	Exposed []Port
+	// Catalog is the label consul.service, CatalogPort consul.port: how discovery calls it; empty: by its own name.
+	Catalog     string
+	CatalogPort int
 	// Reach is how the edge comes to its instances: "" by address, on one of Networks, which are names that
 	// the host reaches, the best first; "host" over loopback; "service:NAME" at that service's addresses.
 	Reach    string

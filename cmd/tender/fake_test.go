@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,6 +52,7 @@ type answers struct {
 	Secrets   []api.Secret    `json:"secrets"`
 	Tokens    []api.Token     `json:"tokens"`
 	Logins    []api.Login     `json:"logins"`
+	Edge      api.Edge        `json:"edge"`
 	// Errors holds, by call, what is refused.
 	Errors map[string]struct{ Kind, Msg, Hint string } `json:"errors"`
 }
@@ -445,4 +447,42 @@ func (b *backend) Login(_ context.Context, _ api.Person, registry, user, passwor
 func (b *backend) Logout(_ context.Context, _ api.Person, registry string) error {
 	_, err := b.answer("logout", registry)
 	return err
+}
+
+func (b *backend) Edge(context.Context) (api.Edge, error) {
+	a, err := b.answer("edge")
+	return a.Edge, err
+}
+
+func (b *backend) Routes(_ context.Context, project, route string) ([]api.Route, error) {
+	a, err := b.answer("routes", project, route)
+	var out []api.Route
+	for _, r := range a.Edge.Routes {
+		if (project == "" || r.Project == project) && (route == "" || r.ID == route || strings.TrimPrefix(r.ID, r.Project+"/") == route) {
+			out = append(out, r)
+		}
+	}
+	return out, err
+}
+
+func (b *backend) route(call, project, route string, facts ...any) (api.Route, error) {
+	a, err := b.answer(call, append([]any{project, route}, facts...)...)
+	for _, r := range a.Edge.Routes {
+		if r.ID == route {
+			return r, err
+		}
+	}
+	return api.Route{}, err
+}
+
+func (b *backend) PauseRoute(_ context.Context, _ api.Person, project, route string, limit time.Duration) (api.Route, error) {
+	return b.route("pause route", project, route, limit.String())
+}
+
+func (b *backend) ResumeRoute(_ context.Context, _ api.Person, project, route string) (api.Route, error) {
+	return b.route("resume route", project, route)
+}
+
+func (b *backend) ShiftRoute(_ context.Context, _ api.Person, project string, s api.RouteShift) (api.Route, error) {
+	return b.route("shift route", project, s.Route, s)
 }

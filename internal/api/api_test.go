@@ -112,6 +112,20 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return nil, c.Logout(ctx, "registry.local:5000")
 		}, "logout ME registry.local:5000", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.Edge(ctx) }, "edge", api.Edge{State: "serving", PID: 7, Routes: []api.Route{{ID: "shop/a.example.com/", Project: "shop"}}}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			l, err := c.Routes(ctx, "shop", "a.example.com/")
+			return len(l), err
+		}, `routes "shop" "a.example.com/"`, 1},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.PauseRoute(ctx, "shop", "shop/a.example.com/", time.Minute)
+		}, "pause route ME shop shop/a.example.com/ 1m0s", api.Route{ID: "shop/a.example.com/", State: "paused"}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.ResumeRoute(ctx, "shop", "shop/a.example.com/")
+		}, "resume route ME shop shop/a.example.com/", api.Route{ID: "shop/a.example.com/", State: "serving"}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.ShiftRoute(ctx, "shop", api.RouteShift{Route: "r", To: map[string]int{"web": 10}, Auto: true, Steps: []int{5, 10}, Every: time.Second, Errors: .01})
+		}, "shift route ME shop {Route:r To:map[web:10] Auto:true Steps:[5 10] Every:1s Errors:0.01}", api.Route{ID: "r"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Secrets(ctx, "") }, `secrets ""`, []api.Secret{}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Secret(ctx, "shop", "db.pass") }, `secret "shop" db.pass`, api.Secret{Name: "db.pass", Version: 2}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
@@ -613,7 +627,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 41 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 46 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

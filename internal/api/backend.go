@@ -64,6 +64,14 @@ type Backend interface {
 	Login(ctx context.Context, who Person, registry, user, password string) (Login, error)
 	Logout(ctx context.Context, who Person, registry string) error
 
+	// Edge is the data plane; Routes what it serves of a project, or the one route that is named.
+	Edge(ctx context.Context) (Edge, error)
+	Routes(ctx context.Context, project, route string) ([]Route, error)
+	// PauseRoute lets requests wait, for limit at most; 0: 30 s.
+	PauseRoute(ctx context.Context, who Person, project, route string, limit time.Duration) (Route, error)
+	ResumeRoute(ctx context.Context, who Person, project, route string) (Route, error)
+	ShiftRoute(ctx context.Context, who Person, project string, s RouteShift) (Route, error)
+
 	Secrets(ctx context.Context, project string) ([]Secret, error) // project "": those for all
 	Secret(ctx context.Context, project, name string) (Secret, error)
 	SetSecret(ctx context.Context, who Person, project, name string, value []byte) (Secret, error)

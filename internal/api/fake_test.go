@@ -381,3 +381,23 @@ func (f *fake) Login(_ context.Context, who api.Person, registry, user, password
 func (f *fake) Logout(_ context.Context, who api.Person, registry string) error {
 	return f.ask("logout %s %s", who.Name, registry)
 }
+
+func (f *fake) Edge(context.Context) (api.Edge, error) {
+	return api.Edge{State: "serving", PID: 7, Routes: []api.Route{{ID: "shop/a.example.com/", Project: "shop"}}}, f.ask("edge")
+}
+
+func (f *fake) Routes(_ context.Context, project, route string) ([]api.Route, error) {
+	return []api.Route{{ID: "shop/a.example.com/", Project: "shop"}}, f.ask("routes %q %q", project, route)
+}
+
+func (f *fake) PauseRoute(_ context.Context, who api.Person, project, route string, limit time.Duration) (api.Route, error) {
+	return api.Route{ID: route, State: "paused"}, f.ask("pause route %s %s %s %s", who.Name, project, route, limit)
+}
+
+func (f *fake) ResumeRoute(_ context.Context, who api.Person, project, route string) (api.Route, error) {
+	return api.Route{ID: route, State: "serving"}, f.ask("resume route %s %s %s", who.Name, project, route)
+}
+
+func (f *fake) ShiftRoute(_ context.Context, who api.Person, project string, s api.RouteShift) (api.Route, error) {
+	return api.Route{ID: s.Route}, f.ask("shift route %s %s %+v", who.Name, project, s)
+}

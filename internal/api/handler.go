@@ -38,6 +38,9 @@ type Options struct {
 	// Heartbeat is how often an answer that goes on says so when it has nothing
 	// else to say; default 10 s. Clients give up after three and a half.
 	Heartbeat time.Duration
+	// Mounts are handlers of other rooms by the path that they lie under, such as "/v1/". Reading
+	// them needs the scope read, all else the scope deploy, both for all projects.
+	Mounts map[string]http.Handler
 }
 
 const defaultHeartbeat = 10 * time.Second
@@ -83,8 +86,12 @@ func Handler(b Backend, o Options) http.Handler {
 	h.imageRoutes()
 	h.travelRoutes()
 	h.loginRoutes()
+	h.routeRoutes()
 	h.secretRoutes()
 	h.tokenRoutes()
+	for path, other := range o.Mounts {
+		mux.Handle(path, mounted(other))
+	}
 	h.describe(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, tender.Errorf(tender.NotFound, "there is nothing at %s %s", r.Method, r.URL.Path).
@@ -191,6 +198,26 @@ func allow(c huma.Context, next func(huma.Context)) {
 		return
 	}
 	next(c)
+}
+
+// mounted asks for the scope that a foreign handler needs.
+func mounted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, ok := PersonFrom(r.Context())
+		scope := Deploy
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			scope = Read
+		}
+		err := who.May(scope, "")
+		if !ok {
+			err = tender.Errorf(tender.Denied, "nobody may do this")
+		}
+		if err != nil {
+			writeProblem(w, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // answer is a JSON body.

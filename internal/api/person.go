@@ -100,6 +100,9 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 // so that a token can be tried out on the host.
 func (h *handler) authenticate(r *http.Request) (Person, error) {
 	header := r.Header.Get("Authorization")
+	if token := r.Header.Get("X-Consul-Token"); header == "" && token != "" && strings.HasPrefix(r.URL.Path, "/v1/") {
+		header = "Bearer " + token // how Consul's clients say it
+	}
 	if header == "" {
 		if p, ok := PersonFrom(r.Context()); ok {
 			return p, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -107,6 +108,26 @@ func portsOf(s types.ServiceConfig) []tender.Port {
 		port := tender.Port{HostIP: strings.Trim(p.HostIP, "[]"), Container: int(p.Target), Protocol: orElse(strings.ToLower(p.Protocol), "tcp")}
 		fmt.Sscan(p.Published, &port.HostPort) //nolint:errcheck // without a number the engine chooses
 		out = append(out, port)
+	}
+	return out
+}
+
+// exposed are the ports that instances have, without those of the host.
+func exposed(s types.ServiceConfig) []tender.Port {
+	var out []tender.Port
+	add := func(number, protocol string) {
+		n, err := strconv.Atoi(number)
+		p := tender.Port{Container: n, Protocol: orElse(strings.ToLower(protocol), "tcp")}
+		if err == nil && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	for _, e := range s.Expose {
+		number, protocol, _ := strings.Cut(e, "/")
+		add(number, protocol)
+	}
+	for _, p := range s.Ports {
+		add(strconv.Itoa(int(p.Target)), p.Protocol)
 	}
 	return out
 }

@@ -297,18 +297,10 @@ func routesOf(p *types.Project) ([]tender.Route, error) {
 // onlyPort is the TCP port that a service exposes or publishes; 0 where it is
 // none or more than one, all of which are named then.
 func onlyPort(s types.ServiceConfig) (port int, all []int) {
-	add := func(text, protocol string) {
-		n, err := strconv.Atoi(text)
-		if err == nil && (protocol == "" || protocol == "tcp") && !slices.Contains(all, n) {
-			all = append(all, n)
+	for _, p := range exposed(s) {
+		if p.Protocol == "tcp" {
+			all = append(all, p.Container)
 		}
-	}
-	for _, e := range s.Expose {
-		n, protocol, _ := strings.Cut(e, "/")
-		add(n, protocol)
-	}
-	for _, p := range s.Ports {
-		add(strconv.Itoa(int(p.Target)), strings.ToLower(p.Protocol))
 	}
 	slices.Sort(all)
 	if len(all) == 1 {

@@ -75,6 +75,9 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 		return fail("%w", err)
 	}
 	out.Publish, out.Ports = x.Publish, portsOf(s)
+	out.Exposed = exposed(s)
+	out.Catalog = s.Labels["consul.service"]
+	out.CatalogPort, _ = strconv.Atoi(s.Labels["consul.port"]) // what is no number says nothing
 	out.Reach, out.Networks = reach(p, s)
 	out.OneAtATime = oneAtATime(inside(s))
 	if out.Secrets, err = secrets(p, s); err != nil {

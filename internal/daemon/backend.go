@@ -29,6 +29,7 @@ type backend struct {
 	inventory *engine.Inventory
 	loop      *deploy.Loop
 	board     *board
+	keeper    *keeper
 }
 
 // picture is what is there now; Unavailable before the first look.

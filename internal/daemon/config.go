@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 
@@ -30,6 +31,12 @@ type Config struct {
 	TLSKey  string
 	Key     string // the vault's key file
 	Subnets netip.Prefix
+
+	// What the edge is started with. HTTP, HTTPS and DNS are addresses, several with commas; "" none.
+	HTTP, HTTPS, DNS                   string
+	ACMEEmail, ACMEDirectory, ACMERoot string
+	Drain                              time.Duration
+	Trusted                            []netip.Prefix
 }
 
 // Key is one setting: a line of tender.yaml, a flag and a variable.
@@ -78,7 +85,67 @@ func Keys() []Key {
 			text(func(c *Config) *string { return &c.Key }),
 		},
 		{"subnets", "subnets", "TENDER_SUBNETS", "10.201.0.0/16", "the pool that networks get their subnets from", setSubnets},
+		{
+			"listen.http", "http", "TENDER_HTTP", ":80", `addresses on which the edge serves routes, with commas, "" for none`,
+			text(func(c *Config) *string { return &c.HTTP }),
+		},
+		{
+			"listen.https", "https", "TENDER_HTTPS", ":443", `the same with TLS`,
+			text(func(c *Config) *string { return &c.HTTPS }),
+		},
+		{
+			"listen.dns", "dns", "TENDER_DNS", "127.0.0.1:5353", `addresses on which the edge answers for names of services, "" for none`,
+			text(func(c *Config) *string { return &c.DNS }),
+		},
+		{
+			"acme.email", "acme-email", "TENDER_ACME_EMAIL", "", "address that the authority for tls: auto writes to",
+			text(func(c *Config) *string { return &c.ACMEEmail }),
+		},
+		{
+			"acme.directory", "acme-directory", "TENDER_ACME_DIRECTORY", "", "its directory (default Let's Encrypt)",
+			text(func(c *Config) *string { return &c.ACMEDirectory }),
+		},
+		{
+			"acme.roots", "acme-roots", "TENDER_ACME_ROOTS", "", "file with the roots of that directory's own certificate (PEM)",
+			text(func(c *Config) *string { return &c.ACMERoot }),
+		},
+		{"edge.drain", "edge-drain", "TENDER_EDGE_DRAIN", "1h", "how long connections of an edge that was replaced may go on", setDrain},
+		{"edge.trusted", "edge-trusted", "TENDER_EDGE_TRUSTED", "", "networks of proxies in front that say who the client is, with commas", setTrusted},
 	}
+}
+
+func setDrain(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < time.Second {
+		return fmt.Errorf("%q is not a duration such as 1h", v)
+	}
+	c.Drain = d
+	return nil
+}
+
+func setTrusted(c *Config, v string) error {
+	c.Trusted = nil
+	for _, text := range addresses(v) {
+		p, err := netip.ParsePrefix(text)
+		if a, aerr := netip.ParseAddr(text); err != nil && aerr == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return fmt.Errorf("%q is not a network such as 10.0.0.0/8", text)
+		}
+		c.Trusted = append(c.Trusted, p.Masked())
+	}
+	return nil
+}
+
+// addresses are the words between commas.
+func addresses(v string) (out []string) {
+	for word := range strings.SplitSeq(v, ",") {
+		if word = strings.TrimSpace(word); word != "" {
+			out = append(out, word)
+		}
+	}
+	return out
 }
 
 func setSubnets(c *Config, v string) error {
@@ -134,6 +201,13 @@ func (c *Config) check() error {
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return tender.Errorf(tender.Invalid, "--tls-cert and --tls-key go together").Hint("give both, or neither")
+	}
+	for what, list := range map[string]string{"http": c.HTTP, "https": c.HTTPS, "dns": c.DNS} {
+		for _, a := range addresses(list) {
+			if _, _, err := net.SplitHostPort(a); err != nil {
+				return tender.Errorf(tender.Invalid, "listen for %s on %q: %w", what, a, err).Hint("give host:port or :port")
+			}
+		}
 	}
 	if c.Listen == "" {
 		return nil

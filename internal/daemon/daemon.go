@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -20,8 +21,11 @@ import (
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
 	"github.com/tenderhq/tender/internal/deploy"
+	"github.com/tenderhq/tender/internal/dns"
+	"github.com/tenderhq/tender/internal/edge"
 	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/engine/docker"
+	"github.com/tenderhq/tender/internal/proxy"
 	"github.com/tenderhq/tender/internal/store"
 	"github.com/tenderhq/tender/internal/vault"
 )
@@ -93,21 +97,61 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: new(board),
 	}
+	if err := b.keep(); err != nil {
+		return err
+	}
 	b.loop = deploy.New(deploy.Options{
 		Store: st, Engine: eng, Inventory: b.inventory, Log: log.With("part", "loop"),
-		Parse: compose.Parse, Same: compose.Same, Essence: compose.Essence, Hold: compose.Hold,
+		Parse: compose.Parse, Same: compose.Same, Essence: compose.Essence, Hold: compose.Hold, Edge: &asker{keeper: b.keeper, edge: edge.NewClient(edgeSocket(c))},
 		SecretVersion: b.newestSecret, Deliver: b.deliver,
 		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage,
 	})
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version})
+	b.keeper.loop = b.loop
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: map[string]http.Handler{
+		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(),
+	}})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	return runParts(ctx, log, b.board, []part{
 		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
+		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
+		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},
 	})
+}
+
+func edgeSocket(c Config) string { return filepath.Join(c.RunDir, "edge.sock") }
+
+// keep makes the keeper of the edge; it gets the loop later.
+func (b *backend) keep() (err error) {
+	c := b.config
+	k := newKeeper(b.log.With("part", "edge"))
+	k.store, k.inventory, k.client = b.store, b.inventory, edge.NewClient(edgeSocket(c))
+	dir := filepath.Join(c.DataDir, "edge")
+	var roots []byte
+	if c.ACMERoot != "" {
+		if roots, err = os.ReadFile(c.ACMERoot); err != nil {
+			return tender.Errorf(tender.Invalid, "read acme.roots: %w", err).Hint("name a file with certificates in PEM: --acme-roots")
+		}
+	}
+	k.ensure = func(ctx context.Context) error {
+		return edge.Ensure(ctx, edge.Config{
+			Dir: dir, Socket: edgeSocket(c), HTTP: addresses(c.HTTP), HTTPS: addresses(c.HTTPS), DNS: addresses(c.DNS), Drain: c.Drain,
+			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, Version: b.version,
+		})
+	}
+	names := filepath.Join(c.DataDir, "names")
+	if err := os.MkdirAll(names, 0o700); err != nil {
+		return fmt.Errorf("make the directory of registered services: %w", err)
+	}
+	if k.names, err = dns.New(dns.Options{Dir: names, Node: k.node, NoForward: true, Log: b.log.With("part", "names")}); err != nil {
+		return err
+	}
+	k.tell = func(problem string) { b.board.set("edge", func(p *api.Part) { p.Error = problem }) }
+	b.keeper = k
+	return nil
 }
 
 // listen opens the socket and, where it is asked for, the port.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	tender "github.com/tenderhq/tender"
@@ -67,7 +68,11 @@ func (b *backend) Instances(ctx context.Context, name string, all bool) ([]api.I
 	}
 	now := time.Now()
 	var out []api.Instance
+	edge := b.edgePorts()
 	for _, i := range picture.Instances {
+		if !i.Oneoff {
+			i.Ports = append(slices.Clone(i.Ports), edge[i.Project+"/"+i.Service]...)
+		}
 		if (name == "" || i.Project == name) && (all || i.State == tender.Running || i.State == tender.Paused || i.State == tender.Restarting) {
 			out = append(out, instance(i, now))
 		}

@@ -34,6 +34,9 @@ func (b *backend) draft(s api.Submission, who string) (deploy.Submission, error)
 			delete(s.Secrets, name) // nobody uses it
 		}
 	}
+	if err := b.refuseFar(p); err != nil {
+		return deploy.Submission{}, err
+	}
 	return deploy.Submission{
 		Project: p, Files: s.Files, Who: who, Services: s.Services, NoDeps: s.NoDeps, Scale: s.Scale, Strategy: s.Strategy, Hold: s.Hold,
 		Supersede: s.Supersede, Recreate: s.Recreate, RenewAnon: s.RenewAnon, Orphans: s.Orphans, Token: s.Token,
@@ -134,6 +137,7 @@ func (b *backend) end(ctx context.Context, project string, a deploy.Accepted, de
 		text += ": nothing has changed"
 	}
 	report(api.Event{Kind: api.KindAccepted, Generation: a.Generation, Text: text})
+	b.keeper.poke()
 	if detach {
 		return api.Result{Outcome: "accepted", Text: text}, nil
 	}
@@ -144,6 +148,11 @@ func (b *backend) end(ctx context.Context, project string, a deploy.Accepted, de
 	})
 	if err != nil {
 		return api.Result{}, err
+	}
+	limit, cancel := context.WithTimeout(ctx, edgeSpawn)
+	defer cancel()
+	if err := b.keeper.settle(limit); err != nil && ctx.Err() == nil {
+		report(api.Event{Kind: api.KindWarning, Text: err.Error()})
 	}
 	out := api.Result{Outcome: o.Outcome, Text: o.Text, Hint: o.Hint}
 	for _, v := range o.Services {

@@ -1,0 +1,197 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/edge"
+	"github.com/tenderhq/tender/internal/plan"
+	"github.com/tenderhq/tender/internal/proxy"
+)
+
+// count notes since when the edge counts: another one that did not take the
+// counts over began anew, which shows as counters that fell.
+func (v *view) count(before view) {
+	if v.away != "" || !v.wanted {
+		return
+	}
+	fell := before.counting.IsZero() || before.status.PID != v.status.PID && total(v.report) < total(before.report)
+	if fell {
+		v.counting = v.status.Started
+	}
+}
+
+func total(r proxy.Report) (n uint64) {
+	for _, list := range [][]proxy.RouteReport{r.Routes, r.Ports} {
+		for _, x := range list {
+			n += x.Served.Requests
+		}
+	}
+	return n
+}
+
+// trafficOf says it in plan's words, by project and service.
+func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
+	out := map[string]map[string]*plan.Traffic{}
+	of := func(project, service string) *plan.Traffic {
+		if out[project] == nil {
+			out[project] = map[string]*plan.Traffic{}
+		}
+		t := out[project][service]
+		if t == nil {
+			t = &plan.Traffic{Away: v.away, Since: v.awayAt, Instances: map[string]plan.Flow{}, Revisions: map[string]tender.Served{}, Counting: v.counting}
+			out[project][service] = t
+		}
+		return t
+	}
+	for project, head := range v.heads {
+		for _, r := range head.Routes {
+			for _, a := range r.Aims {
+				if a.Service != "" && r.Redirect == nil {
+					of(project, a.Service)
+				}
+			}
+		}
+		for _, s := range head.Services {
+			if s.Service.Publish == tender.PublishProxy {
+				of(project, s.Service.Name)
+			}
+		}
+	}
+	for _, list := range [][]proxy.RouteReport{v.report.Routes, v.report.Ports} {
+		for _, r := range list {
+			for _, x := range r.Targets {
+				if x.Revision == "" || strings.Contains(x.Aim, "://") {
+					continue
+				}
+				t := of(r.Project, x.Aim)
+				t.Instances[x.ID] = flowOf(t.Instances, x)
+				t.Revisions[x.Revision] = addServed(t.Revisions[x.Revision], x.Served)
+			}
+		}
+	}
+	return out
+}
+
+// flowOf adds what one route says of an instance to what others have said: it
+// serves where all of them serve it.
+func flowOf(flows map[string]plan.Flow, x proxy.TargetReport) plan.Flow {
+	now := plan.Flow{State: plan.Out, Since: time.UnixMilli(x.Since), Open: x.Open, Reason: cmp.Or(x.Reason, x.State)}
+	switch x.State {
+	case "up":
+		now.State, now.Reason = plan.In, ""
+	case "leaving", "gone":
+		now.State = plan.Leaving
+	}
+	before, ok := flows[x.ID]
+	if !ok {
+		return now
+	}
+	rank := map[plan.LaneState]int{plan.In: 0, plan.Out: 1, plan.Leaving: 2}
+	out := before
+	if rank[now.State] > rank[before.State] {
+		out = now
+	}
+	out.Open = before.Open + now.Open
+	return out
+}
+
+func addServed(a, b tender.Served) tender.Served {
+	a.Requests, a.Failed, a.Cut = a.Requests+b.Requests, a.Failed+b.Failed, a.Cut+b.Cut
+	a.Seconds, a.BytesIn, a.BytesOut = a.Seconds+b.Seconds, a.BytesIn+b.BytesIn, a.BytesOut+b.BytesOut
+	for i := range a.Class {
+		a.Class[i] += b.Class[i]
+	}
+	for i := range a.Latency {
+		a.Latency[i] += b.Latency[i]
+	}
+	return a
+}
+
+// sameTraffic compares what deploy decides on: states and what is open. Counts
+// alone wake nobody.
+func sameTraffic(a, b map[string]map[string]*plan.Traffic) bool {
+	flat := func(m map[string]map[string]*plan.Traffic) map[string]string {
+		out := map[string]string{}
+		for project, services := range m {
+			for service, t := range services {
+				out[project+"/"+service] = t.Away
+				for id, f := range t.Instances {
+					out[project+"/"+service+"/"+id] = fmt.Sprint(f.State, f.Open == 0, f.Reason)
+				}
+			}
+		}
+		return out
+	}
+	return reflect.DeepEqual(flat(a), flat(b))
+}
+
+// asker is the edge as deploy asks it.
+type asker struct {
+	*keeper
+	edge *edge.Client
+}
+
+// Ask puts a check to a revision through a route that leads to its service.
+func (a *asker) Ask(ctx context.Context, project, service, revision string, c tender.Check) error {
+	a.mu.Lock()
+	head := a.seen.heads[project]
+	a.mu.Unlock()
+	route, ok := routeTo(head.Routes, service)
+	if !ok {
+		return tender.Errorf(tender.Unavailable, "no route leads to %s yet", service)
+	}
+	host := "localhost"
+	if len(route.Hosts) > 0 {
+		host = strings.Replace(route.Hosts[0], "*", "check", 1)
+	}
+	path := c.Path
+	if prefix := strings.TrimSuffix(route.Path, "/"); prefix != "" && !strings.HasPrefix(path, prefix) {
+		path = prefix + path
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
+	if err != nil {
+		return tender.Errorf(tender.Invalid, "check %s: %w", c.Path, err)
+	}
+	r.Header.Set("User-Agent", "tender-check")
+	resp, err := a.edge.Ask(ctx, route.ID(project), revision, r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	status := cmp.Or(c.Status, http.StatusOK)
+	if resp.StatusCode != status {
+		return tender.Errorf(tender.Invalid, "GET %s answers %d, want %d", c.Path, resp.StatusCode, status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return tender.Errorf(tender.Unavailable, "GET %s: %w", c.Path, err)
+	}
+	if !strings.Contains(string(body), c.Body) {
+		return tender.Errorf(tender.Invalid, "GET %s answers without %q", c.Path, c.Body)
+	}
+	return nil
+}
+
+// routeTo is the route by which a service is asked: the one that leads there
+// most plainly.
+func routeTo(routes []tender.Route, service string) (best tender.Route, ok bool) {
+	for _, r := range routes {
+		if r.Redirect != nil {
+			continue
+		}
+		for _, a := range r.Aims {
+			if a.Service == service && (!ok || r.Service == service && best.Service != service || r.Service == best.Service && len(r.Path) < len(best.Path)) {
+				best, ok = r, true
+			}
+		}
+	}
+	return best, ok
+}
