@@ -124,6 +124,11 @@ func (m *maker) besideNext(v *view) {
 		m.stepWait(v, time.Time{}, "held with %s of the traffic, by %s, until tender rollout resume %d: %s", percent(last.Share), r.Held, r.ID, m.figures(v, last))
 		return
 	}
+	// A step that nobody can see is none.
+	if t := v.Traffic; t != nil && t.Away != "" && !r.Reverse && (v.next() < whole || last != nil) {
+		m.stepWait(v, time.Time{}, "%s of the traffic is the next step, and the edge does not tell: %s", percent(v.next()), t.Away)
+		return
+	}
 	a := Action{Service: v.Name, Revision: v.Revision, Rollout: r.ID}
 	if checks := v.policy().Check; last == nil && len(checks) > 0 && !r.Checked && !r.Reverse {
 		if t := v.Tries[CheckSlot]; m.now.Before(t.Next()) {

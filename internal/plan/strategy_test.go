@@ -514,6 +514,17 @@ web-3-r1 in 950
 web-4-r1 in 950
 `,
 	}, {
+		name: "canary: no step while the edge does not tell",
+		in:   beside(4, 2, strategy("canary"), shifted(50, 2*time.Hour), shifted(250, time.Hour), edgeAway(time.Hour)),
+		want: `
+wait  web@r2  # 50 % of the traffic is the next step, and the edge does not tell: connection refused
+web-1-r2 in 250
+web-2-r2 in 250
+web-1-r1 in 750
+web-2-r1 in 750
+web-3-r1 in 750
+web-4-r1 in 750
+`}, {
 		name: "canary: held",
 		in:   beside(4, 1, strategy("canary"), shifted(50, 2*time.Minute), counted("r2", 100, 0), func(s *plan.Service) { s.Open.Held = "ann" }),
 		want: `
