@@ -20,6 +20,9 @@ const (
 	enough     = 20
 	enoughSlow = 100
 
+	// settleFor is how long a revision has all of the traffic before its rollout is done.
+	settleFor = 2 * time.Second
+
 	// CheckSlot is where Tries counts the checks that failed in a row.
 	CheckSlot = -1
 )
@@ -155,6 +158,17 @@ func (m *maker) besideNext(v *view) {
 		a.Cause = "all of it is good beside " + v.from()
 	}
 	m.add(a)
+}
+
+// settle plans the wait after the last shift, so that it is proven by requests
+// and not by a word.
+func (m *maker) settle(v *view) {
+	if !v.beside() || m.w.foreseen {
+		return
+	}
+	if until := v.Open.shifted().At.Add(settleFor); m.now.Before(until) {
+		m.stepWait(v, until, "it has all of the traffic for a moment")
+	}
 }
 
 // stepWait is a wait that is a step of the rollout itself.
