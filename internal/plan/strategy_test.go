@@ -376,7 +376,7 @@ web-2-r1 leaving 0
 `,
 	}, {
 		name: "blue-green: or stay for a while",
-		in:   beside(2, 2, strategy("blue-green"), shifted(1000, time.Second), func(s *plan.Service) { s.Service.Rollout.Keep = 10 * time.Minute }),
+		in:   beside(2, 2, strategy("blue-green"), shifted(1000, time.Minute), func(s *plan.Service) { s.Service.Rollout.Keep = 10 * time.Minute }),
 		want: `
 finish  web@r2  # all instances are good; r1 is kept for 10m
 web-1-r2 in 1000
@@ -385,6 +385,15 @@ web-1-r1 in 0
 web-2-r1 in 0
 `,
 	}, {
+		name: "blue-green: it is not done in the moment of the shift",
+		in:   beside(2, 2, strategy("blue-green"), shifted(1000, time.Second), func(s *plan.Service) { s.Service.Rollout.Keep = 10 * time.Minute }),
+		want: `
+wait  web@r2  until 12:00:01  # it has all of the traffic for a moment
+web-1-r2 in 1000
+web-2-r2 in 1000
+web-1-r1 in 0
+web-2-r1 in 0
+`,	}, {
 		name: "what is kept gets nothing and is left alone",
 		in:   beside(2, 2, func(s *plan.Service) { s.Open, s.Kept = nil, plan.Kept{Revision: "r1", Until: now.Add(time.Minute)} }),
 		want: `
@@ -514,6 +523,17 @@ web-3-r1 in 950
 web-4-r1 in 950
 `,
 	}, {
+		name: "canary: no step while the edge does not tell",
+		in:   beside(4, 2, strategy("canary"), shifted(50, 2*time.Hour), shifted(250, time.Hour), edgeAway(time.Hour)),
+		want: `
+wait  web@r2  # 50 % of the traffic is the next step, and the edge does not tell: connection refused
+web-1-r2 in 250
+web-2-r2 in 250
+web-1-r1 in 750
+web-2-r1 in 750
+web-3-r1 in 750
+web-4-r1 in 750
+`}, {
 		name: "canary: held",
 		in:   beside(4, 1, strategy("canary"), shifted(50, 2*time.Minute), counted("r2", 100, 0), func(s *plan.Service) { s.Open.Held = "ann" }),
 		want: `

@@ -56,6 +56,7 @@ type Flow struct {
 	State  LaneState
 	Since  time.Time // when it took this state
 	Open   int       // requests and connections under way
+	Idle   time.Time // since when none are; zero: not known
 	Reason string    // why it is out, as the edge saw it
 }
 
@@ -268,6 +269,8 @@ func (m *maker) drained(v *view, i *tender.Instance, grace time.Duration, cause 
 		a.Cause = cause
 	case f.Open == 0 && m.w.foreseen:
 		return d, true
+	case f.Open == 0 && !f.Idle.IsZero():
+		return Drained{Instance: i.Name, Took: max(f.Idle.Sub(f.Since), 0)}, true
 	case f.Open == 0 || !m.now.Before(bound):
 		return Drained{Instance: i.Name, Took: m.now.Sub(f.Since), Cut: f.Open}, true
 	default:
