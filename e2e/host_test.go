@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tenderhq/tender/internal/edge"
 )
 
 // patience bounds every wait: reached only by what never comes.
@@ -107,6 +109,11 @@ func makeHost(t *testing.T, flags ...string) *host {
 			h.artifacts()
 		}
 		h.stop()
+		if e := h.edge(); e != nil { // it outlives serve, as it should
+			if err := syscall.Kill(e.PID, syscall.SIGKILL); err != nil {
+				t.Errorf("end the edge: %v", err)
+			}
+		}
 		h.wipe()
 		log.Close()
 		os.RemoveAll(dir)
@@ -125,6 +132,7 @@ func (h *host) start() {
 	args := append([]string{
 		"serve", "--data-dir", filepath.Join(h.dir, "data"), "--run-dir", filepath.Join(h.dir, "run"),
 		"--vault-key", filepath.Join(h.dir, "vault.key"), "--listen", "",
+		"--http", "", "--https", "", "--dns", "",
 	}, h.flags...)
 	cmd := exec.Command(binary, args...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
@@ -163,6 +171,15 @@ func (h *host) end(sig syscall.Signal) {
 		h.t.Errorf("serve did not end after %s", sig)
 	}
 	h.serve = nil
+}
+
+// edge is the edge that this host's daemon started; nil: there is none.
+func (h *host) edge() *edge.Status {
+	s, err := edge.NewClient(filepath.Join(h.dir, "run", "edge.sock")).Status(context.WithoutCancel(h.t.Context()))
+	if err != nil {
+		return nil
+	}
+	return &s
 }
 
 // wipe removes what the test left on the engine, by its project's label.

@@ -26,6 +26,7 @@ import (
 const (
 	pollIdle  = 5 * time.Second
 	pollBusy  = 250 * time.Millisecond // while something rolls
+	pollAway  = 10 * time.Second       // between tries to start an edge that does not
 	edgeSpawn = 30 * time.Second       // how long an edge may take to start
 	edgeCall  = 10 * time.Second
 )
@@ -70,9 +71,12 @@ type keeper struct {
 
 // view is the edge as it was last seen.
 type view struct {
-	wanted  bool // there is something to serve
-	away    string
-	awayAt  time.Time
+	wanted bool // there is something to serve
+	away   string
+	awayAt time.Time
+	// tries counts, in a row, what was tried to have an edge serve; again is when the next may be made.
+	tries   int
+	again   time.Time
 	status  edge.Status
 	report  proxy.Report
 	table   edge.Table // as it was last taken over
@@ -219,6 +223,7 @@ func (v view) said() string {
 	if v.wanted && v.away != "" {
 		out = append(out, v.away)
 	}
+	out = append(out, v.report.Problems...)
 	for _, project := range slices.Sorted(maps.Keys(v.problems)) {
 		for _, p := range v.problems[project] {
 			out = append(out, project+": "+p)
@@ -250,12 +255,16 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 	for _, s := range all {
 		seen.heads[s.head.Project] = s.head
 	}
-	err = k.serve(ctx, &seen, t)
-	if err != nil {
+	if now.Before(before.again) && !k.alive(ctx) {
+		seen.away, seen.awayAt, seen.tries, seen.again = before.away, before.awayAt, before.tries, before.again
+	} else if err = k.serve(ctx, &seen, t); err != nil {
 		seen.away, seen.awayAt = err.Error(), before.awayAt
 		if before.away != seen.away {
 			seen.awayAt = now
 		}
+		// At once, since traffic waits; then more and more seldom.
+		seen.tries = before.tries + 1
+		seen.again = time.Now().Add(min(pollBusy<<min(before.tries, 6), pollAway))
 	}
 	seen.count()
 	seen.traffic = seen.trafficOf()
@@ -264,13 +273,24 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 		return 0, nil, err
 	}
 	next = pollIdle
-	if busy || wanted && seen.away != "" {
+	if busy {
 		next = pollBusy
+	}
+	if wanted && seen.away != "" {
+		next = max(seen.again.Sub(now), 0)
 	}
 	if d := time.Until(until); !until.IsZero() && d < next {
 		next = max(d, 0)
 	}
 	return next, moved, ctx.Err()
+}
+
+// alive reports whether an edge answers.
+func (k *keeper) alive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, edgeCall)
+	defer cancel()
+	_, err := k.client.Status(ctx)
+	return err == nil
 }
 
 // gather reads what is wanted. busy: something rolls, so that what the edge

@@ -289,15 +289,21 @@ func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.List
 	return l, nil
 }
 
-// claimed waits until proxy and dns have asked for all that the configuration
-// names and the edge before has: only then may that one let go.
+// claimed waits until proxy and dns have asked for all that the edge before has:
+// only then may that one let go. What else routes need is listened on by then, or
+// the proxy's report says why not.
 func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
-	var keys []string
-	for _, a := range slices.Concat(e.config.HTTP, e.config.HTTPS) {
-		keys = append(keys, key("tcp", a))
+	var fronts, inherited []string
+	if len(e.table.Proxy.Routes) > 0 {
+		for _, a := range slices.Concat(e.config.HTTP, e.config.HTTPS) {
+			fronts = append(fronts, key("tcp", a))
+		}
 	}
 	if b != nil {
 		also := map[string]bool{}
+		for _, k := range fronts {
+			also[k] = true
+		}
 		for _, a := range e.config.DNS {
 			also[key("udp", a)], also[key("tcp", a)] = true, true
 		}
@@ -306,25 +312,29 @@ func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
 		}
 		for _, k := range b.names {
 			if also[k] {
-				keys = append(keys, k)
+				inherited = append(inherited, k)
 			}
 		}
 	}
 	limit, cancel := context.WithTimeout(ctx, patience/2)
 	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond) // a problem opens no socket
+	defer tick.Stop()
 	for {
-		n, changed := e.sockets.missing(keys)
-		if n == 0 {
+		n, changed := e.sockets.missing(inherited)
+		m, _ := e.sockets.missing(fronts)
+		if n == 0 && (m == 0 || len(e.proxy.Report().Problems) > 0) {
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-tick.C:
 		case err := <-parts:
 			return errors.Join(err, ctx.Err())
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-limit.Done():
-			e.log.Warn("not everything is listened on yet", "missing", n)
+			e.log.Warn("not everything is listened on yet", "missing", n+m)
 			return nil
 		}
 	}

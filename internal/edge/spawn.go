@@ -91,7 +91,10 @@ func spawnDetached(ctx context.Context, c Config) (Status, error) {
 		return status, nil
 	}
 	_ = cmd.Process.Kill() // it may have ended already
-	return Status{}, tender.Errorf(tender.Unavailable, "start the edge: %w%s", err, lastLines(path, begin)).Hint("see %s", path)
+	if why := lastWords(path, begin); why != "" {
+		err = errors.New(why)
+	}
+	return Status{}, tender.Errorf(tender.Unavailable, "start the edge: %w", err).Hint("see %s", path)
 }
 
 // await asks until the edge that serves is the right one.
@@ -117,8 +120,9 @@ func await(ctx context.Context, c Config, right func(Status) bool, ended <-chan 
 	}
 }
 
-// lastLines is what the edge wrote since begin, no more than a screen of it.
-func lastLines(path string, begin int64) string {
+// lastWords is the error with which the edge ended, or else the last line that it
+// wrote since begin.
+func lastWords(path string, begin int64) (words string) {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
@@ -128,11 +132,19 @@ func lastLines(path string, begin int64) string {
 		return ""
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, 16<<10))
-	if err != nil || len(bytes.TrimSpace(raw)) == 0 {
+	if err != nil {
 		return ""
 	}
-	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	return "\n" + strings.Join(lines[max(0, len(lines)-10):], "\n")
+	for line := range strings.Lines(string(raw)) {
+		line = strings.TrimSpace(line)
+		if why, ok := strings.CutPrefix(line, "tender: edge: "); ok {
+			return why
+		}
+		if line != "" {
+			words = line
+		}
+	}
+	return words
 }
 
 // environment leaves out what systemd meant for serve alone.

@@ -2,18 +2,13 @@ package proxy
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	tender "github.com/tenderhq/tender"
 )
 
 // Options are what a Server is made with. The zero value serves nothing but ports.
@@ -53,6 +48,7 @@ type Server struct {
 	active  active  // exchanges that time out
 	tunnels tunnels // upgraded connections
 	ports   ports
+	fronts  fronts
 	leaving atomic.Int64 // how long clients may go on asking at the end, in nanoseconds; 0: they may not
 
 	mu      sync.Mutex
@@ -100,6 +96,7 @@ func (s *Server) Set(t Table) error {
 	}
 	s.certs.set(t)
 	s.set(t)
+	s.setFronts(len(t.Routes) > 0)
 	s.setPorts(t.Ports)
 	return nil
 }
@@ -193,7 +190,7 @@ func (s *Server) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	r := Report{Version: s.table.Load().version, Routes: []RouteReport{}, Ports: []RouteReport{}}
+	r := Report{Version: s.table.Load().version, Routes: []RouteReport{}, Ports: []RouteReport{}, Problems: s.fronts.problems()}
 	for key, l := range s.ledgers {
 		l.forget(now)
 		if strings.HasPrefix(key, "port ") {
@@ -211,33 +208,9 @@ func (s *Server) Report() Report {
 }
 
 // Run listens and serves until ctx ends; then it takes nothing new, waits for
-// what is under way for at most Options.Drain, and returns nil.
+// what is under way for at most Options.Drain, and returns nil. An address that
+// cannot be had is tried again and again; Report says why.
 func (s *Server) Run(ctx context.Context) error {
-	var open []net.Listener
-	closeAll := func() {
-		for _, l := range open {
-			l.Close()
-		}
-	}
-	listen := func(addresses []string) error {
-		for _, a := range addresses {
-			l, err := s.o.Listen(ctx, "tcp", a)
-			if err != nil {
-				closeAll()
-				return tender.Errorf(tender.Unavailable, "listen on %s: %w", a, err)
-			}
-			open = append(open, l)
-		}
-		return nil
-	}
-	if err := listen(s.o.HTTP); err != nil {
-		return err
-	}
-	plain := len(open)
-	if err := listen(s.o.HTTPS); err != nil {
-		return err
-	}
-
 	s.mu.Lock()
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.ctx = work
@@ -249,34 +222,15 @@ func (s *Server) Run(ctx context.Context) error {
 	drainPorts := s.startPorts(ctx)
 	s.certs.start(work)
 	front := s.front()
-	var serving sync.WaitGroup
-	failed := make(chan error, len(open))
-	for i, l := range open {
-		serving.Go(func() {
-			var err error
-			if guarded := s.guard(l); i < plain {
-				err = front.Serve(guarded)
-			} else {
-				err = front.ServeTLS(guarded, "", "")
-			}
-			if !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
-				failed <- fmt.Errorf("serve %s: %w", l.Addr(), err)
-			}
-		})
-	}
+	s.startFronts(ctx, front)
 	s.wg.Go(func() { s.active.sweep(work) })
 
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
+	<-ctx.Done()
 	drain, done := context.WithTimeout(context.WithoutCancel(ctx), s.o.Drain)
 	defer done()
 	// Listeners first, and not by Shutdown: it could miss a connection that was just
 	// accepted. Once Serve has returned, all of them are known to the server.
-	closeAll()
-	serving.Wait()
+	s.stopFronts()
 	var left sync.WaitGroup
 	left.Go(func() { drainPorts(drain) })
 	s.linger(drain)
@@ -299,7 +253,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stop()
 	s.certs.stop()
 	s.wg.Wait()
-	return err
+	return nil
 }
 
 // Leave is for who ends while another one serves the same addresses, and comes

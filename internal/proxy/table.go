@@ -80,6 +80,8 @@ type Report struct {
 	Version uint64        `json:"version"` // of the table that is served
 	Routes  []RouteReport `json:"routes"`
 	Ports   []RouteReport `json:"ports"` // Served.Requests are connections
+	// Problems say which addresses of HTTP and HTTPS are not listened on, and why.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // RouteReport is one route or port of a Report.

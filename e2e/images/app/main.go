@@ -68,7 +68,10 @@ func main() {
 		fmt.Fprintln(w, host)
 	})
 	http.HandleFunc("/stream", stream)
-	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).EnableFullDuplex() // else the first write ends the reading
+		io.Copy(w, r.Body)
+	})
 	http.HandleFunc("/ws", upgrade)
 	http.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) {
 		head, _ := httputil.DumpRequest(r, false)
