@@ -15,6 +15,7 @@ import (
 	"github.com/tenderhq/tender/internal/edge"
 	"github.com/tenderhq/tender/internal/plan"
 	"github.com/tenderhq/tender/internal/proxy"
+	"github.com/tenderhq/tender/internal/store"
 )
 
 // count notes since when the edge counts: another one that did not take the
@@ -186,24 +187,26 @@ func (a *asker) Ask(ctx context.Context, project, service, revision string, c te
 	a.mu.Lock()
 	head := a.seen.heads[project]
 	a.mu.Unlock()
-	route, ok := routeTo(head.Routes, service)
-	if !ok {
-		return tender.Errorf(tender.Unavailable, "no route leads to %s yet", service)
-	}
-	host := "localhost"
-	if len(route.Hosts) > 0 {
-		host = strings.Replace(route.Hosts[0], "*", "check", 1)
-	}
-	path := c.Path
-	if prefix := strings.TrimSuffix(route.Path, "/"); prefix != "" && !strings.HasPrefix(path, prefix) {
-		path = prefix + path
+	id, host, path := "", "localhost", c.Path
+	if route, ok := routeTo(head.Routes, service); ok {
+		id = route.ID(project)
+		if len(route.Hosts) > 0 {
+			host = strings.Replace(route.Hosts[0], "*", "check", 1)
+		}
+		if prefix := strings.TrimSuffix(route.Path, "/"); prefix != "" && !strings.HasPrefix(path, prefix) {
+			path = prefix + path
+		}
+	} else if port, ok := portTo(head, service); ok {
+		id = portID(project, service, port)
+	} else {
+		return tender.Errorf(tender.Unavailable, "no route or port of the edge leads to %s yet", service)
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+path, nil)
 	if err != nil {
 		return tender.Errorf(tender.Invalid, "check %s: %w", c.Path, err)
 	}
 	r.Header.Set("User-Agent", "tender-check")
-	resp, err := a.edge.Ask(ctx, route.ID(project), revision, r)
+	resp, err := a.edge.Ask(ctx, id, revision, r)
 	if err != nil {
 		return err
 	}
@@ -220,6 +223,18 @@ func (a *asker) Ask(ctx context.Context, project, service, revision string, c te
 		return tender.Errorf(tender.Invalid, "GET %s answers without %q", c.Path, c.Body)
 	}
 	return nil
+}
+
+// portTo is a port of the edge by which a service is asked that no route leads to.
+func portTo(g store.Generation, service string) (tender.Port, bool) {
+	for _, s := range g.Services {
+		for _, p := range s.Service.Ports {
+			if s.Service.Name == service && p.HostPort > 0 && p.Protocol == "tcp" {
+				return p, true
+			}
+		}
+	}
+	return tender.Port{}, false
 }
 
 // routeTo is the route by which a service is asked: the one that leads there

@@ -13,12 +13,15 @@ import (
 
 const askMax = 1 << 20 // bytes of an answer to Ask
 
-// Ask sends a request along a route to a revision, whatever that one's weight,
+// Ask sends a request along a route, or to the targets of a TCP port, to a revision, whatever that one's weight,
 // past gates and pauses, and counts it nowhere. It waits for a target as any
 // request does, or until ctx ends.
 func (s *Server) Ask(ctx context.Context, id, revision string, r *http.Request) (*http.Response, error) {
 	snap := s.table.Load()
 	way := snap.routes.all[id]
+	if p := snap.ports[id]; way == nil && p != nil {
+		way = newRoute(Route{ID: id}, p, false)
+	}
 	if way == nil {
 		return nil, tender.Errorf(tender.NotFound, "no route %q", id)
 	}
