@@ -393,7 +393,8 @@ web-1-r2 in 1000
 web-2-r2 in 1000
 web-1-r1 in 0
 web-2-r1 in 0
-`,	}, {
+`,
+	}, {
 		name: "what is kept gets nothing and is left alone",
 		in:   beside(2, 2, func(s *plan.Service) { s.Open, s.Kept = nil, plan.Kept{Revision: "r1", Until: now.Add(time.Minute)} }),
 		want: `
@@ -533,7 +534,8 @@ web-1-r1 in 750
 web-2-r1 in 750
 web-3-r1 in 750
 web-4-r1 in 750
-`}, {
+`,
+	}, {
 		name: "canary: held",
 		in:   beside(4, 1, strategy("canary"), shifted(50, 2*time.Minute), counted("r2", 100, 0), func(s *plan.Service) { s.Open.Held = "ann" }),
 		want: `
