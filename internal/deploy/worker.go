@@ -289,16 +289,14 @@ func (w *worker) forget(p tender.Picture, now time.Time) (next time.Time) {
 		if i.Project != w.project || len(slots) == 0 {
 			continue
 		}
-		since := i.Started
-		if i.Since.After(since) {
-			since = i.Since
-		}
+		// How long it ran is the engine's to say, when it was seen to end is ours: their clocks may differ.
+		lasted := i.State == tender.Exited && i.Finished.Sub(i.Started) >= plan.Steady && i.Since.Sub(slots[i.Slot].Last) >= plan.Steady
 		switch {
-		case i.Ready() && now.Sub(since) >= plan.Steady, i.State == tender.Exited && i.Finished.Sub(i.Started) >= plan.Steady && i.Started.After(slots[i.Slot].Last):
+		case i.Ready() && now.Sub(i.Since) >= plan.Steady, lasted:
 			delete(slots, i.Slot)
 			delete(slots, 0)
 		case i.Ready():
-			next = earliest(next, since.Add(plan.Steady))
+			next = earliest(next, i.Since.Add(plan.Steady))
 		}
 	}
 	return next

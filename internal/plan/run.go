@@ -64,7 +64,7 @@ func (m *maker) bad(v *view) map[int]string {
 			if tries.Count >= Hopeless {
 				bad[slot] = why + tail(tries.Reason)
 			}
-		case shape == ended && (!first && !v.endless() || tries.Count >= Hopeless):
+		case shape == ended && (!first && !v.endless() && !cut(i) || tries.Count >= Hopeless):
 			bad[slot] = why
 		}
 	}
@@ -177,7 +177,7 @@ func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
 		case shape == coming:
 			what.Cause = why
 			if i.Health == tender.Starting && !i.Started.IsZero() {
-				what.Until = i.Started.Add(healthBound)
+				what.Until = since(i).Add(healthBound)
 			}
 		}
 	}
