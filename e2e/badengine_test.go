@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -100,6 +99,52 @@ func TestAnEngineKilledInARolloutMustNotStopIt(t *testing.T) {
 	}
 }
 
-var _ = os.Remove
-var _ = exec.Command
-var _ = filepath.Join
+// smallDisk gives the engine, which must be new, a disk of so many megabytes.
+func (e *own) smallDisk(h *host, kind string, megabytes int) (data string) {
+	h.t.Helper()
+	data = filepath.Join("/var/lib/tender-engines", e.name, "data")
+	e.do("kill")
+	if err := os.RemoveAll(data); err != nil {
+		h.t.Fatal(err)
+	}
+	h.disk(data, megabytes)
+	h.t.Cleanup(func() { e.do("kill") }) // it holds the disk
+	e.do("start", kind)
+	return data
+}
+
+func TestAFullDiskOfTheEngineMustTakeTheRolloutBack(t *testing.T) {
+	engine := newEngine(t, "debian")
+	h := makeHost(t)
+	data := engine.smallDisk(h, "debian", 96)
+	engine.images("busybox:latest")
+	h.start()
+	h.file("compose.yaml", web(2, ""))
+	h.must("up")
+	was := h.running("web")
+
+	free := h.fill(data)
+	t.Setenv("PAGE", "two")
+	r := h.exits(5, "up")
+	t.Logf("up on a full disk of the engine:\n%s%s%s", r.all(), h.tender("why", "web").all(), h.tender("doctor").all())
+	for _, word := range []string{"no space left on device", "rolled back", "the engine's disk is full: make room there"} {
+		if !strings.Contains(r.all(), word) {
+			t.Errorf("up does not say %q:\n%s", word, r.all())
+		}
+	}
+	if why := h.must("why", "web"); !strings.Contains(why, "the disk is full") || !strings.Contains(why, "docker system df") {
+		t.Errorf("why:\n%s", why)
+	}
+	if out := h.tender("doctor").out; !strings.Contains(out, "engine disk") || !strings.Contains(out, "(0 %)") {
+		t.Errorf("doctor:\n%s", out)
+	}
+	if now := h.running("web"); !slices.Equal(now, was) || len(h.containers("web")) != 2 {
+		t.Errorf("running %v of %v, were %v", now, h.containers("web"), was)
+	}
+
+	free()
+	h.must("up")
+	if n := h.serves("web"); n["two"] != 2 {
+		t.Errorf("serves %v", n)
+	}
+}

@@ -150,6 +150,15 @@ func (v *view) hold() time.Duration {
 	return defaultHold
 }
 
+// holdOf is the same for one instance: one without a healthcheck that ended
+// already and was started again has to show that it stays.
+func (v *view) holdOf(i *tender.Instance) time.Duration {
+	if v.Open != nil && v.Service.Rollout.Hold == nil && i.Health == "" && (i.Restarts > 0 || v.Tries[i.Slot].Count > 0) {
+		return max(v.hold(), defaultHold)
+	}
+	return v.hold()
+}
+
 // Order says in which order old and new instances change places, and why. old
 // holds the instances that would be replaced.
 func Order(s *Service, old []*tender.Instance) (order, why string) {

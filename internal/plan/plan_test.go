@@ -340,6 +340,11 @@ wait   web@r2          # shop-web-1-r2 exited with 3, and restart is "no"
 		}), inst("web@r1", 1, exited(3))),
 		want: "fail  web@r1  # shop-web-1 exited with 3\n",
 	}, {
+		name: "one that was restarted already has to show that it stays",
+		in: shop(svc("web@r1", 1, open(""), func(s *plan.Service) { s.Restart = "always" }),
+			inst("web@r1", 1, newcomer(time.Second), func(i *tender.Instance) { i.Name, i.Restarts = "shop-web-1", 1 })),
+		want: "wait  web@r1  until 12:00:04  # shop-web-1 must stay good for 5s\n",
+	}, {
 		name: "what exited is started",
 		in:   shop(svc("web@r1", 1), inst("web@r1", 1, exited(137))),
 		want: "start  shop-web-1  # shop-web-1 exited with 137\n",
