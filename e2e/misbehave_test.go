@@ -123,22 +123,35 @@ func misbehave(h *host, m misbehaviour, file string) {
 		return r.out + r.stderr
 	}
 	up := screen(m.code, "up", "-f", file)
+	h.t.Logf("up:\n%s", up)
+	if err := says(up, m.up); err != nil {
+		h.t.Errorf("up: %v", err)
+	}
 	if m.stop {
 		screen(0, "stop")
 	}
-	ps, why := screen(0, "ps", "-a"), screen(0, "why", "x")
-	h.t.Logf("up:\n%s\nps -a:\n%s\nwhy x:\n%s", up, ps, why)
+	// It is tried again now and then, and may run for a moment.
 	for _, s := range []struct {
-		name, text string
-		want       []string
-	}{{"up", up, m.up}, {"ps", ps, m.ps}, {"why", why, m.why}} {
-		for _, want := range s.want {
-			if !regexp.MustCompile(want).MatchString(s.text) {
-				h.t.Errorf("%s does not say %q:\n%s", s.name, want, s.text)
-			}
-		}
+		args []string
+		want []string
+	}{{[]string{"ps", "-a"}, m.ps}, {[]string{"why", "x"}, m.why}} {
+		var text string
+		h.until(strings.Join(s.args, " ")+" tells it", func() error {
+			text = screen(0, s.args...)
+			return says(text, s.want)
+		})
+		h.t.Logf("%s:\n%s", strings.Join(s.args, " "), text)
 	}
 	if left := screen(0, "down"); strings.Contains(left, "failed") || len(h.containers("")) != 0 {
 		h.t.Errorf("after down: %v\n%s", h.containers(""), left)
 	}
+}
+
+func says(text string, want []string) error {
+	for _, w := range want {
+		if !regexp.MustCompile(w).MatchString(text) {
+			return fmt.Errorf("nothing of %q in\n%s", w, text)
+		}
+	}
+	return nil
 }
