@@ -43,7 +43,7 @@ type ServiceState struct {
 	Since   time.Time // of the newest change of an instance
 	Stopped bool
 	Job     bool
-	Grace   time.Duration // what it has to end in
+	Grace   time.Duration  // what it has to end in
 	Rollout *store.Rollout // the open one
 	Last    *store.Rollout // the newest one that has ended
 	// Tries counts attempts to mend it in a row; Next is when the next one follows.

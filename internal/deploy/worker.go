@@ -23,6 +23,7 @@ type worker struct {
 	project string
 	wake    chan struct{}
 	done    chan struct{} // closed when run has ended
+	share   chan struct{} // holds a token per action of this project that runs or waits for the pool
 
 	mu     sync.Mutex
 	stale  bool                 // the store has changed since records were read
@@ -63,7 +64,7 @@ const keepProblems = 10
 
 func newWorker(l *Loop, project string) *worker {
 	return &worker{
-		l: l, project: project, wake: make(chan struct{}, 1), done: make(chan struct{}), stale: true,
+		l: l, project: project, wake: make(chan struct{}, 1), done: make(chan struct{}), share: make(chan struct{}, share), stale: true,
 		flight: map[string]bool{}, rest: map[string]time.Time{}, tries: map[string]map[int]plan.Try{}, errors: map[string][]Problem{},
 	}
 }
