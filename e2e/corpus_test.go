@@ -269,7 +269,7 @@ func (e *entry) hold(v verdict) {
 // observe looks into a running instance.
 func (e *entry) observe(o observation) {
 	e.t.Helper()
-	id := e.h.containersOf(e.project, cmp.Or(o.service, "app"))[0].ID
+	id := e.h.first(e.project, cmp.Or(o.service, "app")).ID
 	var r result
 	if o.afterStop != "" {
 		if r = e.tender("stop", "-t", "0", "--progress", "quiet"); r.err() != nil {

@@ -327,18 +327,19 @@ func (h *host) containers(service string) []container {
 
 func (h *host) containersOf(project, service string) []container {
 	h.t.Helper()
-	args := []string{"ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project=" + project}
+	args := []string{"-a", "--filter", "label=com.docker.compose.project=" + project}
 	if service != "" {
 		args = append(args, "--filter", "label=com.docker.compose.service="+service)
 	}
-	ids := strings.Fields(docker(args...).out)
+	ids := h.list(args...)
 	if len(ids) == 0 {
 		return nil
 	}
 	// One that goes between the two commands is left out of the answer, with an error that says so.
+	found := docker(append([]string{"inspect", "--type", "container"}, ids...)...)
 	var out []container
-	if err := json.Unmarshal([]byte(docker(append([]string{"inspect"}, ids...)...).out), &out); err != nil {
-		h.t.Fatal(err)
+	if err := json.Unmarshal([]byte(found.out), &out); err != nil {
+		h.t.Fatalf("%v: %s", err, found.all())
 	}
 	return out
 }
@@ -352,6 +353,43 @@ func (h *host) running(service string) []string {
 			ids = append(ids, c.ID)
 		}
 	}
+	return ids
+}
+
+// one returns the id of the first running instance of a service, which must have one.
+func (h *host) one(service string) string {
+	h.t.Helper()
+	ids := h.running(service)
+	if len(ids) == 0 {
+		h.t.Fatalf("no instance of %s runs", service)
+	}
+	return ids[0]
+}
+
+// first returns the first container of a service, which must have one.
+func (h *host) first(project, service string) container {
+	h.t.Helper()
+	list := h.containersOf(project, service)
+	if len(list) == 0 {
+		h.t.Fatalf("%s has no container of %s", project, service)
+	}
+	return list[0]
+}
+
+// healthy returns the ids of the healthy ones.
+func (h *host) healthy() []string {
+	h.t.Helper()
+	return h.list("--filter", "label=com.docker.compose.project="+h.project, "--filter", "health=healthy")
+}
+
+// list returns the ids that docker ps prints. An engine that has no answer is not one that has no containers.
+func (h *host) list(args ...string) (ids []string) {
+	h.t.Helper()
+	h.until("docker ps answers", func() error {
+		r := docker(append([]string{"ps", "-q", "--no-trunc"}, args...)...)
+		ids = strings.Fields(r.out)
+		return r.err()
+	})
 	return ids
 }
 
