@@ -30,9 +30,9 @@ var rooms = map[string]string{
 	"internal/plan":    "",
 	"internal/deploy":  "internal/plan internal/engine internal/store",
 
-	// The data plane.
-	"internal/dns":   "",
+	// What carries traffic.
 	"internal/proxy": "",
+	"internal/dns":   "",
 	"internal/edge":  "internal/proxy internal/dns",
 
 	// Who knocks.

@@ -105,6 +105,18 @@ func (s *Server) hosts(x *exchange, e *entry) (msg []byte, more, done bool) {
 	return x.reply.finish(dns.RcodeSuccess), false, true
 }
 
+// fresh answers from the cache of what upstreams have said; nil: it has no answer.
+func (s *Server) fresh(x *exchange) []byte {
+	k := s.forward.fresh(&x.q)
+	if k == nil {
+		return nil
+	}
+	s.count.cached.Add(1)
+	x.reply.start(x.out[:], &x.q, x.limit())
+	x.reply.flags |= bitRA
+	return k.write(&x.reply)
+}
+
 // theirs asks upstream for what ours could not answer. It may take as long as a
 // client has patience.
 func (s *Server) theirs(ctx context.Context, x *exchange) []byte {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -56,6 +57,51 @@ func BenchmarkQueries(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 		})
 	}
+}
+
+// BenchmarkPaced asks 20,000 queries a second, 20 at each millisecond, and reports how long the
+// slowest in a hundred took, and the part of one processor that clients and server used.
+func BenchmarkPaced(b *testing.B) {
+	_, addr := serve(b, dns.Options{}, shop())
+	conn, err := net.Dial("udp", addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	packet, err := question("web.shop.tender", wire.TypeA).Pack()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var sent [1 << 16]atomic.Int64
+	begin, used := time.Now(), cpu(b)
+	go func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for i := range b.N {
+			if i%20 == 0 {
+				<-tick.C
+			}
+			binary.BigEndian.PutUint16(packet, uint16(i))
+			sent[uint16(i)].Store(int64(time.Since(begin)))
+			if _, err := conn.Write(packet); err != nil {
+				return // the reader sees that nothing comes
+			}
+		}
+	}()
+	took := make([]time.Duration, 0, b.N)
+	in := make([]byte, 4096)
+	for range b.N {
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := conn.Read(in); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(begin)-time.Duration(sent[binary.BigEndian.Uint16(in)].Load()))
+	}
+	used = cpu(b) - used
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(100*used.Seconds()/time.Since(begin).Seconds(), "%cpu")
 }
 
 // load sends b.N queries and returns how long each took.

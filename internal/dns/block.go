@@ -14,10 +14,14 @@ const (
 	longestWait = 10 * time.Minute
 )
 
+// view makes what a query answers. It is called once it is known that it will be sent: many may
+// wait, and each looks at the index alone.
+type view func() any
+
 // block answers a query of the catalogue. With ?index= it waits until what was asked for has
 // a higher index, at most for ?wait=, and then answers whatever there is: Consul's rules,
 // https://developer.hashicorp.com/consul/api-docs/features/blocking.
-func (s *Server) block(w http.ResponseWriter, r *http.Request, f func(*http.Request, *catalog) (uint64, any, error)) {
+func (s *Server) block(w http.ResponseWriter, r *http.Request, f func(*http.Request, *catalog) (uint64, view, error)) {
 	after, wait, err := s.asked(r)
 	if err != nil {
 		respond(w, r, nil, err)
@@ -32,7 +36,7 @@ func (s *Server) block(w http.ResponseWriter, r *http.Request, f func(*http.Requ
 			return
 		}
 		if after == 0 || index > after {
-			answer(w, r, index, v)
+			answer(w, r, index, v())
 			return
 		}
 		if timer == nil {
@@ -55,7 +59,7 @@ func (s *Server) block(w http.ResponseWriter, r *http.Request, f func(*http.Requ
 				respond(w, r, nil, err)
 				return
 			}
-			answer(w, r, index, v)
+			answer(w, r, index, v())
 			return
 		case <-r.Context().Done():
 			return

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	tender "github.com/tenderhq/tender"
 )
 
 func answerOf(t *testing.T, name, record string) *kept {
@@ -123,6 +126,31 @@ func TestUpstreamsFromFile(t *testing.T) {
 		now = now.Add(rereading)
 		if got, want := addrs(), []string{"192.0.2.9:53"}; !slices.Equal(got, want) {
 			t.Errorf("after the file has gone: %v, not %v", got, want)
+		}
+	})
+}
+
+// With no upstream in reach, an answer whose time is over is better than none.
+func TestStaleAnswerWhenNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newForwarder(&Options{ResolvConf: filepath.Join(t.TempDir(), "none"), Cache: 10, Log: slog.New(slog.DiscardHandler)})
+		q := &query{kind: dns.TypeA, class: dns.ClassINET}
+		name, _ := wireName("x")
+		q.nameN = copy(q.name[:], name)
+		if _, _, err := f.ask(t.Context(), q); tender.KindOf(err) != tender.Unavailable {
+			t.Errorf("without upstreams: %v", err)
+		}
+		f.cache.put(string(appendKey(nil, q)), answerOf(t, "x.", "x. 60 IN A 192.0.2.1"))
+		if k, cached, err := f.ask(t.Context(), q); err != nil || !cached || k.stale {
+			t.Errorf("fresh: %+v, %v", k, err)
+		}
+		time.Sleep(time.Hour)
+		if k, _, err := f.ask(t.Context(), q); err != nil || !k.stale {
+			t.Errorf("old: %+v, %v", k, err)
+		}
+		time.Sleep(staleFor)
+		if _, _, err := f.ask(t.Context(), q); err == nil {
+			t.Error("too old, but given out")
 		}
 	})
 }

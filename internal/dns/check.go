@@ -94,18 +94,18 @@ func (s *Server) update(check, status, output string) error {
 	changed := c.Status != status
 	c.Status, c.Output = status, output[:min(len(output), outputMax)]
 	c.renew(time.Now())
+	if !changed {
+		s.registered[r.ID] = r
+		return nil
+	}
 	all := maps.Clone(s.registered)
 	all[r.ID] = r
-	if changed {
-		if err := s.save(all); err != nil {
-			return err
-		}
+	if err := s.save(all); err != nil {
+		return err
 	}
 	s.registered = all
-	if changed {
-		s.publish()
-		s.nudge()
-	}
+	s.publish()
+	s.nudge()
 	return nil
 }
 

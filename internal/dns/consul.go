@@ -23,11 +23,11 @@ type consul struct {
 // for no token: whoever mounts it does.
 func (s *Server) Consul() http.Handler {
 	c := &consul{s: s, mux: http.NewServeMux()}
-	get := func(path string, f func(*http.Request, *catalog) (uint64, any, error)) {
+	get := func(path string, f func(*http.Request, *catalog) (uint64, view, error)) {
 		c.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { s.block(w, r, f) })
 	}
-	get("/v1/catalog/datacenters", func(_ *http.Request, c *catalog) (uint64, any, error) {
-		return c.nodes, []string{s.o.Datacenter}, nil
+	get("/v1/catalog/datacenters", func(_ *http.Request, c *catalog) (uint64, view, error) {
+		return c.nodes, func() any { return []string{s.o.Datacenter} }, nil
 	})
 	get("/v1/catalog/nodes", s.catalogNodes)
 	get("/v1/catalog/services", s.catalogServices)
@@ -118,98 +118,114 @@ func respond(w http.ResponseWriter, r *http.Request, v any, err error) {
 	_, _ = w.Write(append(body, '\n')) // whoever has gone needs no answer
 }
 
-func (s *Server) catalogNodes(_ *http.Request, c *catalog) (uint64, any, error) {
-	out := []wireNode{}
-	for _, n := range c.hosts {
-		out = append(out, s.wireNode(n, c.nodes))
-	}
-	return c.nodes, out, nil
-}
-
-func (s *Server) catalogServices(_ *http.Request, c *catalog) (uint64, any, error) {
-	out := map[string][]string{}
-	for name, l := range c.services {
-		out[name] = append([]string{}, l.tags...)
-	}
-	return c.names, out, nil
-}
-
-func (s *Server) catalogService(r *http.Request, c *catalog) (uint64, any, error) {
-	index, entries := c.of(r.PathValue("name"))
-	out := []catalogEntry{}
-	for i := range entries {
-		if entries[i].tagged(r.URL.Query()["tag"]) {
-			out = append(out, s.catalogEntry(&entries[i]))
+func (s *Server) catalogNodes(_ *http.Request, c *catalog) (uint64, view, error) {
+	return c.nodes, func() any {
+		out := []wireNode{}
+		for _, n := range c.hosts {
+			out = append(out, s.wireNode(n, c.nodes))
 		}
-	}
-	return index, out, nil
+		return out
+	}, nil
 }
 
-func (s *Server) catalogNode(r *http.Request, c *catalog) (uint64, any, error) {
+func (s *Server) catalogServices(_ *http.Request, c *catalog) (uint64, view, error) {
+	return c.names, func() any {
+		out := map[string][]string{}
+		for name, l := range c.services {
+			out[name] = append([]string{}, l.tags...)
+		}
+		return out
+	}, nil
+}
+
+func (s *Server) catalogService(r *http.Request, c *catalog) (uint64, view, error) {
+	index, entries := c.of(r.PathValue("name"))
+	return index, func() any {
+		out := []catalogEntry{}
+		for i := range entries {
+			if entries[i].tagged(r.URL.Query()["tag"]) {
+				out = append(out, s.catalogEntry(&entries[i]))
+			}
+		}
+		return out
+	}, nil
+}
+
+func (s *Server) catalogNode(r *http.Request, c *catalog) (uint64, view, error) {
 	name := r.PathValue("name")
 	i := slices.IndexFunc(c.hosts, func(n Node) bool { return n.Name == name })
 	if i < 0 {
-		return c.nodes, json.RawMessage("null"), nil
+		return c.nodes, func() any { return json.RawMessage("null") }, nil
 	}
-	services := map[string]agentEntry{}
-	for l := range c.on(name) {
-		services[l.id()] = s.agentEntry(l)
-	}
-	return c.index, struct {
-		Node     wireNode
-		Services map[string]agentEntry
-	}{s.wireNode(c.hosts[i], c.nodes), services}, nil
+	return c.index, func() any {
+		services := map[string]agentEntry{}
+		for l := range c.on(name) {
+			services[l.id()] = s.agentEntry(l)
+		}
+		return struct {
+			Node     wireNode
+			Services map[string]agentEntry
+		}{s.wireNode(c.hosts[i], c.nodes), services}
+	}, nil
 }
 
-func (s *Server) healthService(r *http.Request, c *catalog) (uint64, any, error) {
+func (s *Server) healthService(r *http.Request, c *catalog) (uint64, view, error) {
 	only, err := flag(r, "passing")
 	if err != nil {
 		return 0, nil, err
 	}
 	index, entries := c.of(r.PathValue("name"))
-	out := []healthEntry{}
-	for i := range entries {
-		l := &entries[i]
-		if l.tagged(r.URL.Query()["tag"]) && (!only || l.status() == passing) {
-			out = append(out, healthEntry{s.wireNode(l.node, l.created), s.agentEntry(l), s.wireChecks(l)})
+	return index, func() any {
+		out := []healthEntry{}
+		for i := range entries {
+			l := &entries[i]
+			if l.tagged(r.URL.Query()["tag"]) && (!only || l.status() == passing) {
+				out = append(out, healthEntry{s.wireNode(l.node, l.created), s.agentEntry(l), s.wireChecks(l)})
+			}
 		}
-	}
-	return index, out, nil
+		return out
+	}, nil
 }
 
-func (s *Server) healthChecks(r *http.Request, c *catalog) (uint64, any, error) {
+func (s *Server) healthChecks(r *http.Request, c *catalog) (uint64, view, error) {
 	index, entries := c.of(r.PathValue("name"))
-	out := []wireCheck{}
-	for i := range entries {
-		out = append(out, s.wireChecks(&entries[i])...)
-	}
-	return index, out, nil
+	return index, func() any {
+		out := []wireCheck{}
+		for i := range entries {
+			out = append(out, s.wireChecks(&entries[i])...)
+		}
+		return out
+	}, nil
 }
 
-func (s *Server) healthState(r *http.Request, c *catalog) (uint64, any, error) {
+func (s *Server) healthState(r *http.Request, c *catalog) (uint64, view, error) {
 	state := r.PathValue("state")
 	if !slices.Contains([]string{"any", passing, warning, critical}, state) {
 		return 0, nil, refuse(http.StatusBadRequest, "unknown state %q: any, passing, warning or critical", state)
 	}
-	out := []wireCheck{}
-	for _, name := range slices.Sorted(maps.Keys(c.services)) {
-		for i := range c.services[name].entries {
-			for _, ch := range s.wireChecks(&c.services[name].entries[i]) {
-				if state == "any" || ch.Status == state {
-					out = append(out, ch)
+	return c.index, func() any {
+		out := []wireCheck{}
+		for _, name := range slices.Sorted(maps.Keys(c.services)) {
+			for i := range c.services[name].entries {
+				for _, ch := range s.wireChecks(&c.services[name].entries[i]) {
+					if state == "any" || ch.Status == state {
+						out = append(out, ch)
+					}
 				}
 			}
 		}
-	}
-	return c.index, out, nil
+		return out
+	}, nil
 }
 
-func (s *Server) healthNode(r *http.Request, c *catalog) (uint64, any, error) {
-	out := []wireCheck{}
-	for l := range c.on(r.PathValue("name")) {
-		out = append(out, s.wireChecks(l)...)
-	}
-	return c.index, out, nil
+func (s *Server) healthNode(r *http.Request, c *catalog) (uint64, view, error) {
+	return c.index, func() any {
+		out := []wireCheck{}
+		for l := range c.on(r.PathValue("name")) {
+			out = append(out, s.wireChecks(l)...)
+		}
+		return out
+	}, nil
 }
 
 func (s *Server) agentSelf(*http.Request) (any, error) {

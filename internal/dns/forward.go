@@ -40,6 +40,8 @@ type forwarder struct {
 	path  string
 	cache *cache
 
+	patience, perTry time.Duration
+
 	mu      sync.Mutex // guards what follows
 	fixed   bool       // the upstreams were given, and no file is read
 	servers []*upstream
@@ -69,7 +71,10 @@ type sent struct {
 }
 
 func newForwarder(o *Options) *forwarder {
-	f := &forwarder{log: o.Log, path: o.ResolvConf, cache: newCache(o.Cache), flying: map[string]*flight{}, sent: map[sent]int{}}
+	f := &forwarder{
+		log: o.Log, path: o.ResolvConf, cache: newCache(o.Cache), patience: patience, perTry: perTry,
+		flying: map[string]*flight{}, sent: map[sent]int{},
+	}
 	if len(o.Upstreams) > 0 {
 		f.fixed = true
 		f.servers = parseUpstreams(o.Upstreams, "53")
@@ -109,11 +114,13 @@ func appendKey(b []byte, q *query) []byte {
 	return append(b, flags)
 }
 
-// fresh reports whether the answer is in the cache and need not be waited for.
-func (f *forwarder) fresh(q *query) bool {
+// fresh returns the answer to q if the cache has one whose time is not over, else nil.
+func (f *forwarder) fresh(q *query) *kept {
 	var buf [maxName + 3]byte
-	k := f.cache.get(appendKey(buf[:0], q))
-	return k != nil && time.Now().Before(k.expire)
+	if k := f.cache.get(appendKey(buf[:0], q)); k != nil && time.Now().Before(k.expire) {
+		return k
+	}
+	return nil
 }
 
 // ask returns the answer to q, from the cache if it has one.
@@ -153,7 +160,7 @@ func (f *forwarder) join(ctx context.Context, key string, q *query) (*flight, er
 	f.flying[key] = fl
 	m := question(q)
 	// It must not end with the one who asked first: others may wait for it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.patience)
 	go func() {
 		defer cancel()
 		fl.kept, fl.err = f.fly(ctx, key, m)
@@ -180,6 +187,12 @@ func question(q *query) *dns.Msg {
 	return m
 }
 
+func withoutEDNS(m *dns.Msg) *dns.Msg {
+	plain := m.Copy()
+	plain.Id, plain.Extra = dns.Id(), nil
+	return plain
+}
+
 // fly asks one upstream after the other until one knows, or time is over.
 func (f *forwarder) fly(ctx context.Context, key string, m *dns.Msg) (*kept, error) {
 	servers := f.upstreams(time.Now())
@@ -191,6 +204,9 @@ func (f *forwarder) fly(ctx context.Context, key string, m *dns.Msg) (*kept, err
 	for round := 0; round < 2 && ctx.Err() == nil; round++ {
 		for _, u := range servers {
 			got, err := f.exchange(ctx, u.addr, key, m)
+			if err == nil && got.Rcode == dns.RcodeFormatError {
+				got, err = f.exchange(ctx, u.addr, key, withoutEDNS(m)) // some boxes at home know none
+			}
 			if err != nil {
 				failure = fmt.Errorf("ask %s: %w", u.addr, err)
 				f.rest(u, time.Now())
@@ -227,7 +243,7 @@ func (f *forwarder) store(key string, m *dns.Msg) (*kept, error) {
 
 // exchange asks one upstream, over TCP if the answer is too long for a packet.
 func (f *forwarder) exchange(ctx context.Context, to netip.AddrPort, key string, m *dns.Msg) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, perTry)
+	ctx, cancel := context.WithTimeout(ctx, f.perTry)
 	defer cancel()
 	for _, network := range []string{"udp", "tcp"} {
 		got, err := f.over(ctx, network, to, key, m)
@@ -243,7 +259,7 @@ func (f *forwarder) exchange(ctx context.Context, to netip.AddrPort, key string,
 
 func (f *forwarder) over(ctx context.Context, network string, to netip.AddrPort, key string, m *dns.Msg) (*dns.Msg, error) {
 	// A new socket each time: its port is part of what a forger has to guess.
-	c := &dns.Client{Net: network, Timeout: perTry, UDPSize: ownSize}
+	c := &dns.Client{Net: network, Timeout: f.perTry, UDPSize: ownSize}
 	conn, err := c.DialContext(ctx, to.String())
 	if err != nil {
 		return nil, err
@@ -292,10 +308,12 @@ func (f *forwarder) loops(q *query, port uint16) bool {
 
 // own says which sockets we answer on, so that none of them is asked.
 func (f *forwarder) own(packets []net.PacketConn, listeners []net.Listener) {
-	var mine []netip.AddrPort
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	add := func(a net.Addr) {
-		if at, err := netip.ParseAddrPort(a.String()); err == nil {
-			mine = append(mine, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
+		at, err := netip.ParseAddrPort(a.String())
+		if at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port()); err == nil && !slices.Contains(f.mine, at) {
+			f.mine = append(f.mine, at)
 		}
 	}
 	for _, p := range packets {
@@ -304,9 +322,6 @@ func (f *forwarder) own(packets []net.PacketConn, listeners []net.Listener) {
 	for _, l := range listeners {
 		add(l.Addr())
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.mine = append(f.mine, mine...)
 }
 
 // upstreams returns who to ask: those first that answered last time.

@@ -57,10 +57,22 @@ func says(count *atomic.Int64, rcode int, answer, authority []string) wire.Handl
 	}
 }
 
+// behind starts a server that asks the given upstreams, each for so long.
+func behind(t *testing.T, perTry time.Duration, upstreams ...string) (*dns.Server, string) {
+	t.Helper()
+	s, err := dns.New(dns.Options{Upstreams: upstreams})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Patience(perTry)
+	s.Set(shop())
+	return s, listen(t, s)
+}
+
 func TestUpstreamIsAskedOnce(t *testing.T) {
 	var asked atomic.Int64
 	up := resolver(t, says(&asked, 0, []string{"example.com. 300 IN CNAME www.example.com.", "www.example.com. 60 IN A 192.0.2.1"}, nil))
-	s, addr := serve(t, dns.Options{Upstreams: []string{up}}, shop())
+	s, addr := behind(t, time.Minute, up)
 	for i, name := range []string{"example.com", "EXAMPLE.com", "example.COM"} {
 		got := exchange(t, "udp", addr, question(name, wire.TypeA))
 		want := fmt.Sprintf("%s.", name)
@@ -91,7 +103,7 @@ func TestManyAskersOneQuestion(t *testing.T) {
 		<-release
 		answer(w, q)
 	})
-	s, addr := serve(t, dns.Options{Upstreams: []string{up}}, shop())
+	s, addr := behind(t, time.Minute, up)
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -111,8 +123,7 @@ func TestManyAskersOneQuestion(t *testing.T) {
 	}
 	close(release)
 	wg.Wait()
-	// On a slow machine the one flight may have tried again before it was let go.
-	if n := asked.Load(); n > 6 {
+	if n := asked.Load(); n != 1 {
 		t.Errorf("upstream was asked %d times", n)
 	}
 }
@@ -120,7 +131,7 @@ func TestManyAskersOneQuestion(t *testing.T) {
 func TestNoSuchNameIsKept(t *testing.T) {
 	var asked atomic.Int64
 	up := resolver(t, says(&asked, wire.RcodeNameError, nil, []string{"example. 900 IN SOA a. b. 1 2 3 4 60"}))
-	_, addr := serve(t, dns.Options{Upstreams: []string{up}}, shop())
+	_, addr := behind(t, time.Minute, up)
 	for range 3 {
 		got := exchange(t, "udp", addr, question("no.example", wire.TypeA))
 		if got.Rcode != wire.RcodeNameError || len(got.Ns) != 1 {
@@ -135,7 +146,7 @@ func TestNoSuchNameIsKept(t *testing.T) {
 func TestWithoutSOAItIsNotKept(t *testing.T) {
 	var asked atomic.Int64
 	up := resolver(t, says(&asked, wire.RcodeNameError, nil, nil))
-	_, addr := serve(t, dns.Options{Upstreams: []string{up}}, shop())
+	_, addr := behind(t, time.Minute, up)
 	for range 3 {
 		exchange(t, "udp", addr, question("no.example", wire.TypeA))
 	}
@@ -153,7 +164,7 @@ func TestNextUpstreamAnswers(t *testing.T) {
 	defer silent.Close()
 	broken := resolver(t, says(&failed, wire.RcodeServerFailure, nil, nil))
 	works := resolver(t, says(&asked, 0, []string{"example.com. 60 IN A 192.0.2.1"}, nil))
-	_, addr := serve(t, dns.Options{Upstreams: []string{silent.LocalAddr().String(), broken, works}}, shop())
+	_, addr := behind(t, 3*time.Second, silent.LocalAddr().String(), broken, works)
 	if got := exchange(t, "udp", addr, question("example.com", wire.TypeA)); len(got.Answer) != 1 {
 		t.Errorf("%v", got)
 	}
@@ -167,6 +178,22 @@ func TestNobodyAnswers(t *testing.T) {
 	_, _ = gone.Close(), stream.Close()
 	_, addr := serve(t, dns.Options{Upstreams: []string{gone.LocalAddr().String()}}, shop())
 	if got := exchange(t, "udp", addr, question("example.com", wire.TypeA)); got.Rcode != wire.RcodeServerFailure {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestUpstreamWithoutEDNS(t *testing.T) {
+	var asked atomic.Int64
+	answer := says(&asked, 0, []string{"example.com. 60 IN A 192.0.2.1"}, nil)
+	up := resolver(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		if q.IsEdns0() != nil {
+			_ = w.WriteMsg(new(wire.Msg).SetRcode(q, wire.RcodeFormatError))
+			return
+		}
+		answer(w, q)
+	})
+	_, addr := behind(t, time.Minute, up)
+	if got := exchange(t, "udp", addr, question("example.com", wire.TypeA)); len(got.Answer) != 1 {
 		t.Errorf("%v", got)
 	}
 }
@@ -188,7 +215,7 @@ func TestLongAnswerComesOverTCP(t *testing.T) {
 		}
 		whole(w, q)
 	})
-	_, addr := serve(t, dns.Options{Upstreams: []string{up}}, shop())
+	_, addr := behind(t, time.Minute, up)
 	if got := exchange(t, "udp", addr, question("long.example", wire.TypeTXT)); !got.Truncated || len(got.Answer) != 0 {
 		t.Errorf("over UDP: %v", got)
 	}
@@ -237,5 +264,34 @@ func TestUpstreamMustBeAnAddress(t *testing.T) {
 	_, err := dns.New(dns.Options{Upstreams: []string{"resolver.example"}})
 	if tender.KindOf(err) != tender.Invalid || tender.AdviceOf(err) == "" {
 		t.Errorf("%v", err)
+	}
+}
+
+// A foreign service may be a host's name: the answer leads all the way to its address.
+func TestServiceThatIsAHostName(t *testing.T) {
+	var asked atomic.Int64
+	up := resolver(t, says(&asked, 0, []string{"host.example. 60 IN CNAME real.example.", "real.example. 60 IN A 192.0.2.44"}, nil))
+	s, addr := behind(t, time.Minute, up)
+	alone, other := serve(t, dns.Options{}, shop())
+	for _, s := range []*dns.Server{s, alone} {
+		put(t, s, "/v1/agent/service/register", `{"ID":"mf","Name":"mainframe","Address":"host.example","Port":9000}`, 200)
+	}
+	want := "NOERROR aa\nhost.example. 60 IN CNAME real.example.\nmainframe.service.consul. 5 IN CNAME host.example.\nreal.example. 60 IN A 192.0.2.44"
+	for _, network := range []string{"udp", "tcp"} {
+		got := exchange(t, network, addr, question("mainframe.service.consul", wire.TypeA))
+		for _, rr := range got.Answer {
+			if rr.Header().Ttl > 5 {
+				rr.Header().Ttl = 60 // a slow machine may have let it grow older
+			}
+		}
+		if text := show(got); text != want {
+			t.Errorf("%s:\n%s", network, text)
+		}
+	}
+	if got := show(exchange(t, "udp", other, question("mainframe.service.consul", wire.TypeA))); got != "NOERROR aa\nmainframe.service.consul. 5 IN CNAME host.example." {
+		t.Errorf("without upstream:\n%s", got)
+	}
+	if got := show(exchange(t, "udp", other, question("mainframe.service.consul", wire.TypeSRV))); got != "NOERROR aa\nmainframe.service.consul. 5 IN SRV 1 1 9000 host.example." {
+		t.Errorf("SRV:\n%s", got)
 	}
 }

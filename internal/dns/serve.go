@@ -20,6 +20,8 @@ const (
 	idle = 10 * time.Second
 	// streams bounds the connections of one listener.
 	streams = 512
+	// queryMax is the longest query, in bytes: a name, its type, and EDNS.
+	queryMax = 4096
 )
 
 // Serve answers on the given sockets until ctx ends or one of them breaks. It closes them,
@@ -81,7 +83,7 @@ func (s *Server) packets(ctx context.Context, conn socket) error {
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	var x exchange
-	in := make([]byte, dns.MaxMsgSize)
+	in := make([]byte, queryMax)
 	for {
 		n, from, err := conn.read(in)
 		if err != nil {
@@ -97,10 +99,8 @@ func (s *Server) packets(ctx context.Context, conn socket) error {
 		x.client, x.stream = from, false
 		msg, more := s.ours(&x, in[:n])
 		if more {
-			if s.forward.fresh(&x.q) {
-				// Nothing to wait for, so no goroutine either.
-				msg = s.theirs(ctx, &x)
-			} else {
+			// What is in the cache needs no wait, so no goroutine either.
+			if msg = s.fresh(&x); msg == nil {
 				msg = s.later(ctx, &waiting, &x, conn)
 			}
 		}
@@ -181,7 +181,7 @@ func (s *Server) stream(ctx context.Context, conn net.Conn) {
 	}
 	x := &exchange{client: from, stream: true}
 	var length [2]byte
-	in := make([]byte, 512)
+	in := make([]byte, queryMax)
 	for ctx.Err() == nil {
 		if err := conn.SetDeadline(time.Now().Add(idle)); err != nil || ctx.Err() != nil {
 			return
@@ -190,8 +190,9 @@ func (s *Server) stream(ctx context.Context, conn net.Conn) {
 			return
 		}
 		n := int(binary.BigEndian.Uint16(length[:]))
-		if n > cap(in) {
-			in = make([]byte, n)
+		if n > queryMax {
+			s.count.malformed.Add(1)
+			return
 		}
 		if _, err := io.ReadFull(conn, in[:n]); err != nil {
 			return

@@ -1,13 +1,11 @@
 package dns
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +27,9 @@ type table struct {
 	// services has the full names of all services, which instances must not take: the
 	// service web-1 is not hidden by the first instance of web.
 	services map[string]bool
+	// have tells while the table is made which records are in it: two instances may share an
+	// address. nil afterwards.
+	have map[string]bool
 }
 
 // zone is a zone of ours. Its soa is what stands behind the owner's name of the record in
@@ -40,6 +41,7 @@ type zone struct {
 
 // entry is a name. One without records exists, but has nothing (NODATA).
 type entry struct {
+	name              string
 	a, aaaa, srv, ptr []record
 	host              []record // CNAME: foreign services may be registered under a host's name
 	soa               []record // of a zone itself
@@ -93,7 +95,7 @@ func (t *table) zone(name []byte) *zone {
 }
 
 func makeTable(o *Options, p *Picture) *table {
-	t := &table{names: map[string]*entry{}, services: map[string]bool{}, ttl: uint32(o.TTL / time.Second)}
+	t := &table{names: map[string]*entry{}, services: map[string]bool{}, have: map[string]bool{}, ttl: uint32(o.TTL / time.Second)}
 	for _, name := range []string{zoneTender, zoneConsul} {
 		wire, _ := wireName(name)
 		z := zone{wire: wire, soa: t.soa(name, uint32(p.Index))}
@@ -104,13 +106,14 @@ func makeTable(o *Options, p *Picture) *table {
 		t.at(name, zoneConsul)
 	}
 	for _, s := range p.Services {
-		t.services[s.Name+"."+s.Project+"."+zoneTender] = true
+		t.services[strings.ToLower(s.Name+"."+s.Project+"."+zoneTender)] = true
 	}
 	for i := range p.Services {
 		t.service(&p.Services[i])
 		t.instances(&p.Services[i])
 	}
 	t.consul(o, p)
+	t.have = nil
 	return t
 }
 
@@ -137,7 +140,7 @@ func (t *table) service(s *Service) {
 		}
 		t.address(e, ep)
 		target := t.target(s, ep)
-		e.srv = t.appendSRV(e.srv, ep, s.port(ep), target)
+		t.addSRV(e, ep, s.port(ep), target)
 		for j := range s.Ports {
 			for _, n := range portNames(&s.Ports[j]) {
 				if e := t.at(n+"."+name, zoneTender); e != nil {
@@ -145,7 +148,7 @@ func (t *table) service(s *Service) {
 					if j == 0 && ep.Port > 0 {
 						number = ep.Port
 					}
-					e.srv = t.appendSRV(e.srv, ep, number, target)
+					t.addSRV(e, ep, number, target)
 				}
 			}
 		}
@@ -167,7 +170,7 @@ func portNames(p *Port) []string {
 
 // target is the name of one endpoint, as SRV and PTR give it.
 func (t *table) target(s *Service, e *Endpoint) string {
-	if n := s.slotName(e) + "." + s.Project + "." + zoneTender; e.Slot > 0 && !t.services[n] {
+	if n := s.slotName(e) + "." + s.Project + "." + zoneTender; e.Slot > 0 && !t.services[strings.ToLower(n)] {
 		return n
 	}
 	return cmp.Or(e.Name, e.ID) + "." + s.Name + "." + s.Project + "." + zoneTender
@@ -190,7 +193,7 @@ func (t *table) instances(s *Service) {
 		}
 		seen := map[*entry]bool{}
 		for _, n := range names {
-			if t.services[n] {
+			if t.services[strings.ToLower(n)] {
 				continue
 			}
 			e := t.at(n, zoneTender)
@@ -200,7 +203,7 @@ func (t *table) instances(s *Service) {
 			seen[e] = true
 			if ep.Healthy {
 				t.address(e, ep)
-				e.srv = t.appendSRV(e.srv, ep, s.port(ep), t.target(s, ep))
+				t.addSRV(e, ep, s.port(ep), t.target(s, ep))
 			}
 		}
 		if ip, ok := ep.ip(); ok {
@@ -220,7 +223,7 @@ func (t *table) pointer(ip netip.Addr, target string) {
 		return
 	}
 	if e := t.at(strings.TrimSuffix(reverse, "."), ""); e != nil {
-		e.ptr = add(e.ptr, record{wire: t.record(dns.TypePTR, rdata)})
+		t.add(e, &e.ptr, record{wire: t.record(dns.TypePTR, rdata)})
 	}
 }
 
@@ -253,7 +256,7 @@ func (t *table) consul(o *Options, p *Picture) {
 						continue
 					}
 					t.address(e, ep)
-					e.srv = t.appendSRV(e.srv, ep, s.port(ep), target)
+					t.addSRV(e, ep, s.port(ep), target)
 				}
 			}
 		}
@@ -290,7 +293,7 @@ func (t *table) at(name, top string) *entry {
 	}
 	e := t.names[string(wire)]
 	if e == nil {
-		e = &entry{}
+		e = &entry{name: string(wire)}
 		t.names[string(wire)] = e
 		if _, above, more := strings.Cut(name, "."); more && top != "" && name != top {
 			t.at(above, top)
@@ -304,27 +307,36 @@ func (t *table) address(e *entry, ep *Endpoint) {
 	ip, ok := ep.ip()
 	switch {
 	case ok && ip.Is4():
-		e.a = add(e.a, record{wire: t.record(dns.TypeA, ip.AsSlice())})
+		t.add(e, &e.a, record{wire: t.record(dns.TypeA, ip.AsSlice())})
 	case ok:
-		e.aaaa = add(e.aaaa, record{wire: t.record(dns.TypeAAAA, ip.AsSlice())})
+		t.add(e, &e.aaaa, record{wire: t.record(dns.TypeAAAA, ip.AsSlice())})
 	default:
 		if host, ok := wireName(strings.TrimSuffix(ep.Address, ".")); ok {
-			e.host = add(e.host, record{wire: t.record(dns.TypeCNAME, host), host: ep.Address})
+			t.add(e, &e.host, record{wire: t.record(dns.TypeCNAME, host), host: ep.Address})
 		}
 	}
 }
 
-// appendSRV adds an SRV record that leads to target, with the target's address beside it.
-func (t *table) appendSRV(set []record, ep *Endpoint, port int, target string) []record {
+// add appends r to a set of e, unless it is there.
+func (t *table) add(e *entry, set *[]record, r record) {
+	key := e.name + string(r.wire)
+	if !t.have[key] {
+		t.have[key] = true
+		*set = append(*set, r)
+	}
+}
+
+// addSRV adds an SRV record that leads to target, with the target's address beside it.
+func (t *table) addSRV(e *entry, ep *Endpoint, port int, target string) {
 	if port <= 0 || port > 65535 {
-		return set
+		return
 	}
 	if _, ok := ep.ip(); !ok {
 		target = strings.TrimSuffix(ep.Address, ".")
 	}
 	host, ok := wireName(target)
 	if !ok {
-		return set
+		return
 	}
 	rdata := binary.BigEndian.AppendUint16(nil, 1)
 	rdata = binary.BigEndian.AppendUint16(rdata, uint16(min(max(ep.Weight, 1), 65535)))
@@ -338,7 +350,7 @@ func (t *table) appendSRV(set []record, ep *Endpoint, port int, target string) [
 		}
 		r.extra = append(host, t.record(kind, ip.AsSlice())[2:]...)
 	}
-	return add(set, r)
+	t.add(e, &e.srv, r)
 }
 
 // record returns a record whose owner is a pointer to the question's name.
@@ -364,12 +376,4 @@ func (t *table) soa(name string, serial uint32) []byte {
 		panic(fmt.Sprintf("pack the SOA of %s: %v", name, err)) // nothing in it comes from outside
 	}
 	return buf[1:n]
-}
-
-// add appends r unless the set has it: two instances may share an address.
-func add(set []record, r record) []record {
-	if slices.ContainsFunc(set, func(other record) bool { return bytes.Equal(other.wire, r.wire) }) {
-		return set
-	}
-	return append(set, r)
 }

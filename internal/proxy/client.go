@@ -248,7 +248,9 @@ func (x *exchange) relay(c *conn) (keep bool, err error) {
 		if len(a.trailer) > 0 {
 			x.flush() // a length that net/http works out leaves no room for trailers
 		}
-		list, err = x.chunks(c)
+		if list, err = x.chunks(c); len(list) > 0 {
+			x.flush()
+		}
 	case a.length >= 0:
 		err = x.exactly(c, a.length)
 	default:

@@ -51,6 +51,9 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// CloseWrite ends one direction of a tunnel.
+func (c *conn) CloseWrite() error { return c.tcp.CloseWrite() }
+
 func (c *conn) begin(ctx context.Context) {
 	c.in.borrow()
 	c.mu.Lock()

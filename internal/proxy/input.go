@@ -89,10 +89,10 @@ func (i *input) head(scanned int) (head []byte, seen int) {
 func (i *input) line() (line []byte, n int, err error) {
 	b := i.held()
 	end := bytes.IndexByte(b, '\n')
+	if end > 4096 || end < 0 && len(b) > 4096 {
+		return nil, 0, nonsense("a chunk's line of more than 4096 bytes")
+	}
 	if end < 0 {
-		if len(b) > 4096 {
-			return nil, 0, nonsense("a chunk's line of more than 4096 bytes")
-		}
 		return nil, 0, nil
 	}
 	if end == 0 || b[end-1] != '\r' {

@@ -27,7 +27,7 @@ type running struct {
 func serve(t *testing.T, o Options, table Table) *running {
 	t.Helper()
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+		o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	o.HTTP = []string{"127.0.0.1:0"}
 	listening := make(chan string, 2)

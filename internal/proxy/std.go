@@ -117,6 +117,9 @@ func (x *exchange) byStd() (verdict, error) {
 		return x.blameStd(ctx, body, err)
 	}
 	defer a.Body.Close()
+	if a.StatusCode < 100 || a.StatusCode > 999 {
+		return bad, nonsense("status %d", a.StatusCode)
+	}
 	if a.StatusCode == http.StatusSwitchingProtocols {
 		conn, ok := a.Body.(io.ReadWriteCloser)
 		if got := a.Header.Get("Upgrade"); !ok || x.upgrade == "" || !strings.EqualFold(got, x.upgrade) {
@@ -260,6 +263,9 @@ func (x *exchange) copyStd(a *http.Response, watch *watch) error {
 	}
 	pooled := x.s.bytes.Get().(*[]byte)
 	defer x.s.bytes.Put(pooled)
+	if a.ContentLength < 0 {
+		x.flush()
+	}
 	for {
 		watch.set(x.limitAt(d))
 		n, err := a.Body.Read(*pooled)
