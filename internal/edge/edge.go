@@ -372,12 +372,12 @@ func (e *edge) serveNames(ctx context.Context) (err error) {
 	for _, a := range e.config.DNS {
 		p, err := e.sockets.ListenPacket(ctx, "udp", a)
 		if err != nil {
-			return err
+			return fmt.Errorf("listen on %s: %w", a, err)
 		}
 		packets = append(packets, p)
 		l, err := e.sockets.Listen(ctx, "tcp", a)
 		if err != nil {
-			return err
+			return fmt.Errorf("listen on %s: %w", a, err)
 		}
 		listeners = append(listeners, l)
 	}
