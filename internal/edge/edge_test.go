@@ -326,13 +326,12 @@ func TestAnEdgeThatDoesNotFitIsRefused(t *testing.T) {
 
 // load is what clients do while edges change.
 type load struct {
-	t                *testing.T
-	asked, failed    atomic.Int64
-	handed           atomic.Int64 // answers that told to go elsewhere
-	stop             chan struct{}
-	work             sync.WaitGroup
-	firstErr         atomic.Pointer[error]
-	streams, strange atomic.Int64
+	t             *testing.T
+	asked, failed atomic.Int64
+	handed        atomic.Int64 // answers that told to go elsewhere
+	stop          chan struct{}
+	work          sync.WaitGroup
+	firstErr      atomic.Pointer[error]
 }
 
 func (l *load) fail(err error) {
