@@ -351,7 +351,7 @@ func (b *outgoingBody) Read(p []byte) (int, error) {
 	case x.route.MaxBody > 0 && b.n > x.route.MaxBody:
 		b.err = errTooLarge
 	case err == nil || errors.Is(err, io.EOF):
-		b.hadAll = err != nil
+		b.hadAll = err != nil || b.n == x.r.ContentLength
 		return n, err
 	case isDeadline(err):
 		b.err = errTimeout
