@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,6 +215,9 @@ func (e *edge) run(ctx context.Context, b *before, unlock func()) error {
 	if err != nil {
 		stop()
 		e.drain(ended, e.config.Grace)
+		if ctx.Err() != nil {
+			return nil // told to end before it served
+		}
 		return err
 	}
 	unlock()
@@ -224,30 +228,24 @@ func (e *edge) run(ctx context.Context, b *before, unlock func()) error {
 	e.log.Info("serving", "version", e.config.Version, "table", e.version(), "listeners", e.sockets.names(), "dir", e.config.Dir, "socket", e.config.Socket)
 
 	var broken error
-	drain := e.config.Grace
 	select {
+	case <-e.succeeded:
+		e.proxy.Leave(lastRequests)
+		stop()
+		e.retire(ctx, ended)
+		return admin()
 	case <-ctx.Done():
-		if !e.handing.CompareAndSwap(serving, handedOver) {
-			// The new one is at the point of taking over: what is under way here ends within the grace all the same.
-			e.log.Info("ending during a hand-over")
-		}
-		os.Remove(e.config.Socket)
 	case broken = <-parts:
-		e.handing.Store(handedOver)
-		os.Remove(e.config.Socket)
 		if broken == nil {
 			broken = errors.New("the proxy ended by itself")
 		}
-	case <-e.succeeded:
-		drain = e.config.Drain
-		e.proxy.Leave(lastRequests)
+	}
+	// Not the path of one that is about to take over.
+	if e.handing.CompareAndSwap(serving, handedOver) {
+		os.Remove(e.config.Socket)
 	}
 	stop()
-	if drain == e.config.Drain && broken == nil {
-		e.retire(ctx, ended)
-	} else {
-		e.drain(ended, drain)
-	}
+	e.drain(ended, e.config.Grace)
 	return errors.Join(broken, admin())
 }
 
@@ -292,16 +290,24 @@ func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.List
 }
 
 // claimed waits until proxy and dns have asked for all that the configuration
-// names and the edge before has: only then may that one let go. Ports of the
-// table that cannot be opened now do not hold it up for long.
+// names and the edge before has: only then may that one let go.
 func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
 	var keys []string
-	for _, a := range append(append([]string{}, e.config.HTTP...), e.config.HTTPS...) {
+	for _, a := range slices.Concat(e.config.HTTP, e.config.HTTPS) {
 		keys = append(keys, key("tcp", a))
 	}
 	if b != nil {
+		also := map[string]bool{}
+		for _, a := range e.config.DNS {
+			also[key("udp", a)], also[key("tcp", a)] = true, true
+		}
 		for _, p := range e.table.Proxy.Ports {
-			keys = append(keys, key(p.Protocol, p.Address))
+			also[key(p.Protocol, p.Address)] = true
+		}
+		for _, k := range b.names {
+			if also[k] {
+				keys = append(keys, k)
+			}
 		}
 	}
 	limit, cancel := context.WithTimeout(ctx, patience/2)
@@ -366,12 +372,12 @@ func (e *edge) serveNames(ctx context.Context) (err error) {
 	for _, a := range e.config.DNS {
 		p, err := e.sockets.ListenPacket(ctx, "udp", a)
 		if err != nil {
-			return err
+			return fmt.Errorf("listen on %s: %w", a, err)
 		}
 		packets = append(packets, p)
 		l, err := e.sockets.Listen(ctx, "tcp", a)
 		if err != nil {
-			return err
+			return fmt.Errorf("listen on %s: %w", a, err)
 		}
 		listeners = append(listeners, l)
 	}
@@ -405,8 +411,12 @@ func (e *edge) retire(ctx context.Context, ended <-chan struct{}) {
 	tell := func(done bool) {
 		tell, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		if err := client.carry(tell, e.id, Carried{Report: e.proxy.Report(), PID: os.Getpid(), Ended: done}); err != nil {
-			e.log.Debug("the edge that serves did not hear", "err", err)
+		version, err := client.carry(tell, e.id, Carried{Report: e.proxy.Report(), PID: os.Getpid(), Ended: done})
+		if err == nil && !done && version != e.version() {
+			err = e.follow(tell, client)
+		}
+		if err != nil {
+			e.log.Debug("the edge that serves does not answer", "err", err)
 		}
 	}
 	for {
@@ -419,11 +429,24 @@ func (e *edge) retire(ctx context.Context, ended <-chan struct{}) {
 		case <-limit.C:
 			e.log.Warn("ended, what was still under way is cut", "after", e.config.Drain)
 		case <-ctx.Done():
+			e.proxy.Leave(0)
 			e.drain(ended, e.config.Grace)
 		}
 		tell(true)
 		return
 	}
+}
+
+// follow serves by the table of the edge that has taken over, so that what
+// clients still ask here goes to no instance that is about to stop.
+func (e *edge) follow(ctx context.Context, client *Client) error {
+	t, err := client.table(ctx)
+	if err != nil {
+		return err
+	}
+	e.setting.Lock()
+	defer e.setting.Unlock()
+	return e.apply(t)
 }
 
 // version is that of the table served.

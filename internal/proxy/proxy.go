@@ -305,19 +305,17 @@ func (s *Server) Run(ctx context.Context) error {
 // Leave is for who ends while another one serves the same addresses, and comes
 // before the end of Run's ctx. A connection that is kept open may carry one more
 // request, for up to d: its answer says that the connection ends. To close it at
-// once would meet requests that are on their way.
+// once would meet requests that are on their way. Zero ends the wait.
 func (s *Server) Leave(d time.Duration) { s.leaving.Store(int64(d)) }
 
 // linger waits until clients have closed their connections, or were told to.
 func (s *Server) linger(ctx context.Context) {
-	limit, cancel := context.WithTimeout(ctx, time.Duration(s.leaving.Load()))
-	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for s.active.connections() > 0 {
+	for began := time.Now(); s.active.connections() > 0 && time.Since(began) < time.Duration(s.leaving.Load()); {
 		select {
 		case <-tick.C:
-		case <-limit.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
