@@ -44,7 +44,7 @@ func proxies(ctx context.Context, args []string) error {
 	switch *role {
 	case "":
 	case "target":
-		return serveTarget(*listen)
+		return serveTarget(ctx, *listen)
 	default:
 		return serveEdge(ctx, *listen, *target, *role == "std")
 	}
@@ -107,7 +107,6 @@ http {
 		{name: "caddy", addr: at[3], cmd: exec.CommandContext(ctx, "caddy", "run", "--adapter", "caddyfile", "--config", file("Caddyfile", fmt.Sprintf(`
 {
 	admin off
-	persist_config off
 	auto_https off
 	log default {
 		output discard
@@ -219,6 +218,7 @@ func ask(addr, path string, n int) ([]time.Duration, error) {
 		return nil, err
 	}
 	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	in := bufio.NewReaderSize(c, 32<<10)
 	request := []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nAccept-Encoding: identity\r\n\r\n")
 	took := make([]time.Duration, 0, n)
@@ -318,7 +318,7 @@ func answers(addr string) error {
 }
 
 // serveTarget answers as cheaply as can be: what is measured lies in front of it.
-func serveTarget(addr string) error {
+func serveTarget(ctx context.Context, addr string) error {
 	answer := map[string][]byte{}
 	for path, n := range map[string]int{"/small": 100, "/large": 20 << 10} {
 		answer[path] = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\nDate: Sun, 29 Nov 2026 12:00:00 GMT\r\nServer: target\r\n\r\n%s", n, strings.Repeat("x", n))
@@ -327,8 +327,12 @@ func serveTarget(addr string) error {
 	if err != nil {
 		return err
 	}
+	context.AfterFunc(ctx, func() { l.Close() })
 	for {
 		c, err := l.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
