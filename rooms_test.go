@@ -31,8 +31,8 @@ var rooms = map[string]string{
 	"internal/deploy":  "internal/plan internal/engine internal/store",
 
 	// What carries traffic.
-	"internal/proxy": "",
 	"internal/dns":   "",
+	"internal/proxy": "",
 	"internal/edge":  "internal/proxy internal/dns",
 
 	// Who knocks.
@@ -56,6 +56,8 @@ var rooms = map[string]string{
 var owners = map[string]string{
 	"github.com/moby/moby":                        "internal/engine/docker",
 	"github.com/moby/buildkit":                    "internal/engine/docker",
+	"github.com/caddyserver/certmagic":            "internal/proxy",
+	"go.uber.org/zap":                             "internal/proxy",
 	"google.golang.org/grpc":                      "internal/engine/docker",
 	"github.com/compose-spec/compose-go/v2":       "internal/compose",
 	"github.com/compose-spec/compose-go/v2/types": "internal/compose internal/engine/docker", // the Spec of a service is read there

@@ -1,6 +1,8 @@
 package dns_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -293,5 +295,49 @@ func TestServiceThatIsAHostName(t *testing.T) {
 	}
 	if got := show(exchange(t, "udp", other, question("mainframe.service.consul", wire.TypeSRV))); got != "NOERROR aa\nmainframe.service.consul. 5 IN SRV 1 1 9000 host.example." {
 		t.Errorf("SRV:\n%s", got)
+	}
+}
+
+// A server that ends answers what it has read, and closes its sockets.
+func TestEndAnswersWhatWasRead(t *testing.T) {
+	var asked atomic.Int64
+	came, release := make(chan struct{}, 9), make(chan struct{})
+	answer := says(&asked, 0, []string{"slow.example. 60 IN A 192.0.2.1"}, nil)
+	up := resolver(t, func(w wire.ResponseWriter, q *wire.Msg) {
+		came <- struct{}{}
+		<-release
+		answer(w, q)
+	})
+	s, err := dns.New(dns.Options{Upstreams: []string{up}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Patience(time.Minute)
+	packet, stream := sockets(t)
+	addr := packet.LocalAddr().String()
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, []net.PacketConn{packet}, []net.Listener{stream}) }()
+	var wg sync.WaitGroup
+	for _, ask := range []struct {
+		network string
+		kind    uint16
+	}{{"udp", wire.TypeA}, {"tcp", wire.TypeAAAA}} {
+		wg.Go(func() {
+			c := wire.Client{Net: ask.network, Timeout: 30 * time.Second}
+			if got, _, err := c.Exchange(question("slow.example", ask.kind), addr); err != nil || len(got.Answer) != 1 {
+				t.Errorf("%s: %v, %v", ask.network, got, err)
+			}
+		})
+		<-came
+	}
+	end()
+	close(release)
+	wg.Wait()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := packet.SetDeadline(time.Time{}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the socket is still open: %v", err)
 	}
 }

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	tender "github.com/tenderhq/tender"
 )
 
 // file is what is registered, on disk: registered.json.
@@ -23,6 +21,8 @@ type file struct {
 func (s *Server) path() string { return filepath.Join(s.o.Dir, "registered.json") }
 
 // load reads what was registered. Every check has a whole TTL from now to be heard of again.
+// A file that cannot be understood is set aside: names are answered all the same, and services
+// register again.
 func (s *Server) load(now time.Time) (map[string]*registration, error) {
 	out := map[string]*registration{}
 	if s.o.Dir == "" {
@@ -37,7 +37,12 @@ func (s *Server) load(now time.Time) (map[string]*registration, error) {
 	}
 	list, err := decode(b)
 	if err != nil {
-		return nil, tender.Errorf(tender.Internal, "read %s: %w", s.path(), err).Hint("remove the file: services register again")
+		aside := s.path() + ".broken"
+		s.log.Error("registered services are unreadable and set aside", "err", err, "path", aside)
+		if err := os.Rename(s.path(), aside); err != nil {
+			return nil, fmt.Errorf("set registered services aside: %w", err)
+		}
+		return out, nil
 	}
 	for _, r := range list {
 		for i := range r.Checks {

@@ -93,7 +93,13 @@ func (e *edge) handler() http.Handler {
 			return
 		}
 		e.counts.take(r.PathValue("run"), c)
-		w.WriteHeader(http.StatusNoContent)
+		write(w, e.version())
+	})
+	m.HandleFunc("GET /table", func(w http.ResponseWriter, _ *http.Request) {
+		e.setting.Lock()
+		t := e.table
+		e.setting.Unlock()
+		write(w, t)
 	})
 	return m
 }

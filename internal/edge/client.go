@@ -99,7 +99,7 @@ func (c *Client) Ask(ctx context.Context, route, revision string, r *http.Reques
 		return nil, fmt.Errorf("ask %s: %w", route, err)
 	}
 	var got answered
-	if err := c.do(ctx, "", http.MethodPost, "/ask", body, &got); err != nil {
+	if err := c.do(ctx, "ask the edge", http.MethodPost, "/ask", body, &got); err != nil {
 		return nil, err
 	}
 	return &http.Response{
@@ -108,12 +108,17 @@ func (c *Client) Ask(ctx context.Context, route, revision string, r *http.Reques
 	}, nil
 }
 
-func (c *Client) carry(ctx context.Context, run string, said Carried) error {
+// carry tells what run has counted, and returns the version of the table that is served now.
+func (c *Client) carry(ctx context.Context, run string, said Carried) (table uint64, err error) {
 	body, err := json.Marshal(said)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return c.do(ctx, "tell what was counted", http.MethodPost, "/carry/"+run, body, nil)
+	return table, c.do(ctx, "tell what was counted", http.MethodPost, "/carry/"+run, body, &table)
+}
+
+func (c *Client) table(ctx context.Context) (t Table, err error) {
+	return t, c.do(ctx, "read the edge's table", http.MethodGet, "/table", nil, &t)
 }
 
 // do asks, and asks again while one edge hands over to another.
@@ -128,9 +133,6 @@ func (c *Client) do(ctx context.Context, doing, method, path string, body []byte
 		if errors.Is(err, errCut) && cuts < 3 {
 			cuts++
 		} else if !errors.Is(err, errHandedOver) {
-			if doing == "" {
-				return err
-			}
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 		select {

@@ -60,6 +60,7 @@ type handed struct {
 type before struct {
 	conn     *net.UnixConn
 	files    map[string]*os.File
+	names    []string // of files, which go to whoever asks for them
 	released chan struct{}
 	carried  map[string]Carried
 }
@@ -119,6 +120,7 @@ func (b *before) ask(hello Hello) error {
 			return nil
 		}
 		b.files[m.Name] = f
+		b.names = append(b.names, m.Name)
 	}
 }
 
@@ -252,10 +254,7 @@ func (e *edge) handTo(w http.ResponseWriter, hello Hello) error {
 		return err
 	}
 	defer c.Close()
-	// A table that is being set is on disk before the new edge reads it.
-	e.setting.Lock()
-	e.setting.Unlock() //nolint:staticcheck // an empty section waits for whoever is in it
-
+	served := e.version() // a table that is being set is on disk once this returns, before the new edge reads it
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
 		return errors.New("sockets travel over a unix socket only")
@@ -263,7 +262,7 @@ func (e *edge) handTo(w http.ResponseWriter, hello Hello) error {
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tender-edge\r\n\r\n"); err != nil {
 		return err
 	}
-	e.log.Info("handing over", "to", hello.Version, "pid", hello.PID)
+	e.log.Info("handing over", "to", hello.Version, "pid", hello.PID, "table", served)
 	names := e.sockets.names()
 	for {
 		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
@@ -302,8 +301,8 @@ func (e *edge) handTo(w http.ResponseWriter, hello Hello) error {
 	}
 }
 
-// send sends one socket with its name. One that has been closed since is a name
-// without a socket, and asked for no more: it goes as the end of another round.
+// send sends one socket with its name. Nothing closes one meanwhile: tables are
+// not taken during a hand-over.
 func (e *edge) send(conn *net.UnixConn, name string) error {
 	raw, err := e.sockets.get(name).SyscallConn()
 	if err != nil {

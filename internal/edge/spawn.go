@@ -52,7 +52,7 @@ func Spawn(ctx context.Context, c Config) (Status, error) {
 	if err := c.save(); err != nil {
 		return Status{}, err
 	}
-	if underUnit(ctx) {
+	if c.Dir == DefaultDir && c.Socket == DefaultSocket && underUnit(ctx) {
 		return spawnUnit(ctx, c)
 	}
 	return spawnDetached(ctx, c)

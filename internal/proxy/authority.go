@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -19,8 +20,6 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap/zapcore"
-
-	"log/slog"
 )
 
 // How long the own authority's certificates are good for.
@@ -54,19 +53,37 @@ func openAuthority(dir string) (*authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the edge's own authority: %w", err)
 	}
-	key, err := x509.MarshalECPrivateKey(a.key)
-	if err != nil {
-		return nil, fmt.Errorf("make the edge's own authority: %w", err)
-	}
-	// The key first: a certificate without its key would be read as damage.
-	err = os.WriteFile(keyPath, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}), 0o600)
-	if err == nil {
-		err = os.WriteFile(certPath, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), 0o644)
-	}
-	if err != nil {
+	if err := a.keep(certPath, keyPath); err != nil {
 		return nil, fmt.Errorf("keep the edge's own authority: %w", err)
 	}
 	return a, nil
+}
+
+func (a *authority) keep(certPath, keyPath string) error {
+	key, err := x509.MarshalECPrivateKey(a.key)
+	if err != nil {
+		return err
+	}
+	// The key first: a certificate without its key would be read as damage.
+	err = writeWhole(keyPath, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}), 0o600)
+	if err != nil {
+		return err
+	}
+	return writeWhole(certPath, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}), 0o644)
+}
+
+// writeWhole writes a file so that a crash leaves the old one, or none.
+func writeWhole(path string, content []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 func readAuthority(certPath, keyPath string) (*authority, error) {

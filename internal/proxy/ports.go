@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -16,13 +17,13 @@ const (
 
 // ports are the ports of the table, each listened on while Run runs.
 type ports struct {
-	mu     sync.Mutex
-	ctx    context.Context // of Run; nil: it does not run
-	wanted []Port
-	open   map[string]*port // by ID
-	stop   chan struct{}    // closes when a drain is over: what is left is cut
-	splices  map[*splice]bool
-	work   sync.WaitGroup // listeners and all that came in by them
+	mu      sync.Mutex
+	ctx     context.Context // of Run; nil: it does not run
+	wanted  []Port
+	open    map[string]*port // by ID
+	stop    chan struct{}    // closes when a drain is over: what is left is cut
+	splices map[*splice]bool
+	work    sync.WaitGroup // listeners and all that came in by them
 }
 
 // port is one of them. What the table says of it may change while it is open.
@@ -146,11 +147,11 @@ func (s *Server) servePort(ctx context.Context, p *port) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		tried()
-		text := err.Error()
+		text := fmt.Sprintf("listen on %s: %v", spec.Address, err)
 		if before := p.problem.Swap(&text); before == nil || *before != text {
 			s.log.Error("port is not served; trying again", "port", spec.ID, "err", err)
 		}
+		tried()
 		select {
 		case <-ctx.Done():
 		case <-time.After(listenAgain):
