@@ -85,8 +85,13 @@ type view struct {
 	problems map[string][]string
 	withheld map[string]map[string][]plan.Lane // by project and service
 	counting time.Time
-	at       time.Time // of the report
-	heads    map[string]store.Generation
+	left     map[counter]tender.Served // of targets that are reported no more
+	counted  struct {                  // the last report that there was, and whose
+		pid    int
+		report proxy.Report
+	}
+	at    time.Time // of the report
+	heads map[string]store.Generation
 }
 
 func newKeeper(log *slog.Logger) *keeper {
@@ -277,7 +282,7 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 			t.DNS.Services = append(t.DNS.Services, s)
 		}
 	}
-	seen := view{at: now, wanted: wanted, problems: problems, heads: map[string]store.Generation{}, counting: before.counting, table: before.table}
+	seen := view{at: now, wanted: wanted, problems: problems, heads: map[string]store.Generation{}, counting: before.counting, left: before.left, counted: before.counted, table: before.table}
 	for _, s := range all {
 		seen.heads[s.head.Project] = s.head
 	}
@@ -292,7 +297,7 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 			seen.awayAt = now
 		}
 	}
-	seen.count(before)
+	seen.count()
 	seen.traffic = seen.trafficOf()
 	k.publish(before, seen)
 	if err := k.walks(ctx, all, now); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"reflect"
 	"strings"
@@ -18,14 +19,50 @@ import (
 
 // count notes since when the edge counts: another one that did not take the
 // counts over began anew, which shows as counters that fell.
-func (v *view) count(before view) {
+func (v *view) count() {
 	if v.away != "" || !v.wanted {
 		return
 	}
-	fell := before.counting.IsZero() || before.status.PID != v.status.PID && total(v.report) < total(before.report)
-	if fell {
-		v.counting = v.status.Started
+	if v.counting.IsZero() || v.counted.pid != v.status.PID && total(v.report) < total(v.counted.report) {
+		v.counting, v.left = v.status.Started, nil
+	} else {
+		v.left = leftOf(v.left, v.counted.report, v.report)
 	}
+	v.counted.pid, v.counted.report = v.status.PID, v.report
+}
+
+// counter is what a service's revision has served by targets that the edge does
+// not report any more.
+type counter struct{ project, service, revision string }
+
+// leftOf adds to what has left the report before what has left it since: the
+// sum of a revision never falls while it counts on.
+func leftOf(before map[counter]tender.Served, last, now proxy.Report) map[counter]tender.Served {
+	type place struct{ route, target string }
+	there := map[place]bool{}
+	for _, list := range [][]proxy.RouteReport{now.Routes, now.Ports} {
+		for _, r := range list {
+			for _, x := range r.Targets {
+				there[place{r.ID, x.ID}] = true
+			}
+		}
+	}
+	left := maps.Clone(before)
+	for _, list := range [][]proxy.RouteReport{last.Routes, last.Ports} {
+		for _, r := range list {
+			for _, x := range r.Targets {
+				if x.Revision == "" || there[place{r.ID, x.ID}] {
+					continue
+				}
+				if left == nil {
+					left = map[counter]tender.Served{}
+				}
+				c := counter{r.Project, x.Aim, x.Revision}
+				left[c] = addServed(left[c], x.Served)
+			}
+		}
+	}
+	return left
 }
 
 func total(r proxy.Report) (n uint64) {
@@ -88,6 +125,11 @@ func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
 					t.Instances[l.ID] = plan.Flow{State: l.State}
 				}
 			}
+		}
+	}
+	for c, n := range v.left {
+		if t := out[c.project][c.service]; t != nil {
+			t.Revisions[c.revision] = addServed(t.Revisions[c.revision], n)
 		}
 	}
 	return out

@@ -58,6 +58,7 @@ type witness struct {
 	away  map[string]mark            // by service
 	flows map[string]map[string]mark // by service and instance
 	told  map[string]bool            // waits that were told of
+	idle  map[string]time.Time       // instances with nothing under way, since when
 	asked map[string]time.Time       // instances that are to leave and do not, since when
 }
 
@@ -78,7 +79,7 @@ func (w *worker) traffic(served map[string]bool, now time.Time) map[string]*plan
 	said := w.l.o.Edge.Traffic(w.project)
 	out := make(map[string]*plan.Traffic, len(said))
 	see := &w.witness
-	away, flows := map[string]mark{}, map[string]map[string]mark{}
+	away, flows, idle := map[string]mark{}, map[string]map[string]mark{}, map[string]time.Time{}
 	for name := range keysOf(said, served) {
 		t := &plan.Traffic{Away: "it has not said anything yet"}
 		if s := said[name]; s != nil {
@@ -92,6 +93,12 @@ func (w *worker) traffic(served map[string]bool, now time.Time) map[string]*plan
 		for id, f := range t.Instances {
 			since(&f.Since, see.flows[name][id], string(f.State), now)
 			flows[name][id] = mark{string(f.State), f.Since}
+			if f.Open == 0 {
+				if f.Idle = see.idle[id]; f.Idle.IsZero() {
+					f.Idle = now
+				}
+				idle[id] = f.Idle
+			}
 			t.Instances[id] = f
 			if asked, ok := see.asked[id]; ok && t.Away == "" && f.State != plan.Leaving && !now.Before(asked.Add(deaf)) {
 				t.Away, t.Since = "it does not take over what it is given", asked
@@ -99,7 +106,7 @@ func (w *worker) traffic(served map[string]bool, now time.Time) map[string]*plan
 		}
 		out[name] = t
 	}
-	see.away, see.flows = away, flows
+	see.away, see.flows, see.idle = away, flows, idle
 	return out
 }
 

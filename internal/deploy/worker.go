@@ -186,6 +186,9 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 		if a.Waits() {
 			next = earliest(next, a.Until)
 		}
+		if a.Verb == plan.Wait && a.Rollout != 0 && !a.Until.IsZero() {
+			next = earliest(next, now.Add(pause)) // what is watched, counts; that alone wakes nobody
+		}
 	}
 	return next, changed, nil
 }

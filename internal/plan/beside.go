@@ -20,6 +20,9 @@ const (
 	enough     = 20
 	enoughSlow = 100
 
+	// settleFor is how long a revision has all of the traffic before its rollout is done.
+	settleFor = 2 * time.Second
+
 	// CheckSlot is where Tries counts the checks that failed in a row.
 	CheckSlot = -1
 )
@@ -124,6 +127,11 @@ func (m *maker) besideNext(v *view) {
 		m.stepWait(v, time.Time{}, "held with %s of the traffic, by %s, until tender rollout resume %d: %s", percent(last.Share), r.Held, r.ID, m.figures(v, last))
 		return
 	}
+	// A step that nobody can see is none.
+	if t := v.Traffic; t != nil && t.Away != "" && !r.Reverse && (v.next() < whole || last != nil) {
+		m.stepWait(v, time.Time{}, "%s of the traffic is the next step, and the edge does not tell: %s", percent(v.next()), t.Away)
+		return
+	}
 	a := Action{Service: v.Name, Revision: v.Revision, Rollout: r.ID}
 	if checks := v.policy().Check; last == nil && len(checks) > 0 && !r.Checked && !r.Reverse {
 		if t := v.Tries[CheckSlot]; m.now.Before(t.Next()) {
@@ -150,6 +158,17 @@ func (m *maker) besideNext(v *view) {
 		a.Cause = "all of it is good beside " + v.from()
 	}
 	m.add(a)
+}
+
+// settle plans the wait after the last shift, so that it is proven by requests
+// and not by a word.
+func (m *maker) settle(v *view) {
+	if !v.beside() || m.w.foreseen {
+		return
+	}
+	if until := v.Open.shifted().At.Add(settleFor); m.now.Before(until) {
+		m.stepWait(v, until, "it has all of the traffic for a moment")
+	}
 }
 
 // stepWait is a wait that is a step of the rollout itself.
@@ -236,6 +255,9 @@ func (m *maker) figures(v *view, since *Shifted) string {
 		return "no worse than " + v.from()
 	}
 	now, restarted := v.counted(v.Revision, since)
+	if now.Requests == 0 {
+		return "no request came yet"
+	}
 	text := fmt.Sprintf("%d of %s failed", Errors(now), count(int(now.Requests), "request"))
 	switch {
 	case now.Requests < enough:

@@ -38,6 +38,9 @@ func (m *maker) run(v *view) {
 		m.besideNext(v)
 	}
 	if v.Open != nil && done() {
+		m.settle(v)
+	}
+	if v.Open != nil && done() {
 		m.finish(v, tolerated)
 	}
 }
