@@ -19,7 +19,7 @@ import (
 
 type configFlags struct {
 	services, images, volumes, networks, profiles, quiet, schema bool
-	hash, format, output                                 string
+	hash, format, output                                         string
 }
 
 func (a *app) configCommand() *cobra.Command {

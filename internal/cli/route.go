@@ -107,7 +107,10 @@ func aimName(x api.RouteAim) string {
 	return fmt.Sprintf("%s:%d", x.Name, x.Port)
 }
 
-func share(percent float64) string { return strconv.FormatFloat(percent, 'f', -1, 32) + "%" }
+// share prints percent with one digit behind the point, where there is one.
+func share(percent float64) string {
+	return strings.TrimSuffix(strconv.FormatFloat(percent, 'f', 1, 64), ".0") + "%"
+}
 
 func shortShare(percent float64) string {
 	if percent == 0 {
@@ -141,6 +144,8 @@ func rate(f float64) string {
 	switch {
 	case f == 0:
 		return "0"
+	case f < 0.1:
+		return "<0.1"
 	case f < 10:
 		return strconv.FormatFloat(f, 'f', 1, 64)
 	}

@@ -18,6 +18,9 @@ type cfgLine struct {
 	words []string
 }
 
+// maxRoutes is how many routes one line may make: conditions multiply.
+const maxRoutes = 100
+
 // acl is a named condition that a route can be made of.
 type acl struct {
 	hosts, paths []string
@@ -201,6 +204,11 @@ func (im *importer) frontend(s, defaults *section, backends map[string]*section)
 				ok = false
 				break
 			}
+			if len(list)*max(len(a.paths), 1) > maxRoutes {
+				im.note(u.n, "the conditions of backend %s make more than %d routes", u.backend, maxRoutes)
+				ok = false
+				break
+			}
 			list = narrow(list, a)
 			if a.exact {
 				im.note(u.n, "%s meant one path exactly; the route takes all below it", name)
@@ -212,6 +220,10 @@ func (im *importer) frontend(s, defaults *section, backends map[string]*section)
 		for _, r := range list {
 			r.settings = slices.Clone(common.settings)
 			im.backend(r, b)
+			if len(r.servers) == 0 {
+				im.note(u.n, "%s leads to no server and is left out", b.name)
+				continue
+			}
 			out = append(out, r)
 		}
 	}

@@ -227,12 +227,17 @@ func (b *backend) Change(ctx context.Context, who api.Person, project string, c 
 	return result, nil
 }
 
-// room refuses to scale a service to more than its host ports let stand side by side.
+// room refuses to scale a service to more than its host ports let stand side by
+// side, where the edge cannot hold them.
 func room(services []tender.Service, scale map[string]int) error {
 	for _, s := range services {
 		n, asked := scale[s.Name]
 		if !asked {
 			continue
+		}
+		s.Replicas = n
+		if _, err := compose.Hold(s, s.Publish == tender.PublishProxy); err == nil {
+			continue // the engine publishes what it needs, or the edge holds its ports
 		}
 		most, port, err := compose.Room(s.Spec)
 		if err != nil {
@@ -240,7 +245,7 @@ func room(services []tender.Service, scale map[string]int) error {
 		}
 		if most == 1 && n > 1 {
 			return tender.Errorf(tender.Conflict, "scale %s to %d: it publishes host port %s, which one instance alone can hold", s.Name, n, port).
-				Hint("publish a range, one port for each (8080-8089:80), or let the engine choose: ports: [\"80\"]")
+				Hint("let the edge hold it (x-tender: {publish: proxy}), publish a range, one port for each (8080-8089:80), or let the engine choose: ports: [\"80\"]")
 		}
 		if most > 0 && n > most {
 			return tender.Errorf(tender.Conflict, "scale %s to %d: it publishes host ports %s, enough for %d", s.Name, n, port, most).
