@@ -48,8 +48,12 @@ type Options struct {
 	Salvage func(ctx context.Context, project string, s tender.Service) (Salvaged, error)
 }
 
-// parallel is how many actions run at once over all projects.
-const parallel = 16
+// parallel is how many actions run at once over all projects, share how many of
+// one: a project whose actions hang holds up no other.
+const (
+	parallel = 32
+	share    = 16
+)
 
 // Loop brings what is there to what is wanted.
 type Loop struct {

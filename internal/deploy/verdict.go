@@ -72,7 +72,8 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		return
 	}
 	if failed {
-		d.next.Services[len(d.next.Services)-1].StartAfter = d.next.At
+		s := &d.next.Services[len(d.next.Services)-1]
+		s.StartAfter, s.StartOf = d.next.At, lives(there)
 	}
 	if isOpen {
 		d.supersedes = append(d.supersedes, open)
