@@ -31,13 +31,15 @@ var rooms = map[string]string{
 	"internal/deploy":  "internal/plan internal/engine internal/store",
 
 	// What carries traffic.
+	"internal/dns":   "",
 	"internal/proxy": "",
+	"internal/edge":  "internal/proxy internal/dns", // both as one process
 
 	// Who knocks.
 	"internal/api":     "",
 	"internal/daemon":  "*", // introduces all others to each other
 	"internal/convert": "",
-	"internal/cli":     "internal/api internal/compose internal/convert internal/daemon",
+	"internal/cli":     "internal/api internal/compose internal/convert internal/daemon internal/edge",
 	"cmd/tender":       "internal/cli",
 
 	// Outside of the house.
@@ -54,12 +56,16 @@ var rooms = map[string]string{
 var owners = map[string]string{
 	"github.com/moby/moby":                        "internal/engine/docker",
 	"github.com/moby/buildkit":                    "internal/engine/docker",
+	"github.com/caddyserver/certmagic":            "internal/proxy",
+	"go.uber.org/zap":                             "internal/proxy",
 	"google.golang.org/grpc":                      "internal/engine/docker",
 	"github.com/compose-spec/compose-go/v2":       "internal/compose",
 	"github.com/compose-spec/compose-go/v2/types": "internal/compose internal/engine/docker", // the Spec of a service is read there
 	"modernc.org/sqlite":                          "internal/store",
 	"filippo.io/age":                              "internal/vault",
 	"github.com/danielgtaylor/huma/v2":            "internal/api",
+	"github.com/miekg/dns":                        "internal/dns",
+	"github.com/hashicorp/consul/api":             "-", // MPL: in tests alone, which are not listed
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",
 	"github.com/jackc/pgx/v5":                     "examples/shop/web",

@@ -185,7 +185,7 @@ func TestThePackageMustInstallAndGoAgain(t *testing.T) {
 	}
 
 	// The units must be what systemd understands, in this root and with this binary.
-	verify := exec.Command("systemd-analyze", "verify", "--man=no", "--root="+place, "tender.service", "tender-secrets.service")
+	verify := exec.Command("systemd-analyze", "verify", "--man=no", "--root="+place, "tender.service", "tender-edge.service", "tender-secrets.service")
 	r := run(verify)
 	if r.code == -1 {
 		t.Logf("systemd-analyze is not here: the units are checked where it is: %s", r.stderr)

@@ -16,8 +16,8 @@ import (
 
 // installed are the files of an installation, as a release lays them out.
 var installed = []string{
-	"usr/lib/systemd/system/tender.service", "usr/lib/systemd/system/tender-secrets.service",
-	"etc/systemd/system/tender.service", "etc/systemd/system/tender-secrets.service",
+	"usr/lib/systemd/system/tender.service", "usr/lib/systemd/system/tender-edge.service", "usr/lib/systemd/system/tender-secrets.service",
+	"etc/systemd/system/tender.service", "etc/systemd/system/tender-edge.service", "etc/systemd/system/tender-secrets.service",
 	"usr/share/man/man1/tender.1.gz", "usr/share/man/man1/tender-*.1.gz",
 	"usr/share/bash-completion/completions/tender", "usr/share/zsh/vendor-completions/_tender", "usr/share/fish/vendor_completions.d/tender.fish",
 	"usr/share/doc/tender",
@@ -32,7 +32,7 @@ func (a *app) uninstallCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "uninstall [flags]",
 		Short: "Remove Tender from this machine; instances run on",
-		Long: `Stops serve and removes the units, the manual, the completions and this binary. Instances,
+		Long: `Stops serve and the edge, and removes the units, the manual, the completions and this binary. Instances,
 networks and volumes stay as they are, and docker compose can work with them: each has
 Compose's labels. Data stays too, so that Tender can be installed again and go on;
 --purge removes it with the secrets that it holds.`,
@@ -139,13 +139,13 @@ func (a *app) projectNames(ctx context.Context) []string {
 	return out
 }
 
-// dropUnits stops serve and takes the units out of the boot. What runs in the
+// dropUnits stops serve and the edge, and takes the units out of the boot. What runs in the
 // engine's units goes on.
 func dropUnits(ctx context.Context) error {
 	if _, err := exec.LookPath("systemctl"); err != nil {
 		return nil
 	}
-	for _, u := range []string{unit, "tender-secrets.service"} {
+	for _, u := range []string{unit, "tender-edge.service", "tender-secrets.service"} {
 		if exec.CommandContext(ctx, "systemctl", "cat", u).Run() != nil {
 			continue // it is not here
 		}

@@ -87,10 +87,16 @@ func (q quiet) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// lastAnswer ends a connection: in HTTP/1 as it says, in HTTP/2 by a GOAWAY.
+var lastAnswer = []string{"close"}
+
 // ServeHTTP carries one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := exchanges.Get().(*exchange)
 	x.s, x.w, x.r = s, w, r
+	if s.leaving.Load() != 0 {
+		w.Header()["Connection"] = lastAnswer
+	}
 	x.serve()
 	abort := x.abort
 	x.reset()

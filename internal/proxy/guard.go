@@ -51,6 +51,13 @@ func (g *guarded) look(now time.Time) {
 	}
 }
 
+// connections is how many clients have one open.
+func (a *active) connections() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.clients)
+}
+
 type guard struct {
 	net.Listener
 	home *active

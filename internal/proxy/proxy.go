@@ -50,8 +50,12 @@ type Server struct {
 	auth  authCache
 	bytes sync.Pool // of *[]byte, to copy bodies with
 
-	active  active  // exchanges that time out
-	tunnels tunnels // upgraded connections
+	active      active  // exchanges that time out
+	tunnels     tunnels // upgraded connections
+	ports       ports
+	transparent transparency
+	leaving     atomic.Int64 // how long clients may go on asking at the end, in nanoseconds; 0: they may not
+	succeeded   atomic.Bool  // another one serves the same addresses
 
 	mu      sync.Mutex
 	ledgers map[string]*ledger // by kind and id
@@ -195,7 +199,9 @@ func (s *Server) Report() Report {
 	for key, l := range s.ledgers {
 		l.forget(now)
 		if strings.HasPrefix(key, "port ") {
-			r.Ports = append(r.Ports, l.report(now))
+			one := l.report(now)
+			one.Problem = s.ports.problem(l.id)
+			r.Ports = append(r.Ports, one)
 		} else {
 			r.Routes = append(r.Routes, l.report(now))
 		}
@@ -242,6 +248,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 
+	drainPorts := s.startPorts(ctx)
+	s.certs.start(work)
 	front := s.front()
 	var serving sync.WaitGroup
 	failed := make(chan error, len(open))
@@ -253,7 +261,7 @@ func (s *Server) Run(ctx context.Context) error {
 			} else {
 				err = front.ServeTLS(guarded, "", "")
 			}
-			if !errors.Is(err, http.ErrServerClosed) {
+			if !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 				failed <- fmt.Errorf("serve %s: %w", l.Addr(), err)
 			}
 		})
@@ -267,12 +275,19 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	drain, done := context.WithTimeout(context.WithoutCancel(ctx), s.o.Drain)
 	defer done()
+	// Listeners first, and not by Shutdown: it could miss a connection that was just
+	// accepted. Once Serve has returned, all of them are known to the server.
+	closeAll()
+	serving.Wait()
+	var left sync.WaitGroup
+	left.Go(func() { drainPorts(drain) })
+	s.linger(drain)
 	if front.Shutdown(drain) != nil {
 		s.tunnels.close()
 		front.Close()
 	}
 	s.tunnels.wait(drain)
-	serving.Wait()
+	left.Wait()
 	s.mu.Lock()
 	s.ctx = nil
 	for _, l := range s.ledgers {
@@ -284,6 +299,32 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	stop()
+	s.certs.stop()
+	if !s.succeeded.Load() { // else the one that serves now needs them
+		s.transparent.drop(context.WithoutCancel(ctx))
+	}
 	s.wg.Wait()
 	return err
+}
+
+// Leave is for who ends while another one serves the same addresses, and comes
+// before the end of Run's ctx. A connection that is kept open may carry one more
+// request, for up to d: its answer says that the connection ends. To close it at
+// once would meet requests that are on their way. Zero ends the wait.
+func (s *Server) Leave(d time.Duration) {
+	s.succeeded.Store(true)
+	s.leaving.Store(int64(d))
+}
+
+// linger waits until clients have closed their connections, or were told to.
+func (s *Server) linger(ctx context.Context) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); s.active.connections() > 0 && time.Since(began) < time.Duration(s.leaving.Load()); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

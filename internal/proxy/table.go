@@ -84,9 +84,11 @@ type Report struct {
 
 // RouteReport is one route or port of a Report.
 type RouteReport struct {
-	ID      string         `json:"id"`
-	Project string         `json:"project"`
-	Served  tender.Served  `json:"served"`  // the sum of its targets, and what found none
+	ID      string        `json:"id"`
+	Project string        `json:"project"`
+	Served  tender.Served `json:"served"` // the sum of its targets, and what found none
+	// Problem says why a port is not listened on: another program has it.
+	Problem string         `json:"problem,omitempty"`
 	Waiting int            `json:"waiting"` // requests held because it is paused or nothing serves
 	Targets []TargetReport `json:"targets"`
 }

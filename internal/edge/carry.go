@@ -1,0 +1,159 @@
+package edge
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/proxy"
+)
+
+// Carried is what an edge counted whose place another one has taken. A rollout
+// counts over both, and an instance is only done when neither has anything open.
+type Carried struct {
+	Report proxy.Report `json:"report"`
+	PID    int          `json:"pid"`
+	// Ended: nothing of it is under way any more.
+	Ended bool `json:"ended,omitempty"`
+}
+
+// carryEvery is how often an edge that drains tells what is left.
+const carryEvery = 250 * time.Millisecond
+
+// past is where edges that have ended are summed up.
+const past = "past"
+
+// counts are those of the edges before this one.
+type counts struct {
+	mu     sync.Mutex
+	before map[string]Carried // by run, and past
+}
+
+func (c *counts) inherit(m map[string]Carried) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.before == nil {
+		c.before = map[string]Carried{}
+	}
+	maps.Copy(c.before, m)
+}
+
+// take notes what the edge id has counted so far. What one that has ended says
+// late is not heard.
+func (c *counts) take(id string, said Carried) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, known := c.before[id]; !known || id == past {
+		return
+	}
+	if said.Ended {
+		c.end(id, said)
+		return
+	}
+	c.before[id] = said
+}
+
+// end adds an edge to the past. c.mu is held.
+func (c *counts) end(id string, last Carried) {
+	for _, list := range [][]proxy.RouteReport{last.Report.Routes, last.Report.Ports} {
+		for i := range list {
+			list[i].Waiting = 0
+			for k := range list[i].Targets {
+				list[i].Targets[k].Open = 0
+			}
+		}
+	}
+	sum := c.before[past]
+	sum.Report, sum.Ended = join(sum.Report, last.Report), true
+	c.before[past] = sum
+	delete(c.before, id)
+}
+
+// report adds all that was counted before to own.
+func (c *counts) report(own proxy.Report) proxy.Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, b := range c.before {
+		// One that was killed cannot say that it has ended.
+		if !b.Ended && errors.Is(syscall.Kill(b.PID, 0), syscall.ESRCH) {
+			c.end(id, b)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.before)) {
+		own = join(own, c.before[id].Report)
+	}
+	return own
+}
+
+// carry is what the next edge has to know.
+func (e *edge) carry() map[string]Carried {
+	e.counts.mu.Lock()
+	defer e.counts.mu.Unlock()
+	out := maps.Clone(e.counts.before)
+	if out == nil {
+		out = map[string]Carried{}
+	}
+	out[e.id] = Carried{Report: e.proxy.Report(), PID: os.Getpid()}
+	return out
+}
+
+// join adds b's counts to a copy of a. What only b has is gone from the table,
+// or has nothing to say but its counts.
+func join(a, b proxy.Report) proxy.Report {
+	a.Routes = joinRoutes(a.Routes, b.Routes)
+	a.Ports = joinRoutes(a.Ports, b.Ports)
+	return a
+}
+
+func joinRoutes(a, b []proxy.RouteReport) []proxy.RouteReport {
+	out := slices.Clone(a)
+	for _, r := range b {
+		i := slices.IndexFunc(out, func(o proxy.RouteReport) bool { return o.ID == r.ID })
+		if i < 0 {
+			r.Targets = slices.Clone(r.Targets)
+			for k := range r.Targets {
+				r.Targets[k].State = "gone"
+			}
+			out = append(out, r)
+			continue
+		}
+		o := &out[i]
+		o.Served = add(o.Served, r.Served)
+		o.Waiting += r.Waiting
+		o.Targets = slices.Clone(o.Targets)
+		for _, t := range r.Targets {
+			k := slices.IndexFunc(o.Targets, func(x proxy.TargetReport) bool {
+				return x.ID == t.ID && x.Revision == t.Revision && x.Aim == t.Aim
+			})
+			if k < 0 {
+				t.State = "gone"
+				o.Targets = append(o.Targets, t)
+				continue
+			}
+			o.Targets[k].Open += t.Open
+			o.Targets[k].Served = add(o.Targets[k].Served, t.Served)
+		}
+	}
+	return out
+}
+
+func add(a, b tender.Served) tender.Served {
+	a.Requests += b.Requests
+	a.Failed += b.Failed
+	a.Seconds += b.Seconds
+	a.BytesIn += b.BytesIn
+	a.BytesOut += b.BytesOut
+	a.Cut += b.Cut
+	for i := range b.Class {
+		a.Class[i] += b.Class[i]
+	}
+	for i := range b.Latency {
+		a.Latency[i] += b.Latency[i]
+	}
+	return a
+}
