@@ -73,7 +73,7 @@ story() {
 	wait "${clients[@]}"
 	say "every answer to four clients that asked all the time"
 	count
-	say "the proof of the switch to green: tender show"
+	say "the rollouts, each with a proof: tender show"
 	"$tender" rollout ls -p blue-green
 	if grep -q LOST "$state"/answers.*; then die "requests were lost"; fi
 	if grep -q red "$state"/answers.*; then die "red was served"; fi
