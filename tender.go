@@ -221,6 +221,8 @@ type Instance struct {
 	Finished time.Time
 	// Since is when State and Health took their present value as seen by this process.
 	Since time.Time
+	// Begun is when this process first saw it in its present life, from one start to the next.
+	Begun time.Time
 
 	Image   string // reference as created
 	ImageID string

@@ -4,6 +4,7 @@
 // busy, so read the ratios.
 //
 //	go run ./bench [-runs 5] [-n 1,20,50] [-only up,repair,plan]
+//	go run ./bench proxy: the edge's proxy against HAProxy, nginx and Caddy
 package main
 
 import (
@@ -40,12 +41,19 @@ type bench struct {
 }
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == "proxy" {
+		if err := proxies(ctx, os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	runs := flag.Int("runs", 5, "runs of each measurement; the median is shown")
 	sizes := flag.String("n", "1,20,50", "how many instances")
 	only := flag.String("only", "up,repair,plan", "which tables")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	if err := run(ctx, *runs, *sizes, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

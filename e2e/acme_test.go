@@ -67,14 +67,14 @@ func soon(t *testing.T, what string, ok func() error) {
 	}
 }
 
-// names answers every question for an address with 127.0.0.1.
+// names answers every question for an address with 127.0.0.1, over TCP as Pebble asks.
 func names(t *testing.T) string {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &dns.Server{PacketConn: c, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+	s := &dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg)
 		m.SetReply(q)
 		for _, one := range q.Question {
@@ -87,10 +87,10 @@ func names(t *testing.T) string {
 	done := make(chan error, 1)
 	go func() { done <- s.ActivateAndServe() }()
 	t.Cleanup(func() {
-		c.Close()
+		l.Close()
 		<-done
 	})
-	return c.LocalAddr().String()
+	return l.Addr().String()
 }
 
 // selfSigned writes a certificate for 127.0.0.1.

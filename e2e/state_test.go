@@ -76,6 +76,28 @@ func (h *host) wanted() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
+// state puts the state of a release on the host, and the files of its project
+// into a folder. It returns the revisions that the project had there.
+func (h *host) state(dir, folder string) (revisions string) {
+	h.t.Helper()
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return string(b)
+	}
+	for name, content := range map[string]string{
+		"data/tender.db": strings.ReplaceAll(read("tender.db"), stateImage, busybox(h.t)), "vault.key": read("vault.key"),
+		folder + "/compose.yaml": read("compose.yaml"), folder + "/password.txt": read("password.txt"),
+	} {
+		if err := os.Chmod(h.file(name, content), 0o600); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	return read("revisions")
+}
+
 func busybox(t *testing.T) string {
 	t.Helper()
 	r := docker("image", "inspect", "-f", "{{.ID}}", "busybox:latest")
@@ -98,25 +120,11 @@ func TestTheStateOfEveryReleaseMustBeUnderstood(t *testing.T) {
 			newEngine(t, "debian", "busybox:latest")
 			h := makeHost(t)
 			h.project = stateProject
-			read := func(name string) []byte {
-				b, err := os.ReadFile(filepath.Join(dir, name))
-				if err != nil {
-					t.Fatal(err)
-				}
-				return b
-			}
-			db := bytes.ReplaceAll(read("tender.db"), []byte(stateImage), []byte(busybox(t)))
-			for name, content := range map[string][]byte{
-				"data/tender.db": db, "vault.key": read("vault.key"), "compose.yaml": read("compose.yaml"), "password.txt": read("password.txt"),
-			} {
-				if err := os.Chmod(h.file(name, string(content)), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
+			want := h.state(dir, ".")
 			// The engine is an empty one, so that all instances are made again, as the state says.
 			h.start()
 			h.until("what was wanted is there, and the same file changes nothing", func() error { return h.tender("plan").err() })
-			want, ids := string(read("revisions")), h.running("")
+			ids := h.running("")
 			if got := h.wanted(); got != want {
 				t.Errorf("revisions\n%swere\n%s", got, want)
 			}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -176,9 +177,10 @@ func (u *upgrade) booted(services ...string) {
 func TestUpgradeDayMustLoseNothing(t *testing.T) {
 	needsCurrent(t)
 	engine := newEngine(t, "debian", "postgres:15", "busybox:latest")
-	u := &upgrade{newHost(t), engine}
+	u := &upgrade{makeHost(t), engine}
 	u.file("password.txt", "pw")
 	u.file("compose.yaml", shop)
+	old := u.released()
 
 	// Docker Compose made it, and data is in it.
 	if r := compose(u.host, "up", "-d", "--wait"); r.err() != nil {
@@ -188,6 +190,8 @@ func TestUpgradeDayMustLoseNothing(t *testing.T) {
 	if r := docker("exec", u.one("notes"), "sh", "-c", "echo day > /notes/first"); r.err() != nil {
 		t.Fatal(r.all())
 	}
+	// Tender is upgraded: this release finds the state that the last one left, and all that runs.
+	old.upgraded()
 	u.must("up")
 	ids := u.settled("after the takeover")
 	u.keeps("after the takeover")
@@ -198,6 +202,7 @@ func TestUpgradeDayMustLoseNothing(t *testing.T) {
 	u.start()
 	u.settled("after a restart of serve")
 	u.same("after a restart of serve", began, u.starts())
+	u.same("after a restart of serve", old.began, old.starts())
 
 	// The engine is upgraded under a serve that goes on.
 	debian := u.version()
@@ -208,6 +213,7 @@ func TestUpgradeDayMustLoseNothing(t *testing.T) {
 	}
 	u.same("after the upgrade of the engine", ids, u.settled("after the upgrade of the engine"))
 	u.keeps("after the upgrade of the engine")
+	old.there("after the upgrade of the engine")
 
 	// A power cut: the engine comes back first. What has a secret cannot start
 	// before Tender delivers it, and what is ordered not before its database.
@@ -233,6 +239,77 @@ func TestUpgradeDayMustLoseNothing(t *testing.T) {
 	u.keeps("with serve absent")
 	u.start()
 	u.same("in the end", ids, u.settled("in the end"))
+	old.there("in the end")
+}
+
+// release is a project that an earlier release of Tender ran on the same host.
+type release struct {
+	*host
+	u         *upgrade
+	revisions string            // that it gave
+	began     map[string]string // when its instances were started, by id
+}
+
+// released makes what the release before this one left behind: its state as it
+// was written, and the instances that it wants, running.
+func (u *upgrade) released() *release {
+	u.t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(stateDir, "state-*"))
+	if err != nil || len(dirs) == 0 {
+		u.t.Fatalf("no state of any release in %s: %v", stateDir, err)
+	}
+	last := dirs[len(dirs)-1]
+	h := *u.host // for what is asked; serve is u's
+	h.project = stateProject
+	r := &release{host: &h, u: u, revisions: h.state(last, "released")}
+	u.start()
+	r.there("before the upgrade")
+	r.began = r.starts()
+	u.stop()
+	// The store as it was written, and no trace of this release beside it.
+	made, err := filepath.Glob(filepath.Join(u.dir, "data", "tender.db*"))
+	for _, file := range made {
+		err = errors.Join(err, os.Remove(file))
+	}
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	h.state(last, "released")
+	return r
+}
+
+func (r *release) starts() map[string]string {
+	r.t.Helper()
+	at := map[string]string{}
+	for _, c := range r.containers("") {
+		at[c.ID] = c.State.StartedAt
+	}
+	return at
+}
+
+// there waits until nothing is to be done for it, and holds it against what the
+// release wanted.
+func (r *release) there(when string) {
+	r.t.Helper()
+	r.until("nothing is to be done "+when, func() error {
+		return r.tender("plan", "-f", filepath.Join("released", "compose.yaml"), "-p", stateProject).err()
+	})
+	if got := r.wanted(); got != r.revisions {
+		r.t.Errorf("%s: revisions\n%swere\n%s", when, got, r.revisions)
+	}
+	for _, c := range r.containers("") {
+		if _, known := r.began[c.ID]; len(r.began) > 0 && !known {
+			r.t.Errorf("%s: %s is another one", when, c.Name)
+		}
+	}
+}
+
+// upgraded starts this release on that state: an empty plan, and no restart.
+func (r *release) upgraded() {
+	r.t.Helper()
+	r.u.start()
+	r.there("after the upgrade of Tender")
+	r.u.same("after the upgrade of Tender", r.began, r.starts())
 }
 
 // mount unseals secrets as a unit before the engine's does.

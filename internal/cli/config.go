@@ -18,8 +18,8 @@ import (
 )
 
 type configFlags struct {
-	services, images, volumes, networks, profiles, quiet bool
-	hash, format, output                                 string
+	services, images, volumes, networks, profiles, quiet, schema bool
+	hash, format, output                                         string
 }
 
 func (a *app) configCommand() *cobra.Command {
@@ -31,7 +31,8 @@ func (a *app) configCommand() *cobra.Command {
 prints the result as one Compose file. Values of secrets are not part of it. No daemon
 is needed.`,
 		Example: `  tender config -q && echo fine
-  tender config --images`,
+  tender config --images
+  tender config --schema > compose-tender.json      for your editor`,
 		ValidArgsFunction: a.fileServices,
 		RunE:              func(c *cobra.Command, services []string) error { return a.config(c.Context(), f, services) },
 	}
@@ -41,6 +42,7 @@ is needed.`,
 	s.BoolVar(&f.volumes, "volumes", false, "print the names of volumes alone")
 	s.BoolVar(&f.networks, "networks", false, "print the names of networks alone")
 	s.BoolVar(&f.profiles, "profiles", false, "print the names of profiles alone")
+	s.BoolVar(&f.schema, "schema", false, "print the JSON schema of Compose files with x-tender in it")
 	s.StringVar(&f.hash, "hash", "", "print a hash of what makes instances different, of `services` a,b or '*'")
 	s.StringVar(&f.format, "format", "yaml", "`format`: yaml or json")
 	s.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing: only check")
@@ -52,6 +54,14 @@ is needed.`,
 func (a *app) config(ctx context.Context, f configFlags, services []string) error {
 	if f.format != "yaml" && f.format != "json" {
 		return misuse("yaml or json", "--format %q is not known", f.format)
+	}
+	if f.schema {
+		b, err := compose.Schema()
+		if err != nil {
+			return err
+		}
+		_, err = a.Out.Write(b)
+		return err
 	}
 	doc, err := a.load(ctx, services)
 	if err != nil {

@@ -3,10 +3,12 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/convert"
 )
 
@@ -46,4 +48,47 @@ stdin. Nothing is run.`,
 			return nil
 		},
 	}
+}
+
+func (a *app) routeImportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "import haproxy.cfg|nginx.conf",
+		Short: "Turn the configuration of HAProxy or nginx into routes, on stdout",
+		Long: `Frontends, backends, servers and locations become x-tender routes for a Compose file.
+What could not be turned, or means something slightly different, is listed on stderr with
+its line. With - the configuration is read from stdin. Nothing is changed.`,
+		Example: `  tender route import haproxy.cfg > routes.yaml
+  tender up -f compose.yaml -f routes.yaml`,
+		Args: args(1, 1, "a haproxy.cfg or nginx.conf"),
+		RunE: func(_ *cobra.Command, words []string) error {
+			raw, err := a.readConfig(words[0])
+			if err != nil {
+				return err
+			}
+			out, err := convert.Routes(words[0], raw)
+			for _, n := range out.Notes {
+				a.note("%s", n)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(a.Out, out.YAML)
+			return nil
+		},
+	}
+}
+
+func (a *app) readConfig(name string) ([]byte, error) {
+	if name == "-" {
+		raw, err := io.ReadAll(io.LimitReader(a.In, 8<<20))
+		if err != nil {
+			return nil, fmt.Errorf("import: %w", err)
+		}
+		return raw, nil
+	}
+	raw, err := os.ReadFile(a.abs(name))
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "import: %w", err)
+	}
+	return raw, nil
 }

@@ -75,9 +75,6 @@ this way. SIGTERM ends it: what is under way has ` + (30 * time.Second).String()
 			cfg.Log = slog.New(slog.NewTextHandler(out, nil))
 			defer a.succeed(cfg.Log)()
 			if err := edge.Run(c.Context(), cfg); err != nil {
-				if logFile != "" {
-					fmt.Fprintln(out, "edge: "+err.Error()) // whoever started it reads that file
-				}
 				return fmt.Errorf("edge: %w", err)
 			}
 			return nil

@@ -207,14 +207,17 @@ func (a *app) outcome(doing string, r api.Result, d time.Duration) error {
 		if s.State == "healthy" || s.State == "done" || s.State == "stopped" {
 			continue
 		}
+		if hint == "" {
+			hint = "tender why " + s.Service
+		}
+		if s.Text != "" && strings.Contains(msg, s.Service+": "+s.Text) {
+			continue // said already
+		}
 		line := "\n" + s.Service + ": " + s.State
 		if s.Text != "" && s.Text != s.State {
 			line += ": " + s.Text
 		}
 		msg += line
-		if hint == "" {
-			hint = "tender why " + s.Service
-		}
 	}
 	a.complain(msg, hint)
 	return exit(unhealthy)

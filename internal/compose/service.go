@@ -231,6 +231,23 @@ func oneAtATime(s types.ServiceConfig) string {
 	return ""
 }
 
+// Room says how many instances of a service its host ports let stand side by
+// side, and which port that is; 0: as many as one likes. spec is its tender.Service.Spec.
+func Room(spec []byte) (instances int, port string, err error) {
+	p, err := Spec(spec)
+	if err != nil {
+		return 0, "", err
+	}
+	for _, s := range p.Services {
+		for _, on := range s.Ports {
+			if n := hostPorts(on.Published); n > 0 && (instances == 0 || n < instances) {
+				instances, port = n, on.Published
+			}
+		}
+	}
+	return instances, port, nil
+}
+
 // hostPorts counts the ports that published names: 0 when the engine chooses.
 func hostPorts(published string) int {
 	first, last, ranged := strings.Cut(published, "-")

@@ -1,6 +1,8 @@
-// Package convert turns a docker run into a Compose file. It hides docker's
-// flags and a shell's quotes; the command line knocks. It reads no file, asks no
-// engine, and drops no flag in silence: each has its field or is refused by name.
+// Package convert turns what people have into what Tender reads: a docker run
+// into a Compose file, the configuration of HAProxy or nginx into routes. It hides
+// docker's flags, a shell's quotes and two grammars; the command line knocks. It
+// reads no file, asks no engine, and drops nothing in silence: what has no
+// counterpart is named.
 package convert
 
 import (

@@ -30,6 +30,7 @@ type backend struct {
 	loop      *deploy.Loop
 	board     *board
 	keeper    *keeper
+	layers    layers
 }
 
 // picture is what is there now; Unavailable before the first look.
@@ -97,6 +98,8 @@ func (b *backend) Status(ctx context.Context) (api.Status, error) {
 // Doctor checks the host.
 func (b *backend) Doctor(ctx context.Context) ([]api.Check, error) {
 	out := doctor{b.config, b.engine, time.Now}.checks(ctx)
+	seen, _ := b.inventory.Picture()
+	out = append(out, b.layers.checks(ctx, b.engine.Sizes, seen.Instances)...)
 	err := b.store.View(ctx, func(tx *store.Tx) error {
 		names, err := tx.Projects()
 		for _, name := range names {

@@ -128,7 +128,8 @@ func edgeSocket(c Config) string { return filepath.Join(c.RunDir, "edge.sock") }
 func (b *backend) keep() (err error) {
 	c := b.config
 	k := newKeeper(b.log.With("part", "edge"))
-	k.store, k.inventory, k.client = b.store, b.inventory, edge.NewClient(edgeSocket(c))
+	k.store, k.inventory, k.socket = b.store, b.inventory, edgeSocket(c)
+	k.client = edge.NewClient(k.socket)
 	dir := filepath.Join(c.DataDir, "edge")
 	var roots []byte
 	if c.ACMERoot != "" {

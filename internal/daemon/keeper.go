@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -29,6 +30,8 @@ const (
 	pollAway  = 10 * time.Second       // between tries to start an edge that does not
 	edgeSpawn = 30 * time.Second       // how long an edge may take to start
 	edgeCall  = 10 * time.Second
+	// watchAgain is between two tries to reach an edge that is not there.
+	watchAgain = 500 * time.Millisecond
 )
 
 // lanes is what the keeper asks the loop.
@@ -55,6 +58,7 @@ type keeper struct {
 	ensure    func(ctx context.Context) error // makes an edge of this version run
 	names     *dns.Server                     // answers Consul's API and Prometheus here
 	node      string
+	socket    string
 
 	tell func(problem string) // for tender status; "" all is well
 
@@ -83,6 +87,7 @@ type view struct {
 	traffic map[string]map[string]*plan.Traffic
 	// problems are what cannot be served, by project.
 	problems map[string][]string
+	withheld map[string]map[string][]plan.Lane // by project and service
 	counting time.Time
 	left     map[counter]tender.Served // of targets that are reported no more
 	counted  struct {                  // the last report that there was, and whose
@@ -140,6 +145,9 @@ func (k *keeper) run(ctx context.Context) error {
 		return nil
 	case <-k.inventory.Ready():
 	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { k.watch(ctx) })
 	parts := keptParts{}
 	var said string
 	for {
@@ -217,6 +225,34 @@ func (k *keeper) lately() lately {
 	return out
 }
 
+// watch pokes as soon as the edge is gone: its end closes what is connected to it.
+func (k *keeper) watch(ctx context.Context) {
+	var d net.Dialer
+	for ctx.Err() == nil {
+		conn, err := d.DialContext(ctx, "unix", k.socket)
+		if err == nil {
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			_, err = conn.Read(make([]byte, 1)) // it says nothing; it hangs up on who is silent for long, too
+			stop()
+			conn.Close()
+			if conn, err = d.DialContext(ctx, "unix", k.socket); err == nil {
+				conn.Close()
+				continue
+			}
+		}
+		k.mu.Lock()
+		wanted := k.seen.wanted
+		k.mu.Unlock()
+		if wanted && ctx.Err() == nil {
+			k.poke()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchAgain):
+		}
+	}
+}
+
 // said is what status shows of it.
 func (v view) said() string {
 	var out []string
@@ -254,6 +290,10 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 	seen := view{at: now, wanted: wanted, problems: problems, heads: map[string]store.Generation{}, counting: before.counting, left: before.left, counted: before.counted, table: before.table}
 	for _, s := range all {
 		seen.heads[s.head.Project] = s.head
+	}
+	seen.withheld = map[string]map[string][]plan.Lane{}
+	for project, part := range parts {
+		seen.withheld[project] = part.withheld
 	}
 	if now.Before(before.again) && !k.alive(ctx) {
 		seen.away, seen.awayAt, seen.tries, seen.again = before.away, before.awayAt, before.tries, before.again

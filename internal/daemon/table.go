@@ -35,6 +35,8 @@ type tablePart struct {
 	routes []proxy.Route
 	ports  []proxy.Port
 	names  []dns.Service
+	// withheld are services whose ports the engine holds still: what serves there is none of the edge's yet.
+	withheld map[string][]plan.Lane
 	// problems are what cannot be served of it now, and why.
 	problems []string
 	// until is when it changes by itself: a pause ends. Zero: it does not.
@@ -74,12 +76,26 @@ func (m partMaker) part(s served) tablePart {
 		if w.Service.Publish == tender.PublishProxy && (!w.Gone || p.leaving(w.Service.Name)) {
 			ports, problems := p.ports(w.Service)
 			out.ports, out.problems = append(out.ports, ports...), append(out.problems, problems...)
+			if len(ports) == 0 && len(problems) > 0 {
+				out.withhold(w.Service.Name, s.lanes)
+			}
 		}
 		if !w.Gone && !w.Service.Job && s.head.Down == nil {
 			out.names = append(out.names, p.name(w.Service))
 		}
 	}
 	return out
+}
+
+func (t *tablePart) withhold(service string, lanes []plan.Lane) {
+	if t.withheld == nil {
+		t.withheld = map[string][]plan.Lane{}
+	}
+	for _, l := range lanes {
+		if l.Service == service {
+			t.withheld[service] = append(t.withheld[service], l)
+		}
+	}
 }
 
 // ready stands for lanes that nobody has made yet: all that is ready serves.

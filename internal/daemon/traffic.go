@@ -109,9 +109,22 @@ func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
 				if x.Revision == "" || strings.Contains(x.Aim, "://") {
 					continue
 				}
-				t := of(r.Project, x.Aim)
+				t := out[r.Project][x.Aim]
+				if t == nil {
+					continue // served once, and not any more
+				}
 				t.Instances[x.ID] = flowOf(t.Instances, x)
 				t.Revisions[x.Revision] = addServed(t.Revisions[x.Revision], x.Served)
+			}
+		}
+	}
+	for project, services := range v.withheld {
+		for service, lanes := range services {
+			t := of(project, service)
+			for _, l := range lanes {
+				if _, said := t.Instances[l.ID]; !said {
+					t.Instances[l.ID] = plan.Flow{State: l.State}
+				}
 			}
 		}
 	}

@@ -108,6 +108,9 @@ func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, repo
 		return api.Result{}, err
 	}
 	defer func() { b.auditEnd(ctx, who, "up", d.Project.Name, strings.Join(s.Services, " "), err) }()
+	if err := room(d.Project.Services, s.Scale); err != nil {
+		return api.Result{}, err
+	}
 	for _, v := range d.Project.Services {
 		warnings, err := b.engine.Check(ctx, v)
 		if err != nil {
@@ -155,6 +158,17 @@ func (b *backend) end(ctx context.Context, project string, a deploy.Accepted, de
 		report(api.Event{Kind: api.KindWarning, Text: err.Error()})
 	}
 	out := api.Result{Outcome: o.Outcome, Text: o.Text, Hint: o.Hint}
+	if o.Outcome == deploy.Converged {
+		p, err := b.loop.Project(ctx, project)
+		if err != nil && tender.KindOf(err) != tender.NotFound {
+			return api.Result{}, err
+		}
+		for _, v := range p.Services {
+			if v.State != "foreign" {
+				out.Services = append(out.Services, api.ServiceResult{Service: v.Name, State: v.State, Text: v.Detail})
+			}
+		}
+	}
 	for _, v := range o.Services {
 		out.Services = append(out.Services, api.ServiceResult{Service: v.Service, State: v.State, Text: v.Text})
 	}
@@ -167,6 +181,19 @@ func (b *backend) Change(ctx context.Context, who api.Person, project string, c 
 	defer func() {
 		b.auditEnd(ctx, who, c.Verb, project, strings.Join(append(slices.Clone(c.Services), scales(c.Scale)...), " "), err)
 	}()
+	if c.Verb == "scale" {
+		g, err := b.loop.Generation(ctx, project, 0)
+		if err != nil {
+			return api.Result{}, err
+		}
+		var all []tender.Service
+		for _, w := range g.Services {
+			all = append(all, w.Service)
+		}
+		if err := room(all, c.Scale); err != nil {
+			return api.Result{}, err
+		}
+	}
 	var images []string
 	if c.Verb == "down" && c.Images != "" {
 		if images, err = b.imagesOf(ctx, project, c.Images); err != nil {
@@ -198,6 +225,34 @@ func (b *backend) Change(ctx context.Context, who api.Person, project string, c 
 		report(api.Event{Kind: api.KindEnded, Text: "remove image " + ref})
 	}
 	return result, nil
+}
+
+// room refuses to scale a service to more than its host ports let stand side by
+// side, where the edge cannot hold them.
+func room(services []tender.Service, scale map[string]int) error {
+	for _, s := range services {
+		n, asked := scale[s.Name]
+		if !asked {
+			continue
+		}
+		s.Replicas = n
+		if _, err := compose.Hold(s, s.Publish == tender.PublishProxy); err == nil {
+			continue // the engine publishes what it needs, or the edge holds its ports
+		}
+		most, port, err := compose.Room(s.Spec)
+		if err != nil {
+			return err
+		}
+		if most == 1 && n > 1 {
+			return tender.Errorf(tender.Conflict, "scale %s to %d: it publishes host port %s, which one instance alone can hold", s.Name, n, port).
+				Hint("let the edge hold it (x-tender: {publish: proxy}), publish a range, one port for each (8080-8089:80), or let the engine choose: ports: [\"80\"]")
+		}
+		if most > 0 && n > most {
+			return tender.Errorf(tender.Conflict, "scale %s to %d: it publishes host ports %s, enough for %d", s.Name, n, port, most).
+				Hint("publish a longer range, one port for each replica")
+		}
+	}
+	return nil
 }
 
 func scales(n map[string]int) []string {

@@ -37,16 +37,22 @@ func (b *backend) Why(ctx context.Context, project, service string) (api.Why, er
 		s.Last = &rollouts[at]
 	}
 	out := api.Why{Project: project, Service: service, Summary: summary(s), Findings: findings(p, s)}
+	if picture, _ := b.inventory.Picture(); !picture.Stale.IsZero() {
+		out.Findings = append([]api.Finding{{
+			What: "the engine does not answer: all of this is as it was at " + clock(picture.Stale), Next: "systemctl status docker; tender doctor",
+		}}, out.Findings...)
+	}
 	// What an instance said last tells more than any rule.
 	for _, i := range s.Instances {
 		if i.Ready() || i.Started.IsZero() {
 			continue
 		}
 		if said := b.lastWords(ctx, i); len(said) > 0 {
-			out.Findings = append(out.Findings, api.Finding{
-				What: "the last it wrote", Evidence: said,
-				Next: fmt.Sprintf("tender logs -p %s %s", project, service),
-			})
+			f := api.Finding{What: "the last it wrote", Evidence: said, Next: fmt.Sprintf("tender logs -p %s %s", project, service)}
+			if what, next := heard(said); what != "" {
+				f.What, f.Next = what, next
+			}
+			out.Findings = append(out.Findings, f)
 			break
 		}
 	}
@@ -71,6 +77,18 @@ func (b *backend) lastWords(ctx context.Context, i tender.Instance) []string {
 		return nil
 	})
 	return said
+}
+
+// heard reads the last lines of an instance for what it lacked.
+func heard(lines []string) (what, next string) {
+	low := strings.ToLower(strings.Join(lines, "\n"))
+	switch {
+	case strings.Contains(low, "no space left on device"):
+		return "it had no room left where it writes", "give its tmpfs more (size), or make room on the disk of its volume: df -h"
+	case strings.Contains(low, "can't fork"), strings.Contains(low, "cannot fork"), strings.Contains(low, "fork: resource temporarily unavailable"), strings.Contains(low, "pthread_create failed"):
+		return "it may have no more processes", "raise pids_limit (deploy.resources.limits.pids), or find what starts so many: tender top"
+	}
+	return "", ""
 }
 
 func cut(s string, n int) string {
@@ -107,7 +125,7 @@ func findings(p deploy.ProjectState, s deploy.ServiceState) []api.Finding {
 		case i.State == tender.Created && i.Error != "":
 			out = append(out, cannotStart(i.Name, i.Error))
 		case (i.State == tender.Exited || i.State == tender.Dead || i.State == tender.Restarting) && (i.ExitCode != 0 || !s.Job):
-			out = append(out, exited(i))
+			out = append(out, exited(i, s))
 		case i.State == tender.Paused:
 			add(i.Name+" is paused", fmt.Sprintf("tender unpause %s %s", here, s.Name))
 		}
@@ -120,6 +138,12 @@ func findings(p deploy.ProjectState, s deploy.ServiceState) []api.Finding {
 	}
 	for _, e := range unique(s.Problems) {
 		f := cannotStart(s.Name, e.Text)
+		if at := slices.IndexFunc(s.Instances, func(i tender.Instance) bool { return strings.HasPrefix(e.Text, i.Name+" ") }); at >= 0 {
+			if !s.Instances[at].Ready() {
+				continue // what it does now tells the same
+			}
+			f.What, f.Next = "Tender has mended "+s.Instances[at].Name, fmt.Sprintf("tender logs %s %s", here, s.Name)
+		}
 		f.Evidence = []string{clock(e.Time) + " " + e.Text}
 		if !slices.ContainsFunc(out, func(o api.Finding) bool { return o.What == f.What }) {
 			out = append(out, f)
@@ -169,8 +193,13 @@ func waits(p deploy.ProjectState, s deploy.ServiceState) []api.Finding {
 	return out
 }
 
-func exited(i tender.Instance) api.Finding {
+func exited(i tender.Instance, s deploy.ServiceState) api.Finding {
 	f := api.Finding{Evidence: []string{exitEvidence(i)}}
+	if s.Stopped && i.ExitCode == 137 {
+		f.What = fmt.Sprintf("%s did not end within its grace of %s and was killed", i.Name, s.Grace)
+		f.Next = "let it end on its stop signal (exec in its entrypoint, or init: true), or give it longer: stop_grace_period"
+		return f
+	}
 	switch i.ExitCode {
 	case 0:
 		f.What, f.Next = i.Name+" ended by itself, with 0", "a service that is to run must not return; a job says so with depends_on: service_completed_successfully"
@@ -182,6 +211,8 @@ func exited(i tender.Instance) api.Finding {
 		f.What, f.Next = i.Name+" was killed (SIGKILL), not by its memory limit", "look for docker kill, or for the host's own memory: dmesg | grep -i oom"
 	case 139:
 		f.What, f.Next = i.Name+" crashed (segmentation fault)", "look into its output"
+	case 255:
+		f.What, f.Next = i.Name+" exited with 255", "so the engine says, too, of what it lost when it was killed; else look into its output"
 	case 143:
 		f.What, f.Next = i.Name+" was asked to end (SIGTERM)", "tender events shows who"
 	default:
@@ -210,6 +241,8 @@ func cannotStart(name, text string) api.Finding {
 		f.What, f.Next = name+": a host port is taken", "free it (ss -ltnp shows who holds it), or change ports:"
 	case strings.Contains(low, "image") && (strings.Contains(low, "not found") || strings.Contains(low, "no such image") || strings.Contains(low, "not here")):
 		f.What, f.Next = name+": its image is missing", "tender pull, or tender build"
+	case strings.Contains(low, "error during connect"), strings.Contains(low, "failed to connect to the docker api"), strings.Contains(low, "cannot connect to the docker daemon"):
+		f.What, f.Next = "the engine did not answer", "systemctl status docker; tender doctor"
 	case strings.Contains(low, "no space left"):
 		f.What, f.Next = name+": the disk is full", "make room: docker system df shows what takes it"
 	case strings.Contains(low, "bind source path does not exist"), strings.Contains(low, "no such file or directory") && strings.Contains(low, "mount"):

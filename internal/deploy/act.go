@@ -102,7 +102,7 @@ func (w *worker) files(ctx context.Context, service string) error {
 func (w *worker) scale(ctx context.Context, a plan.Action) error {
 	r := w.known()
 	s, ok := r.service(a.Service)
-	if !ok || s.Service.Revision != a.Revision {
+	if !ok || s.Service.Revision != a.Revision || s.Stopped || s.Gone || r.head.Down != nil {
 		return nil // something else is wanted meanwhile
 	}
 	files, err := w.l.o.Deliver(ctx, w.project, s.Service)

@@ -91,11 +91,13 @@ func (w *worker) batch(ctx context.Context, key string, actions []plan.Action) {
 	var all sync.WaitGroup
 	for _, a := range actions {
 		all.Go(func() {
-			select {
-			case w.l.pool <- struct{}{}:
-				defer func() { <-w.l.pool }()
-			case <-ctx.Done():
-				return
+			for _, tokens := range []chan struct{}{w.share, w.l.pool} {
+				select {
+				case tokens <- struct{}{}:
+					defer func() { <-tokens }()
+				case <-ctx.Done():
+					return
+				}
 			}
 			w.take(ctx, key, a)
 		})

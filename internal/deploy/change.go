@@ -91,13 +91,14 @@ func (l *Loop) change(ctx context.Context, d *draft, c Change) error {
 	}
 	switch c.Verb {
 	case "down":
+		there := l.look(ctx, g.Project)
 		if len(c.Services) == 0 {
 			g.Down, g.Made = &store.Down{Volumes: c.Volumes, Grace: c.Grace}, nil
 			g.Orphans = c.Orphans
 		}
 		for i := range g.Services {
 			if s := &g.Services[i]; on(*s) {
-				s.Gone, s.GoneAt, s.StopIn, s.RenewAnon = true, g.At, c.Grace, c.Volumes
+				s.Gone, s.GoneAt, s.GoneOf, s.StopIn, s.RenewAnon = true, g.At, foreigners(there, s.Service.Name), c.Grace, c.Volumes
 				d.supersede(s.Service.Name)
 			}
 		}
@@ -111,14 +112,15 @@ func (l *Loop) change(ctx context.Context, d *draft, c Change) error {
 		}
 		return nil
 	case "rm":
+		there := l.look(ctx, g.Project)
 		for i := range g.Services {
 			if s := &g.Services[i]; on(*s) && s.Stopped {
-				s.Gone, s.GoneAt, s.StopIn, s.RenewAnon = true, g.At, c.Grace, c.Volumes
+				s.Gone, s.GoneAt, s.GoneOf, s.StopIn, s.RenewAnon = true, g.At, foreigners(there, s.Service.Name), c.Grace, c.Volumes
 			}
 		}
 		return nil
 	case "start", "restart":
-		return d.start(c)
+		return d.start(c, l.look(ctx, g.Project))
 	case "scale":
 		return l.scale(d, c)
 	case "rollback":
@@ -133,8 +135,37 @@ func (d *draft) supersede(service string) {
 	}
 }
 
+// look returns the instances of a project: as they are now, or as they were last
+// seen where the engine does not answer.
+func (l *Loop) look(ctx context.Context, project string) []tender.Instance {
+	seen, err := l.o.Inventory.Fresh(ctx)
+	if err != nil {
+		seen, _ = l.o.Inventory.Picture()
+	}
+	return seen.Of(project)
+}
+
+// lives writes down which instances are there, and in which life: when the
+// engine says that each was started.
+func lives(there []tender.Instance) map[string]time.Time {
+	of := make(map[string]time.Time, len(there))
+	for _, i := range there {
+		of[i.ID] = i.Started
+	}
+	return of
+}
+
+func foreigners(there []tender.Instance, service string) (ids []string) {
+	for _, i := range there {
+		if i.Foreign && i.Service == service {
+			ids = append(ids, i.ID)
+		}
+	}
+	return ids
+}
+
 // start starts services and what they need; restart starts them anew.
-func (d *draft) start(c Change) error {
+func (d *draft) start(c Change, there []tender.Instance) error {
 	if d.base.head.Down != nil {
 		return tender.Errorf(tender.Conflict, "%s is down", d.next.Project).Hint("tender up")
 	}
@@ -165,12 +196,12 @@ func (d *draft) start(c Change) error {
 			continue
 		}
 		if s.Stopped {
-			s.StartAfter = d.next.At
+			s.StartAfter, s.StartOf = d.next.At, lives(there)
 		}
 		s.Stopped, s.Gone, s.RenewAnon = false, false, false
 		named := len(c.Services) == 0 || slices.Contains(c.Services, s.Service.Name)
 		if c.Verb == "restart" && named && !s.Service.Job {
-			s.RestartAfter, s.StopIn = d.next.At, c.Grace
+			s.RestartAfter, s.RestartOf, s.StopIn = d.next.At, lives(there), c.Grace
 			if _, open := d.base.open[s.Service.Name]; open && !c.Supersede {
 				return openConflict(d.base)
 			}

@@ -55,16 +55,21 @@ type Options struct {
 	Salvage func(ctx context.Context, project string, s tender.Service) (Salvaged, error)
 }
 
-// parallel is how many actions run at once over all projects.
-const parallel = 16
+// parallel is how many actions run at once over all projects, share how many of
+// one: a project whose actions hang holds up no other.
+const (
+	parallel = 32
+	share    = 16
+)
 
 // Loop brings what is there to what is wanted.
 type Loop struct {
-	o    Options
-	log  *slog.Logger
-	pool chan struct{} // holds a token per running action
-	born chan struct{} // a project may have become known
-	hub  hub
+	o     Options
+	log   *slog.Logger
+	begun time.Time
+	pool  chan struct{} // holds a token per running action
+	born  chan struct{} // a project may have become known
+	hub   hub
 
 	mu      sync.Mutex
 	workers map[string]*worker
@@ -95,7 +100,7 @@ func New(o Options) *Loop {
 		o.Deliver = func(context.Context, string, tender.Service) ([]engine.File, error) { return nil, nil }
 	}
 	return &Loop{
-		o: o, log: o.Log,
+		o: o, log: o.Log, begun: time.Now(),
 		pool: make(chan struct{}, parallel), born: make(chan struct{}, 1),
 		workers: map[string]*worker{}, locks: map[string]chan struct{}{}, rounds: map[string]round{}, turned: make(chan struct{}),
 		lanes: map[string][]plan.Lane{}, moved: make(chan struct{}),

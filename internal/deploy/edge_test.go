@@ -20,11 +20,11 @@ var _ deploy.Edge = (*edge)(nil)
 
 const (
 	// beat is how often the edge in memory looks at the lanes, and how late it is.
-	beat = 100 * time.Millisecond
+	beat = 200 * time.Millisecond
 	// underway is how long what has begun on an instance takes.
 	underway = 700 * time.Millisecond
 	// load is how many requests come to service web in a beat.
-	load = 10
+	load = 20
 )
 
 // edge is an edge in memory. It survives the loop, takes over lanes a beat
@@ -237,13 +237,13 @@ func (e *edge) set(change func()) {
 	e.tell()
 }
 
-// tick makes the counts known twice a second.
+// tick makes the counts known every second.
 func (e *edge) tick(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(time.Second):
 			e.set(func() {})
 		}
 	}

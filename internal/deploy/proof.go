@@ -35,7 +35,7 @@ func (l *Loop) close(tx *store.Tx, open store.Rollout, verdict string) error {
 		}
 		r.Proof.Verdict = verdict
 		r.Proof.Served, r.Proof.Partial = servedWhile(*r, now)
-		r.Proof.Health = vitals(*r, seen)
+		r.Proof.Health = vitals(*r, seen, l.begun)
 		if len(r.Proof.Served) > 0 {
 			r.Proof.Verdict += "; " + r.Proof.Sum()
 		}
@@ -74,8 +74,9 @@ func p99(s tender.Served) time.Duration {
 	return time.Duration(plan.Quantile(s, .99) * float64(time.Second))
 }
 
-// vitals says how the instances of the new revision are.
-func vitals(r store.Rollout, seen tender.Picture) (list []store.Vital) {
+// vitals says how the instances of the new revision are. What was there before
+// this process began took its state before anybody here saw it.
+func vitals(r store.Rollout, seen tender.Picture, begun time.Time) (list []store.Vital) {
 	for _, i := range seen.Of(r.Project) {
 		if i.Service != r.Service || i.Revision != r.To || i.Oneoff {
 			continue
@@ -87,7 +88,7 @@ func vitals(r store.Rollout, seen tender.Picture) (list []store.Vital) {
 		case i.State == tender.Exited:
 			v.State = fmt.Sprintf("exited with %d", i.ExitCode)
 		}
-		if i.Since.After(i.Started) && !i.Started.IsZero() {
+		if i.Since.After(i.Started) && i.Started.After(begun) {
 			v.After = i.Since.Sub(i.Started)
 		}
 		list = append(list, v)

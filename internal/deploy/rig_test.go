@@ -32,6 +32,7 @@ type rig struct {
 
 	edge    *edge         // nil: there is none
 	engine  engine.Engine // what the loop talks to; nil: fake
+	early   bool          // start does not wait for the first picture
 	options func(*deploy.Options)
 }
 
@@ -120,7 +121,9 @@ func (r *rig) start() {
 			r.Errorf("close store: %v", err)
 		}
 	})
-	<-inventory.Ready()
+	if !r.early {
+		<-inventory.Ready()
+	}
 }
 
 // svc makes a service; change may be nil. Version is what makes its revision.

@@ -43,6 +43,7 @@ type ServiceState struct {
 	Since   time.Time // of the newest change of an instance
 	Stopped bool
 	Job     bool
+	Grace   time.Duration  // what it has to end in
 	Rollout *store.Rollout // the open one
 	Last    *store.Rollout // the newest one that has ended
 	// Tries counts attempts to mend it in a row; Next is when the next one follows.
@@ -189,7 +190,10 @@ func service(r records, s store.WantedService, there []tender.Instance, w *worke
 	name := s.Service.Name
 	v := ServiceState{
 		Name: name, Image: s.Service.Image, Revision: s.Service.Revision, Wanted: s.Service.Replicas, Stopped: s.Stopped,
-		Job: s.Service.Job, DependsOn: s.Service.DependsOn,
+		Job: s.Service.Job, DependsOn: s.Service.DependsOn, Grace: s.Service.Grace,
+	}
+	if s.StopIn != nil {
+		v.Grace = *s.StopIn
 	}
 	ended, running := 0, 0
 	for _, i := range there {

@@ -43,7 +43,7 @@ func (r *rig) last(back int) store.Rollout {
 }
 
 // accept begins something and does not wait for its end.
-func (r *rig) accept(s deploy.Submission) int {
+func (r *rig) begin(s deploy.Submission) int {
 	r.Helper()
 	a, err := r.loop.Accept(r.Context(), s)
 	if err != nil {
@@ -120,7 +120,7 @@ func TestBlueGreen(t *testing.T) {
 		keep := func(x *tender.Rollout) { blueGreen(x); x.Keep = 10 * time.Minute }
 		r.fake.Behave("web", enginetest.Behaviour{Warmup: 2 * time.Second})
 		r.outcome(r.up(web("1", keep)), deploy.Converged)
-		n := r.accept(web("2", keep))
+		n := r.begin(web("2", keep))
 		r.until("1:1000 2:0")
 		r.outcome(r.follow(n), deploy.Converged)
 		r.until("1:0 2:1000")
@@ -187,7 +187,7 @@ func TestCanaryGoesOn(t *testing.T) {
 	withEdge(t, func(r *rig) {
 		r.outcome(r.up(web("1", canary)), deploy.Converged)
 		began := time.Now()
-		n := r.accept(web("2", canary))
+		n := r.begin(web("2", canary))
 		for _, split := range []string{"1:950 2:50", "1:750 2:250", "1:500 2:500", "2:1000"} {
 			r.until(split)
 		}
@@ -244,7 +244,7 @@ func TestCanaryIsHeldAndSteered(t *testing.T) {
 		r.outcome(r.up(web("1", canary)), deploy.Converged)
 		next := web("2", canary)
 		next.Hold = true
-		n := r.accept(next)
+		n := r.begin(next)
 		for _, split := range []string{"1:950 2:50", "1:750 2:250"} {
 			r.until(split)
 			after(10 * time.Minute)
@@ -268,7 +268,7 @@ func TestCanaryIsHeldAndSteered(t *testing.T) {
 			r.Errorf("steering what has ended: %v", err)
 		}
 		// A rollout that was not begun so can be held as well.
-		n = r.accept(web("3", canary))
+		n = r.begin(web("3", canary))
 		r.until("1:950 3:50")
 		if _, err := r.loop.Steer(r.Context(), "bob", r.last(0).ID, deploy.Hold); err != nil {
 			r.Fatal(err)
@@ -286,11 +286,11 @@ func TestCanaryIsHeldAndSteered(t *testing.T) {
 func TestSupersedingACanaryRetiresIt(t *testing.T) {
 	withEdge(t, func(r *rig) {
 		r.outcome(r.up(web("1", canary)), deploy.Converged)
-		r.accept(web("2", canary))
+		r.begin(web("2", canary))
 		r.until("1:750 2:250")
 		next := web("3", canary)
 		next.Supersede = true
-		n := r.accept(next)
+		n := r.begin(next)
 		r.until("1:950 3:50")
 		if strings.Contains(r.there(), " 2 ") {
 			r.Errorf("there is still\n%s", r.there())
@@ -339,7 +339,7 @@ func TestEdgeAway(t *testing.T) {
 		r.edge.set(func() { r.edge.deaf, r.edge.idle = false, false })
 		r.until("2:1000")
 		r.edge.set(func() { r.edge.away = "connection refused" })
-		n := r.accept(web("3", nil))
+		n := r.begin(web("3", nil))
 		after(30 * time.Second)
 		r.want(fmt.Sprint(len(r.instances("web"))), "2")
 		r.edge.set(func() { r.edge.away = "" })
@@ -351,7 +351,7 @@ func TestEdgeAway(t *testing.T) {
 func TestProofSaysWhenItIsAPart(t *testing.T) {
 	withEdge(t, func(r *rig) {
 		r.outcome(r.up(web("1", canary)), deploy.Converged)
-		n := r.accept(web("2", canary))
+		n := r.begin(web("2", canary))
 		r.until("1:750 2:250")
 		r.edge.set(func() { clear(r.edge.counts); r.edge.since = time.Now() })
 		r.outcome(r.follow(n), deploy.Converged)
@@ -391,7 +391,7 @@ func killedWithEdge(r *rig, strategy func(*tender.Rollout), random *rand.Rand) {
 	d := &deadly{Fake: r.fake, where: random.IntN(3)}
 	r.engine = d
 	r.start()
-	n := r.accept(web("2", with))
+	n := r.begin(web("2", with))
 	for range 1 + random.IntN(3) {
 		d.kill = r.kill
 		d.left.Store(int64(1 + random.IntN(8)))

@@ -72,7 +72,8 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		return
 	}
 	if failed {
-		d.next.Services[len(d.next.Services)-1].StartAfter = d.next.At
+		s := &d.next.Services[len(d.next.Services)-1]
+		s.StartAfter, s.StartOf = d.next.At, lives(there)
 	}
 	if isOpen {
 		d.supersedes = append(d.supersedes, open)
@@ -100,6 +101,9 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		d.retry = append(d.retry, name)
 	}
 	v.Gap = d.gap(w, r, there, to)
+	if move := holderMoves(old, w, had, there); move != "" && v.Gap == "" {
+		v.Gap = move
+	}
 	d.say(v)
 	d.rollouts = append(d.rollouts, r)
 }
@@ -127,6 +131,19 @@ func (d *draft) gap(w store.WantedService, r store.Rollout, there []tender.Insta
 		return ""
 	}
 	return "from the stop of the old until the new is ready: " + why
+}
+
+// holderMoves says that the ports of a service change hands, which no two can
+// hold at a time.
+func holderMoves(old, w store.WantedService, had bool, there []tender.Instance) string {
+	if !had || old.Service.Publish == w.Service.Publish || len(w.Service.Ports) == 0 ||
+		!slices.ContainsFunc(there, func(i tender.Instance) bool { return i.State == tender.Running }) {
+		return ""
+	}
+	if w.Service.Publish == tender.PublishProxy {
+		return "a moment, as its ports go from the engine to the edge"
+	}
+	return "a moment, as its ports go from the edge to the engine"
 }
 
 // strategy says for people how a rollout goes.

@@ -76,7 +76,7 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try, traf
 	for _, s := range g.Services {
 		p := plan.Service{
 			Service: s.Service, ImageHealthcheck: s.Image.Healthcheck,
-			Stopped: s.Stopped, Gone: s.Gone, GoneAt: s.GoneAt, StopIn: s.StopIn, RestartAfter: s.RestartAfter, StartAfter: s.StartAfter,
+			Stopped: s.Stopped, Gone: s.Gone, GoneOf: s.GoneOf, StopIn: s.StopIn, RestartOf: s.RestartOf, StartOf: s.StartOf,
 			RenewAnon: s.RenewAnon, Halted: s.Halted, Adopted: s.Adopted, Tries: tries[s.Service.Name],
 			Traffic: traffic[s.Service.Name],
 		}

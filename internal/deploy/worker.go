@@ -24,6 +24,7 @@ type worker struct {
 	project string
 	wake    chan struct{}
 	done    chan struct{} // closed when run has ended
+	share   chan struct{} // holds a token per action of this project that runs or waits for the pool
 
 	mu     sync.Mutex
 	stale  bool                 // the store has changed since records were read
@@ -67,7 +68,7 @@ const keepProblems = 10
 
 func newWorker(l *Loop, project string) *worker {
 	return &worker{
-		l: l, project: project, wake: make(chan struct{}, 1), done: make(chan struct{}), stale: true,
+		l: l, project: project, wake: make(chan struct{}, 1), done: make(chan struct{}), share: make(chan struct{}, share), stale: true,
 		flight: map[string]bool{}, rest: map[string]time.Time{}, tries: map[string]map[int]plan.Try{}, errors: map[string][]Problem{},
 	}
 }
@@ -310,16 +311,14 @@ func (w *worker) forget(p tender.Picture, now time.Time) (next time.Time) {
 		if i.Project != w.project || len(slots) == 0 {
 			continue
 		}
-		since := i.Started
-		if i.Since.After(since) {
-			since = i.Since
-		}
+		// How long it ran is the engine's to say, when it was seen to end is ours: their clocks may differ.
+		lasted := i.State == tender.Exited && i.Finished.Sub(i.Started) >= plan.Steady && i.Since.Sub(slots[i.Slot].Last) >= plan.Steady
 		switch {
-		case i.Ready() && now.Sub(since) >= plan.Steady, i.State == tender.Exited && i.Finished.Sub(i.Started) >= plan.Steady && i.Started.After(slots[i.Slot].Last):
+		case i.Ready() && now.Sub(i.Since) >= plan.Steady, lasted:
 			delete(slots, i.Slot)
 			delete(slots, 0)
 		case i.Ready():
-			next = earliest(next, since.Add(plan.Steady))
+			next = earliest(next, i.Since.Add(plan.Steady))
 		}
 	}
 	return next

@@ -52,6 +52,10 @@ func keep(m *dns.Msg, now time.Time) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A record without data comes in, but does not go out as it came.
+	if err := new(dns.Msg).Unpack(wire); err != nil {
+		return nil, err
+	}
 	k := &kept{wire: wire, rcode: rcode, taken: now, flags: binary.BigEndian.Uint16(wire[2:]) & bitAD}
 	for i := range k.count {
 		k.count[i] = binary.BigEndian.Uint16(wire[4+2*i:])

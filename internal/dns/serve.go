@@ -20,8 +20,9 @@ const (
 	idle = 10 * time.Second
 	// farewell is how long a connection may still take for a last query when the server ends.
 	farewell = 300 * time.Millisecond
-	// streams bounds the connections of one listener.
-	streams = 512
+	// streams bounds the connections of one listener, streamsEach those of one client: one that
+	// opens more does not keep others out.
+	streams, streamsEach = 512, 64
 	// queryMax is the longest query, in bytes: a name, its type, and EDNS.
 	queryMax = 4096
 )
@@ -138,7 +139,21 @@ func (s *Server) later(ctx context.Context, waiting *sync.WaitGroup, x *exchange
 func (s *Server) accept(ctx context.Context, l net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	slots := make(chan struct{}, streams)
+	var mu sync.Mutex
+	open, all := map[netip.Addr]int{}, 0
+	// count adds to a client's connections, unless they are too many.
+	count := func(a netip.Addr, by int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if by > 0 && (all >= streams || open[a] >= streamsEach) {
+			return false
+		}
+		all += by
+		if open[a] += by; open[a] == 0 {
+			delete(open, a)
+		}
+		return true
+	}
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -155,33 +170,32 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 			}
 			return fmt.Errorf("accept DNS connections: %w", err)
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
+		from := netip.AddrPort{}
+		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+			from = a.AddrPort()
+		}
+		switch {
+		case !s.allowed(from.Addr()):
+			_ = conn.Close()
+			s.count.refused.Add(1)
+			continue
+		case !count(from.Addr(), 1):
 			_ = conn.Close()
 			s.count.dropped.Add(1)
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-slots }()
+			defer count(from.Addr(), -1)
 			stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now().Add(farewell)) })
 			defer stop()
 			defer conn.Close()
-			s.stream(ctx, conn)
+			s.stream(ctx, conn, from)
 		})
 	}
 }
 
 // stream answers the queries of one connection, one after the other.
-func (s *Server) stream(ctx context.Context, conn net.Conn) {
-	from := netip.AddrPort{}
-	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		from = a.AddrPort()
-	}
-	if !s.allowed(from.Addr()) {
-		s.count.refused.Add(1)
-		return
-	}
+func (s *Server) stream(ctx context.Context, conn net.Conn, from netip.AddrPort) {
 	x := &exchange{client: from, stream: true}
 	var length [2]byte
 	in := make([]byte, queryMax)

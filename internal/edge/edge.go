@@ -13,19 +13,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/dns"
@@ -249,216 +245,6 @@ func (e *edge) run(ctx context.Context, b *before, unlock func()) error {
 	return errors.Join(broken, admin())
 }
 
-// begin waits until all is listened on, and takes the place of the edge before.
-func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.Listener, error) {
-	if err := e.claimed(ctx, b, parts); err != nil {
-		return nil, err
-	}
-	if b != nil {
-		if err := b.ready(); err != nil {
-			return nil, err
-		}
-		e.counts.inherit(b.carried)
-		if names := e.sockets.drop(); len(names) > 0 {
-			e.log.Info("no longer listened on", "sockets", names)
-		}
-	}
-	// Renamed over the old one, so that there is no moment without a socket.
-	path := e.config.Socket + ".new"
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open the edge's socket: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, fmt.Errorf("open the edge's socket: %w", err)
-	}
-	l.SetUnlinkOnClose(false) // by then the path may be another's
-	err = os.Chmod(path, 0o600)
-	if err == nil {
-		err = os.Rename(path, e.config.Socket)
-	}
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("open the edge's socket: %w", err)
-	}
-	if b != nil {
-		if err := b.named(); err != nil {
-			e.log.Warn("the edge before was not told that it is replaced", "err", err)
-		}
-	}
-	return l, nil
-}
-
-// claimed waits until proxy and dns have asked for all that the edge before has:
-// only then may that one let go. What else routes need is listened on by then, or
-// the proxy's report says why not.
-func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
-	var fronts, inherited []string
-	if len(e.table.Proxy.Routes) > 0 {
-		for _, a := range slices.Concat(e.config.HTTP, e.config.HTTPS) {
-			fronts = append(fronts, key("tcp", a))
-		}
-	}
-	if b != nil {
-		also := map[string]bool{}
-		for _, k := range fronts {
-			also[k] = true
-		}
-		for _, a := range e.config.DNS {
-			also[key("udp", a)], also[key("tcp", a)] = true, true
-		}
-		for _, p := range e.table.Proxy.Ports {
-			also[key(p.Protocol, p.Address)] = true
-		}
-		for _, k := range b.names {
-			if also[k] {
-				inherited = append(inherited, k)
-			}
-		}
-	}
-	limit, cancel := context.WithTimeout(ctx, patience/2)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond) // a problem opens no socket
-	defer tick.Stop()
-	for {
-		n, changed := e.sockets.missing(inherited)
-		m, _ := e.sockets.missing(fronts)
-		if n == 0 && (m == 0 || len(e.proxy.Report().Problems) > 0) {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-tick.C:
-		case err := <-parts:
-			return errors.Join(err, ctx.Err())
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-limit.Done():
-			e.log.Warn("not everything is listened on yet", "missing", n+m)
-			return nil
-		}
-	}
-}
-
-// names serves DNS, and tries again while its addresses cannot be had: the
-// proxy does not wait for it.
-func (e *edge) names(ctx context.Context) {
-	var running sync.WaitGroup
-	defer running.Wait()
-	running.Go(func() {
-		if err := e.dns.Run(ctx); err != nil {
-			e.log.Error("checks of registered services ended", "err", err)
-		}
-	})
-	for said := ""; len(e.config.DNS) > 0 && ctx.Err() == nil; {
-		err := e.serveNames(ctx)
-		if err != nil && ctx.Err() == nil {
-			if text := err.Error(); text != said {
-				e.log.Error("dns does not serve; trying again", "err", err)
-				said = text
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(2 * time.Second):
-		}
-	}
-}
-
-func (e *edge) serveNames(ctx context.Context) (err error) {
-	var packets []net.PacketConn
-	var listeners []net.Listener
-	defer func() {
-		if err == nil {
-			return
-		}
-		for _, p := range packets {
-			p.Close()
-		}
-		for _, l := range listeners {
-			l.Close()
-		}
-	}()
-	for _, a := range e.config.DNS {
-		p, err := e.sockets.ListenPacket(ctx, "udp", a)
-		if err != nil {
-			return err
-		}
-		packets = append(packets, p)
-		l, err := e.sockets.Listen(ctx, "tcp", a)
-		if err != nil {
-			return err
-		}
-		listeners = append(listeners, l)
-	}
-	return e.dns.Serve(ctx, packets, listeners)
-}
-
-// drain waits for what is under way, no longer than limit.
-func (e *edge) drain(ended <-chan struct{}, limit time.Duration) {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-ended:
-		e.log.Info("ended", "drained", true)
-	case <-timer.C:
-		e.log.Warn("ended, what was still under way is cut", "after", limit)
-	}
-}
-
-// retire drains after a hand-over, and tells the edge that has taken over what
-// is still under way here, so that nobody stops an instance that still answers.
-func (e *edge) retire(ctx context.Context, ended <-chan struct{}) {
-	select {
-	case <-e.replaced:
-	case <-time.After(patience):
-	}
-	client := NewClient(e.config.Socket)
-	tick := time.NewTicker(carryEvery)
-	defer tick.Stop()
-	limit := time.NewTimer(e.config.Drain)
-	defer limit.Stop()
-	tell := func(done bool) {
-		tell, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		version, err := client.carry(tell, e.id, Carried{Report: e.proxy.Report(), PID: os.Getpid(), Ended: done})
-		if err == nil && !done && version != e.version() {
-			err = e.follow(tell, client)
-		}
-		if err != nil {
-			e.log.Debug("the edge that serves does not answer", "err", err)
-		}
-	}
-	for {
-		select {
-		case <-tick.C:
-			tell(false)
-			continue
-		case <-ended:
-			e.log.Info("drained after the hand-over")
-		case <-limit.C:
-			e.log.Warn("ended, what was still under way is cut", "after", e.config.Drain)
-		case <-ctx.Done():
-			e.proxy.Leave(0)
-			e.drain(ended, e.config.Grace)
-		}
-		tell(true)
-		return
-	}
-}
-
-// follow serves by the table of the edge that has taken over, so that what
-// clients still ask here goes to no instance that is about to stop.
-func (e *edge) follow(ctx context.Context, client *Client) error {
-	t, err := client.table(ctx)
-	if err != nil {
-		return err
-	}
-	e.setting.Lock()
-	defer e.setting.Unlock()
-	return e.apply(t)
-}
-
 // version is that of the table served.
 func (e *edge) version() uint64 {
 	e.setting.Lock()
@@ -488,28 +274,3 @@ func (e *edge) admin(l net.Listener) (end func() error) {
 }
 
 var errHanding = tender.Errorf(tender.Unavailable, "this edge hands over to another one").Hint("ask again: the other one answers in a moment")
-
-// lock waits until no other edge of this directory is starting.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the edge's start: %w", err)
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return sync.OnceFunc(func() { f.Close() }), nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock the edge's start: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
-		case <-tick.C:
-		}
-	}
-}

@@ -254,10 +254,7 @@ func (e *edge) handTo(w http.ResponseWriter, hello Hello) error {
 		return err
 	}
 	defer c.Close()
-	// A table that is being set is on disk before the new edge reads it.
-	e.setting.Lock()
-	e.setting.Unlock() //nolint:staticcheck // an empty section waits for whoever is in it
-
+	served := e.version() // a table that is being set is on disk once this returns, before the new edge reads it
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
 		return errors.New("sockets travel over a unix socket only")
@@ -265,7 +262,7 @@ func (e *edge) handTo(w http.ResponseWriter, hello Hello) error {
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tender-edge\r\n\r\n"); err != nil {
 		return err
 	}
-	e.log.Info("handing over", "to", hello.Version, "pid", hello.PID)
+	e.log.Info("handing over", "to", hello.Version, "pid", hello.PID, "table", served)
 	names := e.sockets.names()
 	for {
 		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {

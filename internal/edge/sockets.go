@@ -57,7 +57,7 @@ func (s *sockets) Listen(ctx context.Context, network, address string) (net.List
 		l, err := net.FileListener(f)
 		f.Close()
 		if err != nil {
-			return nil, fmt.Errorf("listen on %s: take it over: %w", address, err)
+			return nil, fmt.Errorf("take it over: %w", err)
 		}
 		return s.keepListener(k, l)
 	}
@@ -67,7 +67,7 @@ func (s *sockets) Listen(ctx context.Context, network, address string) (net.List
 		return err
 	})
 	if err != nil {
-		return nil, listenError(address, err)
+		return nil, listenError(err)
 	}
 	return s.keepListener(k, l)
 }
@@ -78,7 +78,7 @@ func (s *sockets) ListenPacket(ctx context.Context, network, address string) (ne
 		c, err := net.FilePacketConn(f)
 		f.Close()
 		if err != nil {
-			return nil, fmt.Errorf("listen on %s: take it over: %w", address, err)
+			return nil, fmt.Errorf("take it over: %w", err)
 		}
 		return s.keepPacket(k, c)
 	}
@@ -88,7 +88,7 @@ func (s *sockets) ListenPacket(ctx context.Context, network, address string) (ne
 		return err
 	})
 	if err != nil {
-		return nil, listenError(address, err)
+		return nil, listenError(err)
 	}
 	return s.keepPacket(k, c)
 }
@@ -120,12 +120,12 @@ func (s *sockets) bind(ctx context.Context, open func() error) error {
 	}
 }
 
-func listenError(address string, err error) error {
+// listenError leaves it to the caller to say which address that is.
+func listenError(err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return tender.Errorf(tender.Conflict, "listen on %s: another program has that port", address).
+		return tender.Errorf(tender.Conflict, "another program has that port").
 			Hint("ss -ltnup shows which; stop it, or choose another address")
 	}
-	// net's own error names the address.
 	return err
 }
 

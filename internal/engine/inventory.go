@@ -177,10 +177,13 @@ func (v *Inventory) take(ctx context.Context) (tender.Picture, error) {
 	}
 	for i := range p.Instances {
 		n := &p.Instances[i]
-		n.Since = now
+		n.Since, n.Begun = now, now
 		// A start in between is a new life, even if the state looks the same.
-		if o := known[n.ID]; o != nil && o.State == n.State && o.Health == n.Health && o.Started.Equal(n.Started) {
-			n.Since = o.Since
+		if o := known[n.ID]; o != nil && o.Started.Equal(n.Started) {
+			n.Begun = o.Begun
+			if o.State == n.State && o.Health == n.Health {
+				n.Since = o.Since
+			}
 		}
 	}
 	differs := first || !same(v.picture, p)

@@ -255,6 +255,9 @@ func (m *maker) figures(v *view, since *Shifted) string {
 		return "no worse than " + v.from()
 	}
 	now, restarted := v.counted(v.Revision, since)
+	if now.Requests == 0 {
+		return "no request came yet"
+	}
 	text := fmt.Sprintf("%d of %s failed", Errors(now), count(int(now.Requests), "request"))
 	switch {
 	case now.Requests < enough:

@@ -33,7 +33,7 @@ func (v *view) judge(i *tender.Instance, now time.Time) (shape, string) {
 			if crashing(i, now) {
 				return sick, fmt.Sprintf("%s was restarted %d times", i.Name, i.Restarts)
 			}
-			if i.Started.IsZero() || now.Before(i.Started.Add(healthBound)) {
+			if now.Before(since(i).Add(healthBound)) {
 				return coming, i.Name + " is not healthy yet"
 			}
 			return sick, fmt.Sprintf("%s is not healthy after %s", i.Name, healthBound)
@@ -55,7 +55,7 @@ func (v *view) judge(i *tender.Instance, now time.Time) (shape, string) {
 		return broken, i.Name + " is dead" + tail(i.Error)
 	}
 	why := i.Name + " " + exit(i)
-	if !v.Job && i.Started.Before(v.StartAfter) {
+	if !v.Job && lives(v.StartOf, i) {
 		return ended, "started by request"
 	}
 	switch v.Restart {
@@ -91,9 +91,23 @@ func (s *Service) endless() bool {
 	return s.ordered() && (s.Restart == "always" || s.Restart == "unless-stopped" || s.Restart == "on-failure" && s.RestartMax == 0)
 }
 
-// crashing reports whether the engine keeps restarting i: often, and lately.
+// crashing reports whether the engine keeps restarting i: often, and lately, by
+// the engine's clock and as this process saw it. One of them says nothing where
+// the clock was set, or where this process is new.
 func crashing(i *tender.Instance, now time.Time) bool {
-	return i.Restarts >= Hopeless && now.Before(i.Started.Add(Steady))
+	return i.Restarts >= Hopeless && now.Before(i.Started.Add(Steady)) && now.Before(since(i).Add(Steady))
+}
+
+// lives reports whether i is in the life that it had when of was written down.
+func lives(of map[string]time.Time, i *tender.Instance) bool {
+	started, there := of[i.ID]
+	return there && started.Equal(i.Started)
+}
+
+// cut reports whether i was ended from outside: by a signal, or together with
+// its engine, which says 255 then. That proves nothing of its revision.
+func cut(i *tender.Instance) bool {
+	return !i.OOM && i.Error == "" && (i.ExitCode == 255 || i.ExitCode == 128+9 || i.ExitCode == 128+15)
 }
 
 func exit(i *tender.Instance) string {
@@ -110,9 +124,10 @@ func tail(text string) string {
 	return ": " + text
 }
 
-// since is when i became what it is now.
+// since is when i became what it is now, as this process saw it: that clock
+// only goes forward, and the engine's may not be ours.
 func since(i *tender.Instance) time.Time {
-	if i.Started.After(i.Since) {
+	if i.Since.IsZero() {
 		return i.Started
 	}
 	return i.Since
@@ -134,6 +149,15 @@ func (v *view) hold() time.Duration {
 		return 0
 	}
 	return defaultHold
+}
+
+// holdOf is the same for one instance: one without a healthcheck that ended
+// already and was started again has to show that it stays.
+func (v *view) holdOf(i *tender.Instance) time.Duration {
+	if v.Open != nil && v.Service.Rollout.Hold == nil && i.Health == "" && (i.Restarts > 0 || v.Tries[i.Slot].Count > 0) {
+		return max(v.hold(), defaultHold)
+	}
+	return v.hold()
 }
 
 // Order says in which order old and new instances change places, and why. old

@@ -335,7 +335,7 @@ func (m *maker) stop(v *view) {
 // gone plans the removal of all instances of a service: dependents first.
 func (m *maker) gone(v *view, volumes bool, cause string) {
 	// Whatever somebody else makes later under the same name is theirs.
-	there := slices.DeleteFunc(v.instances(), func(i *tender.Instance) bool { return i.Foreign && i.Created.After(v.GoneAt) })
+	there := slices.DeleteFunc(v.instances(), func(i *tender.Instance) bool { return i.Foreign && !slices.Contains(v.GoneOf, i.ID) })
 	if len(there) == 0 {
 		return
 	}

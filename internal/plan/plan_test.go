@@ -105,6 +105,14 @@ func tried(n int, ago time.Duration) func(*plan.Service) {
 	}
 }
 
+// future is made and started an hour from now, says the engine: the clock was set
+// back, or its own is ahead.
+func future(i *tender.Instance) {
+	i.Created, i.Started = i.Created.Add(time.Hour), i.Started.Add(time.Hour)
+}
+
+func ago(d time.Duration) time.Time { return now.Add(-d) }
+
 func state(s tender.State) func(*tender.Instance) { return func(i *tender.Instance) { i.State = s } }
 
 func foreign(i *tender.Instance) { i.Foreign, i.Revision = true, "" }
@@ -254,6 +262,24 @@ remove  shop-web-3  # 1 wanted
 		in:   shop(svc("web@r2", 2, open("r1")), inst("web@r1", 1), inst("web@r1", 2), inst("web@r2", 1, newcomer(time.Second), exited(3))),
 		want: "rollback  web@r2  # shop-web-1-r2 exited with 3\n",
 	}, {
+		name: "a newcomer that was ended together with its engine is started again",
+		in:   shop(svc("web@r2", 2, open("r1")), inst("web@r1", 1, exited(255)), inst("web@r1", 2, exited(255)), inst("web@r2", 1, newcomer(time.Second), exited(255))),
+		want: "start  shop-web-1-r2  # shop-web-1-r2 exited with 255\n",
+	}, {
+		name: "a newcomer that somebody killed is started again",
+		in:   shop(svc("web@r2", 1, open("r1")), inst("web@r1", 1), inst("web@r2", 1, newcomer(time.Second), exited(137))),
+		want: "start  shop-web-1-r2  # shop-web-1-r2 exited with 137\n",
+	}, {
+		name: "but not without end",
+		in:   shop(svc("web@r2", 1, open("r1"), tried(3, time.Minute)), inst("web@r1", 1), inst("web@r2", 1, newcomer(time.Second), exited(137))),
+		want: "rollback  web@r2  # shop-web-1-r2 exited with 137\n",
+	}, {
+		name: "one that was ended for memory goes back",
+		in: shop(svc("web@r2", 1, open("r1")), inst("web@r1", 1), inst("web@r2", 1, newcomer(time.Second), exited(137), func(i *tender.Instance) {
+			i.OOM = true
+		})),
+		want: "rollback  web@r2  # shop-web-1-r2 was ended for memory (exit 137)\n",
+	}, {
 		name: "an unhealthy one goes back",
 		in: shop(svc("web@r2", 1, open("r1")), inst("web@r1", 1), inst("web@r2", 1, newcomer(time.Second), health(tender.Unhealthy), func(i *tender.Instance) {
 			i.HealthOutput = "503"
@@ -313,6 +339,11 @@ wait   web@r2          # shop-web-1-r2 exited with 3, and restart is "no"
 			s.Tries = map[int]plan.Try{1: {Count: 3, Last: now, Reason: "x"}}
 		}), inst("web@r1", 1, exited(3))),
 		want: "fail  web@r1  # shop-web-1 exited with 3\n",
+	}, {
+		name: "one that was restarted already has to show that it stays",
+		in: shop(svc("web@r1", 1, open(""), func(s *plan.Service) { s.Restart = "always" }),
+			inst("web@r1", 1, newcomer(time.Second), func(i *tender.Instance) { i.Name, i.Restarts = "shop-web-1", 1 })),
+		want: "wait  web@r1  until 12:00:04  # shop-web-1 must stay good for 5s\n",
 	}, {
 		name: "what exited is started",
 		in:   shop(svc("web@r1", 1), inst("web@r1", 1, exited(137))),
@@ -412,8 +443,42 @@ remove  shop-web-2  # 1 wanted
 		want: "remove  shop-web-1  # doubled in slot 1\n",
 	}, {
 		name: "restart by request, one at a time",
-		in:   shop(svc("web@r1", 2, func(s *plan.Service) { s.RestartAfter = now.Add(-time.Minute) }), inst("web@r1", 1), inst("web@r1", 2)),
+		in: shop(svc("web@r1", 2, func(s *plan.Service) {
+			s.RestartOf = map[string]time.Time{"web-1-r1": ago(10 * time.Minute), "web-2-r1": ago(10 * time.Minute)}
+		}), inst("web@r1", 1), inst("web@r1", 2)),
 		want: "restart  shop-web-1  # restarted by request\n",
+	}, {
+		name: "each once, whatever the engine's clock says",
+		in: shop(svc("web@r1", 2, func(s *plan.Service) {
+			s.RestartOf = map[string]time.Time{"web-1-r1": ago(10 * time.Minute), "web-2-r1": ago(10 * time.Minute)}
+		}), inst("web@r1", 1, func(i *tender.Instance) { i.Started = ago(time.Hour) }), inst("web@r1", 2)),
+		want: "restart  shop-web-2  # restarted by request\n",
+	}, {
+		name: "a clock that was set back makes no hold longer",
+		in:   shop(svc("web@r2", 1, open("r1")), inst("web@r1", 1), inst("web@r2", 1, newcomer(6*time.Second), future)),
+		want: "remove  shop-web-1  # replaced by r2\n",
+	}, {
+		name: "nor the wait for health",
+		in:   shop(svc("web@r2", 1, open("r1")), inst("web@r1", 1), inst("web@r2", 1, newcomer(16*time.Minute), health(tender.Starting), future)),
+		want: "rollback  web@r2  # shop-web-1-r2 is not healthy after 15m0s\n",
+	}, {
+		name: "nor what was restarted long ago sick",
+		in: shop(svc("web@r1", 1, func(s *plan.Service) { s.Restart = "always" }),
+			inst("web@r1", 1, future, func(i *tender.Instance) { i.Restarts = 5 })),
+	}, {
+		name: "nor what was begun after its dependency due for a restart",
+		in: shop(svc("db@r1", 1), svc("web@r1", 1, func(s *plan.Service) {
+			s.DependsOn = []tender.Dependency{{Service: "db", Condition: tender.Started, Required: true, Restart: true}}
+		}), inst("db@r1", 1, future, func(i *tender.Instance) { i.Begun = ago(time.Hour) }),
+			inst("web@r1", 1, func(i *tender.Instance) { i.Begun = ago(time.Minute) })),
+	}, {
+		name: "and what depends on it with restart: true",
+		in: shop(svc("db@r1", 1, func(s *plan.Service) {
+			s.RestartOf = map[string]time.Time{"db-1-r1": ago(10 * time.Minute), "web-1-r1": ago(10 * time.Minute)}
+		}), svc("web@r1", 1, func(s *plan.Service) {
+			s.DependsOn = []tender.Dependency{{Service: "db", Condition: tender.Started, Required: true, Restart: true}}
+		}), inst("db@r1", 1, func(i *tender.Instance) { i.Started = ago(time.Minute) }), inst("web@r1", 1)),
+		want: "restart  shop-web-1  # db was restarted\n",
 	}, {
 		name: "restart after a dependency was replaced",
 		in: shop(svc("db@r1", 1), svc("web@r1", 1, func(s *plan.Service) {

@@ -111,7 +111,7 @@ func (m *maker) restarts(v *view) {
 }
 
 func (m *maker) restartCause(v *view, i *tender.Instance) string {
-	if i.Started.Before(v.RestartAfter) {
+	if lives(v.RestartOf, i) {
 		return "restarted by request"
 	}
 	if i.State != tender.Running {
@@ -122,12 +122,13 @@ func (m *maker) restartCause(v *view, i *tender.Instance) string {
 		if !d.Restart || on == nil || on.Open != nil || len(on.fresh) < on.Replicas || len(on.fresh) == 0 || len(on.old) > 0 {
 			continue
 		}
-		if i.Started.Before(on.RestartAfter) && on.restarted() {
+		if lives(on.RestartOf, i) && on.restarted() {
 			return on.Name + " was restarted"
 		}
 		replaced := true
 		for _, other := range on.fresh {
-			replaced = replaced && other.Created.After(i.Started)
+			// The engine's clock says so, and this process did not see it the other way round.
+			replaced = replaced && other.Created.After(i.Started) && !other.Begun.Before(i.Begun)
 		}
 		if replaced {
 			return on.Name + " was replaced"
@@ -139,7 +140,7 @@ func (m *maker) restartCause(v *view, i *tender.Instance) string {
 // restarted reports whether every instance has been started since that was asked for.
 func (v *view) restarted() bool {
 	for _, i := range v.fresh {
-		if i.Started.Before(v.RestartAfter) {
+		if lives(v.RestartOf, i) {
 			return false
 		}
 	}

@@ -84,7 +84,7 @@ func (m *maker) bad(v *view) map[int]string {
 			if why, yes := m.refused(v, i); yes {
 				bad[slot] = why
 			}
-		case shape == ended && (!first && !v.endless() || tries.Count >= Hopeless):
+		case shape == ended && (!first && !v.endless() && !cut(i) || tries.Count >= Hopeless):
 			bad[slot] = why
 		}
 	}
@@ -181,7 +181,7 @@ func (m *maker) serves(v *view, i *tender.Instance) bool {
 // settled reports whether a newcomer is good and was so for long enough.
 func (m *maker) settled(v *view, i *tender.Instance) bool {
 	shape, _ := v.judge(i, m.now)
-	return shape == good && !m.now.Before(since(i).Add(v.hold()))
+	return shape == good && !m.now.Before(since(i).Add(v.holdOf(i)))
 }
 
 // say adds a wait that has a cause; what mend deals with has none.
@@ -193,7 +193,6 @@ func (m *maker) say(what Action) {
 
 // busy counts the instances that the next step waits for.
 func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
-	hold := v.hold()
 	for _, slot := range slices.Sorted(maps.Keys(v.fresh)) {
 		i := v.fresh[slot]
 		if tolerated[slot] || m.serves(v, i) {
@@ -209,12 +208,13 @@ func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
 		case shape == good && m.settled(v, i):
 			_, what.Cause, what.Until = m.confirmed(v, i)
 		case shape == good:
+			hold := v.holdOf(i)
 			what.Until = since(i).Add(hold)
 			what.Cause = fmt.Sprintf("%s must stay good for %s", i.Name, hold)
 		case shape == coming:
 			what.Cause = why
 			if i.Health == tender.Starting && !i.Started.IsZero() {
-				what.Until = i.Started.Add(healthBound)
+				what.Until = since(i).Add(healthBound)
 			}
 		}
 	}

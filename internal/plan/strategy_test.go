@@ -40,6 +40,11 @@ func strategy(name string) func(*plan.Service) {
 
 func grace(d time.Duration) func(*plan.Service) { return func(s *plan.Service) { s.Grace = d } }
 
+// restarted asks for a restart of both instances of web@r1.
+func restarted(s *plan.Service) {
+	s.RestartOf = map[string]time.Time{"web-1-r1": now.Add(-10 * time.Minute), "web-2-r1": now.Add(-10 * time.Minute)}
+}
+
 // shifted gives the newcomer a share, some time ago.
 func shifted(mille int, ago time.Duration) func(*plan.Service) {
 	return func(s *plan.Service) {
@@ -126,6 +131,16 @@ wait  web@r2  until 12:00:04  # shop-web-1-r2 must stay good for 5s
 web-1-r2 out 0
 web-1-r1 in 1000
 web-2-r1 in 1000
+`,
+	}, {
+		name: "rolling: but what the edge sends to is not taken away by a daemon that has just begun",
+		in: shop(svc("web@r2", 2, open("r1"), edge("web-1-r1 in", "web-2-r1 in", "web-1-r2 in")),
+			inst("web@r1", 1), inst("web@r1", 2), inst("web@r2", 1, newcomer(time.Second))),
+		want: `
+wait  web@r2  until 12:00:04  # shop-web-1-r2 must stay good for 5s
+web-1-r2 in 334
+web-1-r1 in 666
+web-2-r1 in 666
 `,
 	}, {
 		name: "rolling: a good newcomer comes in, and the old one stays until the edge sends there",
@@ -239,7 +254,7 @@ web-2-r1 leaving 1000
 `,
 	}, {
 		name: "restart by request, one after the other",
-		in:   shop(svc("web@r1", 2, edge("web-1-r1 in", "web-2-r1 in"), func(s *plan.Service) { s.RestartAfter = now.Add(-time.Minute) }), inst("web@r1", 1), inst("web@r1", 2)),
+		in:   shop(svc("web@r1", 2, edge("web-1-r1 in", "web-2-r1 in"), restarted), inst("web@r1", 1), inst("web@r1", 2)),
 		want: `
 drain  shop-web-1  # restarted by request
 web-1-r1 leaving 1000
@@ -247,8 +262,8 @@ web-2-r1 in 1000
 `,
 	}, {
 		name: "the next one once the first is back in",
-		in: shop(svc("web@r1", 2, edge("web-1-r1 out", "web-2-r1 in"), func(s *plan.Service) { s.RestartAfter = now.Add(-time.Minute) }),
-			inst("web@r1", 1, func(i *tender.Instance) { i.Started = now.Add(-time.Second) }), inst("web@r1", 2)),
+		in: shop(svc("web@r1", 2, edge("web-1-r1 out", "web-2-r1 in"), restarted),
+			inst("web@r1", 1, func(i *tender.Instance) { i.Started, i.Since = now.Add(-time.Second), now.Add(-time.Second) }), inst("web@r1", 2)),
 		want: `
 wait  web@r1  until 12:00:59  # the edge does not send to shop-web-1 yet, before the next restart
 web-1-r1 in 1000
@@ -393,7 +408,8 @@ web-1-r2 in 1000
 web-2-r2 in 1000
 web-1-r1 in 0
 web-2-r1 in 0
-`,	}, {
+`,
+	}, {
 		name: "what is kept gets nothing and is left alone",
 		in:   beside(2, 2, func(s *plan.Service) { s.Open, s.Kept = nil, plan.Kept{Revision: "r1", Until: now.Add(time.Minute)} }),
 		want: `
@@ -533,7 +549,8 @@ web-1-r1 in 750
 web-2-r1 in 750
 web-3-r1 in 750
 web-4-r1 in 750
-`}, {
+`,
+	}, {
 		name: "canary: held",
 		in:   beside(4, 1, strategy("canary"), shifted(50, 2*time.Minute), counted("r2", 100, 0), func(s *plan.Service) { s.Open.Held = "ann" }),
 		want: `

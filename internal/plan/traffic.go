@@ -108,10 +108,17 @@ func (m *maker) lane(v *view, i *tender.Instance, alone bool) LaneState {
 		return Leaving
 	case !i.Ready():
 		return Out
-	case v.fresh[i.Slot] != i || alone || m.settled(v, i):
+	case v.fresh[i.Slot] != i || alone || m.settled(v, i) || m.served(v, i):
 		return In
 	}
 	return Out
+}
+
+// served reports whether the edge sends to i already: a daemon that has just
+// begun has not seen for how long it was good, and takes nothing away for that.
+func (m *maker) served(v *view, i *tender.Instance) bool {
+	shape, _ := v.judge(i, m.now)
+	return shape == good && v.Traffic != nil && v.Traffic.Instances[i.ID].State == In
 }
 
 // revision is what i counts as.
@@ -188,7 +195,7 @@ func (m *maker) confirmed(v *view, i *tender.Instance) (ok bool, why string, unt
 	if t == nil || !i.Ready() || v.Open == nil && i.Drift != "" {
 		return true, "", time.Time{}
 	}
-	until = since(i).Add(v.hold())
+	until = since(i).Add(v.holdOf(i))
 	if t.Since.After(until) {
 		until = t.Since
 	}

@@ -42,12 +42,13 @@ type Service struct {
 
 	Stopped bool           // by tender stop
 	Gone    bool           // by tender rm, or down of this service alone
-	GoneAt  time.Time      // when that was said
+	GoneOf  []string       // what others had made when that was said goes, too: ids
 	StopIn  *time.Duration // grace asked for with stop, rm or restart; nil: the service's own
-	// RestartAfter: instances that were started before are restarted.
-	RestartAfter time.Time
-	// StartAfter: instances that ended and were started before are started, even if they ended well.
-	StartAfter time.Time
+	// RestartOf holds the instances of the project when a restart of this service was asked for, each with the
+	// start that it had: those of the service are restarted. The engine's words alone, since its clock may not be ours.
+	RestartOf map[string]time.Time
+	// StartOf likewise: those of the service that ended are started, even if they ended well.
+	StartOf map[string]time.Time
 	// RenewAnon: newcomers get new anonymous volumes, the old ones go.
 	RenewAnon bool
 	// Halted says why a paused rollout leaves everything as it is.

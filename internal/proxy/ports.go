@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -146,11 +147,11 @@ func (s *Server) servePort(ctx context.Context, p *port) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		tried()
-		text := err.Error()
+		text := fmt.Sprintf("listen on %s: %v", spec.Address, err)
 		if before := p.problem.Swap(&text); before == nil || *before != text {
 			s.log.Error("port is not served; trying again", "port", spec.ID, "err", err)
 		}
+		tried()
 		select {
 		case <-ctx.Done():
 		case <-time.After(listenAgain):

@@ -45,11 +45,13 @@ type Server struct {
 	auth  authCache
 	bytes sync.Pool // of *[]byte, to copy bodies with
 
-	active  active  // exchanges that time out
-	tunnels tunnels // upgraded connections
-	ports   ports
-	fronts  fronts
-	leaving atomic.Int64 // how long clients may go on asking at the end, in nanoseconds; 0: they may not
+	active      active  // exchanges that time out
+	tunnels     tunnels // upgraded connections
+	ports       ports
+	fronts      fronts
+	transparent transparency
+	leaving     atomic.Int64 // how long clients may go on asking at the end, in nanoseconds; 0: they may not
+	succeeded   atomic.Bool  // another one serves the same addresses
 
 	mu      sync.Mutex
 	ledgers map[string]*ledger // by kind and id
@@ -252,6 +254,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	stop()
 	s.certs.stop()
+	if !s.succeeded.Load() { // else the one that serves now needs them
+		s.transparent.drop(context.WithoutCancel(ctx))
+	}
 	s.wg.Wait()
 	return nil
 }
@@ -260,7 +265,10 @@ func (s *Server) Run(ctx context.Context) error {
 // before the end of Run's ctx. A connection that is kept open may carry one more
 // request, for up to d: its answer says that the connection ends. To close it at
 // once would meet requests that are on their way. Zero ends the wait.
-func (s *Server) Leave(d time.Duration) { s.leaving.Store(int64(d)) }
+func (s *Server) Leave(d time.Duration) {
+	s.succeeded.Store(true)
+	s.leaving.Store(int64(d))
+}
 
 // linger waits until clients have closed their connections, or were told to.
 func (s *Server) linger(ctx context.Context) {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -76,6 +77,17 @@ func (t *transport) close() {
 // byStd sends the request by the standard library's transport. It is the whole
 // client path with Options.Std, and of targets that speak h2c or https always.
 func (x *exchange) byStd() (verdict, error) {
+	for n := 0; ; n++ {
+		v, reused, err := x.onceStd()
+		if v != broken || !reused || x.begun || !idempotent(x.r.Method) || n == 3 {
+			return v, err
+		}
+		// The connection ended while it was idle: that says nothing of the target.
+		x.t.std.close()
+	}
+}
+
+func (x *exchange) onceStd() (v verdict, reused bool, err error) {
 	ctx, cancel := context.WithCancelCause(x.ctx())
 	defer cancel(nil)
 	watch := newWatch(cancel)
@@ -83,7 +95,9 @@ func (x *exchange) byStd() (verdict, error) {
 	out, body := x.request(ctx, watch)
 	var interim sync.Mutex // the transport tells of interim answers on a goroutine of its own
 	over := false
+	var old atomic.Bool
 	out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { old.Store(i.Reused) },
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 			interim.Lock()
 			defer interim.Unlock()
@@ -114,16 +128,17 @@ func (x *exchange) byStd() (verdict, error) {
 		}
 	}()
 	if err != nil {
-		return x.blameStd(ctx, body, err)
+		v, err = x.blameStd(ctx, body, err)
+		return v, old.Load(), err
 	}
 	defer a.Body.Close()
 	if a.StatusCode < 100 || a.StatusCode > 999 {
-		return bad, nonsense("status %d", a.StatusCode)
+		return bad, false, nonsense("status %d", a.StatusCode)
 	}
 	if a.StatusCode == http.StatusSwitchingProtocols {
 		conn, ok := a.Body.(io.ReadWriteCloser)
 		if got := a.Header.Get("Upgrade"); !ok || x.upgrade == "" || !strings.EqualFold(got, x.upgrade) {
-			return bad, nonsense("an upgrade to %.40q, which nobody asked for", got)
+			return bad, false, nonsense("an upgrade to %.40q, which nobody asked for", got)
 		}
 		watch.stop()
 		var list []field
@@ -134,7 +149,7 @@ func (x *exchange) byStd() (verdict, error) {
 				}
 			}
 		}
-		return answered, x.join(quietDuplex{conn}, nil, list)
+		return answered, false, x.join(quietDuplex{conn}, nil, list)
 	}
 	h := x.w.Header()
 	listed := a.Header["Connection"]
@@ -163,7 +178,7 @@ func (x *exchange) byStd() (verdict, error) {
 		x.abort = true
 		switch cause := context.Cause(ctx); {
 		case errors.Is(err, errClient), x.ctx().Err() != nil:
-			return answered, err
+			return answered, false, err
 		case errors.Is(cause, errTimeout):
 			err = cause
 		}
@@ -173,7 +188,7 @@ func (x *exchange) byStd() (verdict, error) {
 		} else {
 			x.o.failed, x.o.broken = true, true
 		}
-		return answered, err
+		return answered, false, err
 	}
 	var list []field
 	for k, values := range a.Trailer {
@@ -184,7 +199,7 @@ func (x *exchange) byStd() (verdict, error) {
 		}
 	}
 	x.trailers(h, announced, list)
-	return answered, nil
+	return answered, false, nil
 }
 
 func (x *exchange) blameStd(ctx context.Context, body *outgoingBody, err error) (verdict, error) {
@@ -351,7 +366,7 @@ func (b *outgoingBody) Read(p []byte) (int, error) {
 	case x.route.MaxBody > 0 && b.n > x.route.MaxBody:
 		b.err = errTooLarge
 	case err == nil || errors.Is(err, io.EOF):
-		b.hadAll = err != nil
+		b.hadAll = err != nil || b.n == x.r.ContentLength
 		return n, err
 	case isDeadline(err):
 		b.err = errTimeout

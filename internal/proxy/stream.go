@@ -161,20 +161,6 @@ func (s *Server) reach(spec *Port, client *net.TCPConn, from netip.AddrPort, beg
 	}
 }
 
-// dialPort connects to a target's address.
-func (s *Server) dialPort(ctx context.Context, spec *Port, address string, _ netip.AddrPort) (*net.TCPConn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	conn, ok := c.(*net.TCPConn)
-	if !ok {
-		c.Close()
-		return nil, fmt.Errorf("%s: %T is no TCP connection", spec.ID, c)
-	}
-	return conn, nil
-}
-
 // hungUp reports whether the client has closed or reset the connection. One
 // that has closed its half alone counts as gone only if it has sent nothing.
 func hungUp(c *net.TCPConn) bool {

@@ -285,9 +285,7 @@ func TestALeavingTargetKeepsWhatItHas(t *testing.T) {
 		}
 		return n
 	}
-	if open() != 1 {
-		t.Errorf("open is %d", open())
-	}
+	until(t, "the connection alone is open", func() bool { return open() == 1 })
 	first.Close()
 	until(t, "the old one is empty", func() bool { return open() == 0 })
 }

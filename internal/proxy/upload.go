@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,7 @@ type upload struct {
 	c       *conn
 	started bool
 	done    chan struct{}
+	ended   atomic.Bool // the client has sent all of it
 	n       int64
 	whole   bool // the target has all of it
 	err     error
@@ -33,10 +35,12 @@ func (u *upload) stop() {
 	if !u.started {
 		return
 	}
-	select {
-	case <-u.done:
+	if u.ended.Load() {
+		// What is left to send is at hand, or sent and not noted yet.
+		_ = u.c.SetWriteDeadline(time.Now().Add(continueWait))
+		<-u.done
+		_ = u.c.SetWriteDeadline(time.Time{})
 		return
-	default:
 	}
 	// The answer is complete: nobody waits for the rest. A read of the client would not end by itself.
 	u.c.Close()
@@ -61,11 +65,17 @@ func (u *upload) run(rc *http.ResponseController) {
 		if now := time.Now(); now.Sub(renewed) > time.Second {
 			renewed = now
 			_ = rc.SetReadDeadline(now.Add(patience))
-			u.c.limit.Store(x.limitAt(max(patience, x.route.Timeout.Server)))
+			u.renew(max(patience, x.route.Timeout.Server))
 		}
 		n, err := x.r.Body.Read(buf[front : len(buf)-2])
+		u.n += int64(n)
+		if err == nil && u.n == x.r.ContentLength {
+			err = io.EOF
+		}
+		if errors.Is(err, io.EOF) {
+			u.ended.Store(true)
+		}
 		if n > 0 {
-			u.n += int64(n)
 			if x.route.MaxBody > 0 && u.n > x.route.MaxBody {
 				u.fail(errTooLarge)
 				return
@@ -107,7 +117,14 @@ func (u *upload) run(rc *http.ResponseController) {
 	}
 	u.whole = true
 	_ = rc.SetReadDeadline(time.Time{})
-	u.c.limit.CompareAndSwap(u.c.limit.Load(), x.limitAt(x.route.Timeout.Server))
+	u.renew(x.route.Timeout.Server)
+}
+
+// renew moves the limit, if the head of the answer is still waited for.
+func (u *upload) renew(d time.Duration) {
+	if at := u.c.limit.Load(); at != 0 {
+		u.c.limit.CompareAndSwap(at, u.x.limitAt(d))
+	}
 }
 
 // fail ends the exchange from the client's side.

@@ -86,16 +86,21 @@ type WantedService struct {
 	Image   tender.ImageID `json:"image"`
 	Stopped bool           `json:"stopped,omitempty"`
 	Gone    bool           `json:"gone,omitempty"`
-	// GoneAt is when that was said: what others make under its name later is theirs.
+	// GoneAt is when that was said. GoneOf are the foreign instances that were there: what others make under
+	// its name later is theirs.
 	GoneAt time.Time      `json:"gone_at,omitzero"`
+	GoneOf []string       `json:"gone_of,omitempty"`
 	StopIn *time.Duration `json:"stop_in,omitempty"`
-	// RestartAfter: instances started before it are restarted.
-	RestartAfter time.Time `json:"restart_after,omitzero"`
-	// StartAfter: instances that ended are started if that was before it.
-	StartAfter time.Time `json:"start_after,omitzero"`
-	RenewAnon  bool      `json:"renew_anon,omitempty"`
-	Strategy   string    `json:"strategy,omitempty"` // for the rollout of this generation
-	Halted     string    `json:"halted,omitempty"`
+	// RestartAfter is when a restart was asked for. RestartOf are the instances that the project had then, by
+	// id, and when each was started: those that are still in that life are restarted.
+	RestartAfter time.Time            `json:"restart_after,omitzero"`
+	RestartOf    map[string]time.Time `json:"restart_of,omitempty"`
+	// StartAfter and StartOf say the same of instances that ended and are to be started.
+	StartAfter time.Time            `json:"start_after,omitzero"`
+	StartOf    map[string]time.Time `json:"start_of,omitempty"`
+	RenewAnon  bool                 `json:"renew_anon,omitempty"`
+	Strategy   string               `json:"strategy,omitempty"` // for the rollout of this generation
+	Halted     string               `json:"halted,omitempty"`
 	// Kept is the revision that was replaced and stays warm for a while.
 	Kept *Kept `json:"kept,omitempty"`
 	// Adopted maps ids of foreign instances to the revision they count as.

@@ -36,8 +36,11 @@ func wrap(err error, format string, args ...any) error {
 		return tender.Errorf(own.Kind, format+": %w", append(args, err)...)
 	}
 	out := tender.Errorf(kind(err), format+": %w", append(args, error(answer{err}))...)
-	if out.Kind == tender.Unavailable {
+	switch {
+	case out.Kind == tender.Unavailable:
 		out = out.Hint("is the engine running? try: systemctl start docker; tender doctor")
+	case strings.Contains(out.Msg, "no space left on device"):
+		out = out.Hint("the engine's disk is full: make room there (docker system df; docker image prune), then tender up again; what runs goes on running")
 	}
 	return out
 }

@@ -73,6 +73,22 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 	return p, nil
 }
 
+// Sizes implements engine.Reader.
+func (e *Engine) Sizes(ctx context.Context) (map[string]int64, error) {
+	if err := e.negotiate(ctx, false); err != nil {
+		return nil, err
+	}
+	list, err := e.c().ContainerList(ctx, client.ContainerListOptions{All: true, Size: true, Filters: make(client.Filters).Add("label", composeProject)})
+	if err != nil {
+		return nil, wrap(err, "measure containers")
+	}
+	sizes := make(map[string]int64, len(list.Items))
+	for _, c := range list.Items {
+		sizes[c.ID] = c.SizeRw
+	}
+	return sizes, nil
+}
+
 // look returns what is known of a container, from the cache where nothing has touched it.
 func (e *Engine) look(ctx context.Context, c container.Summary) (tender.Instance, error) {
 	key := nameOf(c.Names) + "|" + string(c.State) + "|" + health(c.Status)

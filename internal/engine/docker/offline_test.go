@@ -82,6 +82,19 @@ func scripted(t *testing.T, answer func(*http.Request) (status int, body string)
 	return e
 }
 
+// A one-off that is removed when it ends was once told not to have started, when it was quick.
+func TestAStartOfWhatIsGoneAtOnceIsAStart(t *testing.T) {
+	e := scripted(t, func(r *http.Request) (int, string) {
+		if r.Method == http.MethodPost {
+			return http.StatusNoContent, ""
+		}
+		return http.StatusNotFound, `{"message":"no such container"}`
+	})
+	if err := e.Start(t.Context(), "abc"); err != nil {
+		t.Error(err)
+	}
+}
+
 // Debian's engine, on a host where it has made docker0 just now, once had no host-gateway for builds.
 func TestTheGatewayOfABridgeThatIsNew(t *testing.T) {
 	for config, want := range map[string]string{

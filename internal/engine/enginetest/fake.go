@@ -50,7 +50,8 @@ type Behaviour struct {
 
 // Fake is an engine in memory. The zero value is ready for use.
 type Fake struct {
-	Home string // of what Scale makes
+	Home string        // of what Scale makes
+	Skew time.Duration // how far its clock is ahead of ours; SetClock changes it later
 
 	mu        sync.Mutex
 	behaviour map[string]Behaviour
@@ -192,7 +193,7 @@ func (f *Fake) Adopt(i tender.Instance, same bool, why string) (id string) {
 			i.State = tender.Running
 		}
 		if i.Created.IsZero() {
-			i.Created = time.Now()
+			i.Created = f.now()
 			i.Started = i.Created
 		}
 		for _, v := range i.Anonymous {
@@ -212,6 +213,12 @@ func (f *Fake) Update(id string, change func(*tender.Instance)) {
 		}
 	})
 }
+
+// SetClock sets the engine's clock: so far ahead of ours, from now on.
+func (f *Fake) SetClock(ahead time.Duration) { f.change(func() { f.Skew = ahead }) }
+
+// now is what the engine's clock says.
+func (f *Fake) now() time.Time { return time.Now().Add(f.Skew) }
 
 // SetImage says what Resolve answers for ref; without it an id is made from ref.
 func (f *Fake) SetImage(ref string, id tender.ImageID) {
@@ -407,7 +414,7 @@ func (f *Fake) create(w engine.Want, slot int, inherited []string) *instance {
 	if f.byName(name) != nil {
 		name = plain + "-" + w.Service.Revision
 	}
-	now := time.Now()
+	now := f.now()
 	i := &instance{
 		Instance: tender.Instance{
 			ID: fmt.Sprintf("%s-%d", w.Service.Name, f.next), Name: name,

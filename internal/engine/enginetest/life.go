@@ -29,7 +29,12 @@ func (f *Fake) start(i *instance) {
 	i.life++
 	life := i.life
 	i.b = f.behaviourOf(i.Service, i.Revision)
-	i.State, i.Started, i.Finished = tender.Running, time.Now(), time.Time{}
+	// No two lives begin at one moment, not in fake time either.
+	started := f.now()
+	if started.Equal(i.Started) {
+		started = started.Add(time.Nanosecond)
+	}
+	i.State, i.Started, i.Finished = tender.Running, started, time.Time{}
 	i.ExitCode, i.OOM, i.stopped = 0, false, false
 	i.out += i.b.Output
 	select {
@@ -77,8 +82,8 @@ func (f *Fake) exit(i *instance, code int, oom bool) {
 		return
 	}
 	i.life++
-	ran := time.Since(i.Started)
-	i.State, i.Health, i.ExitCode, i.OOM, i.Finished = tender.Exited, "", code, oom, time.Now()
+	ran := f.now().Sub(i.Started)
+	i.State, i.Health, i.ExitCode, i.OOM, i.Finished = tender.Exited, "", code, oom, f.now()
 	f.end(i)
 	again := i.restart == "always" || i.restart == "unless-stopped" || i.restart == "on-failure" && code != 0
 	if !again || i.stopped || i.restart == "on-failure" && i.max > 0 && i.Restarts >= i.max {
@@ -120,7 +125,12 @@ func (f *Fake) halt(i *instance) {
 }
 
 // Restart implements engine.Engine.
-func (f *Fake) Restart(_ context.Context, id string, _ time.Duration) error {
+func (f *Fake) Restart(ctx context.Context, id string, _ time.Duration) error {
+	select { // it takes some time anywhere: in fake time, too, one restart comes after the other
+	case <-time.After(time.Millisecond):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	return f.one("Restart", "restart ", id, func(i *instance) {
 		f.halt(i)
 		f.start(i)

@@ -335,6 +335,9 @@ func copies(_ *testing.T, x *trial) {
 	if err != nil || h.Name != "note" || string(body) != "note" {
 		x.Errorf("copy: %s %q %v", h.Name, body, err)
 	}
+	if sizes, err := x.e.Sizes(x.Context()); err != nil || sizes[i.ID] < 4 {
+		x.Errorf("with that in its layer its size is %d, %v", sizes[i.ID], err)
+	}
 	_, err = x.e.CopyFrom(x.Context(), i.ID, "/tmp/nothing")
 	x.is(err, tender.NotFound)
 }

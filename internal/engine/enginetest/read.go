@@ -226,6 +226,23 @@ func (f *Fake) RemoveImage(_ context.Context, ref string) error {
 	return nil
 }
 
+// Sizes implements engine.Reader: what CopyTo left.
+func (f *Fake) Sizes(context.Context) (map[string]int64, error) {
+	if err := f.called("Sizes", ""); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sizes := map[string]int64{}
+	for _, i := range f.instances {
+		sizes[i.ID] = 0
+		for _, body := range i.files {
+			sizes[i.ID] += int64(len(body))
+		}
+	}
+	return sizes, nil
+}
+
 // Recall implements engine.Reader: the Want that Scale was last called with for
 // the instance's revision.
 func (f *Fake) Recall(_ context.Context, id string) (engine.Want, error) {
