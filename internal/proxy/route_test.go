@@ -504,6 +504,16 @@ func TestPause(t *testing.T) {
 			t.Errorf("got %q", body)
 		}
 	}
+	// A limit to how many wait.
+	e.table.Load().routes.all["shop/web"].waiting.Add(waitingMax)
+	r.Paused = true
+	if err := e.Set(tableOf(r)); err != nil {
+		t.Fatal(err)
+	}
+	if status, _ := e.get(t, "/"); status != 503 {
+		t.Errorf("one more than may wait: %d", status)
+	}
+	e.table.Load().routes.all["shop/web"].waiting.Add(-waitingMax)
 	// A limit to patience.
 	r.Paused, r.Timeout.Queue = true, 10*time.Millisecond
 	if err := e.Set(tableOf(r)); err != nil {
@@ -512,7 +522,7 @@ func TestPause(t *testing.T) {
 	if status, _, h := e.do(t, "GET", "/", nil); status != 503 || h.Get("Retry-After") == "" {
 		t.Errorf("paused for long: %d %v", status, h)
 	}
-	if s := e.Report().Routes[0].Served; s.Failed != 1 || s.Requests != 4 {
+	if s := e.Report().Routes[0].Served; s.Failed != 2 || s.Requests != 5 {
 		t.Errorf("counted %+v", s)
 	}
 }
