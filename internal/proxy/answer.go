@@ -14,8 +14,9 @@ const maxHead = 64 << 10 // of an answer's head, and of its trailers
 // refused, since the next answer on the connection could be another client's.
 type answer struct {
 	status  int
-	old     bool  // HTTP/1.0
-	length  int64 // of Content-Length; -1: none
+	old     bool   // HTTP/1.0
+	length  int64  // of Content-Length; -1: none
+	said    string // as it was written
 	chunked bool
 	close   bool // the connection ends with it
 	upgrade string
@@ -72,7 +73,7 @@ func (a *answer) parse(head string) error {
 			if a.length >= 0 && a.length != n {
 				return nonsense("two lengths")
 			}
-			a.length = n
+			a.length, a.said = n, value
 			continue
 		case "Transfer-Encoding":
 			if encoded || !strings.EqualFold(value, "chunked") {

@@ -231,7 +231,7 @@ func (x *exchange) relay(c *conn) (keep bool, err error) {
 	}
 	none := a.bodiless(x.r.Method)
 	if a.length >= 0 && a.status != http.StatusNoContent {
-		values[len(a.fields)] = strconv.FormatInt(a.length, 10)
+		values[len(a.fields)] = a.said
 		h["Content-Length"] = values[len(a.fields):]
 	}
 	if len(a.trailer) > 0 && a.chunked && !none {

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-const inputSize = 16 << 10
+const inputSize = 32 << 10
 
 var inputs = sync.Pool{New: func() any { b := make([]byte, inputSize); return &b }}
 

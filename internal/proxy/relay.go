@@ -90,6 +90,7 @@ func (x *exchange) inform(status int, list []field) {
 func (x *exchange) send(b []byte) error {
 	var n int
 	var err error
+	defer x.bound()()
 	if x.zip != nil {
 		n, err = x.zip.Write(b)
 	} else {
@@ -103,12 +104,26 @@ func (x *exchange) send(b []byte) error {
 	return nil
 }
 
+// bound ends a stream of HTTP/2 whose client does not take what it is sent; of
+// HTTP/1 the guard sees to that. It returns what ends the watch.
+func (x *exchange) bound() func() {
+	if x.r.ProtoMajor < 2 {
+		return unbound
+	}
+	rc := http.NewResponseController(x.w)
+	_ = rc.SetWriteDeadline(time.Now().Add(x.route.Timeout.Client))
+	return func() { _ = rc.SetWriteDeadline(time.Time{}) }
+}
+
+func unbound() {}
+
 // flush lets the client have what is written, before there is a wait for more.
 func (x *exchange) flush() {
 	if !x.fresh {
 		return
 	}
 	x.fresh = false
+	defer x.bound()()
 	if x.zip != nil {
 		x.zip.Flush()
 	}

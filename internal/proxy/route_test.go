@@ -504,6 +504,16 @@ func TestPause(t *testing.T) {
 			t.Errorf("got %q", body)
 		}
 	}
+	// A limit to how many wait.
+	e.table.Load().routes.all["shop/web"].waiting.Add(waitingMax)
+	r.Paused = true
+	if err := e.Set(tableOf(r)); err != nil {
+		t.Fatal(err)
+	}
+	if status, _ := e.get(t, "/"); status != 503 {
+		t.Errorf("one more than may wait: %d", status)
+	}
+	e.table.Load().routes.all["shop/web"].waiting.Add(-waitingMax)
 	// A limit to patience.
 	r.Paused, r.Timeout.Queue = true, 10*time.Millisecond
 	if err := e.Set(tableOf(r)); err != nil {
@@ -512,7 +522,7 @@ func TestPause(t *testing.T) {
 	if status, _, h := e.do(t, "GET", "/", nil); status != 503 || h.Get("Retry-After") == "" {
 		t.Errorf("paused for long: %d %v", status, h)
 	}
-	if s := e.Report().Routes[0].Served; s.Failed != 1 || s.Requests != 4 {
+	if s := e.Report().Routes[0].Served; s.Failed != 2 || s.Requests != 5 {
 		t.Errorf("counted %+v", s)
 	}
 }
@@ -661,8 +671,10 @@ func TestForwarded(t *testing.T) {
 				}
 			}
 		})
-		headers := []string{"Host", "a.test:8080", "X-Forwarded-For", "1.1.1.1, 2.2.2.2", "X-Forwarded-Proto", "https", "Forwarded", "for=3.3.3.3", "X-Real-IP", "4.4.4.4", "X_Forwarded_For", "5.5.5.5",
-			"TE", "trailers, deflate", "Connection", "X-Private, TE", "X-Private", "1", "Keep-Alive", "5", "Proxy-Connection", "keep-alive", "Upgrade", "h2c"}
+		headers := []string{
+			"Host", "a.test:8080", "X-Forwarded-For", "1.1.1.1, 2.2.2.2", "X-Forwarded-Proto", "https", "Forwarded", "for=3.3.3.3", "X-Real-IP", "4.4.4.4", "X_Forwarded_For", "5.5.5.5",
+			"TE", "trailers, deflate", "Connection", "X-Private, TE", "X-Private", "1", "Keep-Alive", "5", "Proxy-Connection", "keep-alive", "Upgrade", "h2c",
+		}
 		e := serve(t, o, tableOf(to(app)))
 		_, got, _ := e.do(t, "GET", "/", nil, headers...)
 		if want := "X-Forwarded-For=127.0.0.1;X-Forwarded-Proto=http;X-Forwarded-Host=a.test:8080;X-Forwarded-Port=8080;Te=trailers;"; got != want {

@@ -461,6 +461,41 @@ func TestStaleConnections(t *testing.T) {
 	})
 }
 
+// A client that does not take its answer holds neither the target nor a drain for longer than its time limit.
+func TestClientsThatDoNotRead(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		route := to(backend(t, func(w http.ResponseWriter, r *http.Request) {
+			piece := make([]byte, 64<<10)
+			for range 1000 {
+				if _, err := w.Write(piece); err != nil {
+					return
+				}
+			}
+		}))
+		route.Timeout.Client = 300 * time.Millisecond
+		e := serve(t, o, tableOf(route))
+		open := func() int { return e.Report().Routes[0].Targets[0].Open }
+		client := e.dial(t)
+		client.say(t, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		p := new(http.Protocols)
+		p.SetUnencryptedHTTP2(true)
+		transport := &http.Transport{Protocols: p}
+		defer transport.CloseIdleConnections()
+		a, err := (&http.Client{Transport: transport}).Get(e.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Body.Close()
+		if _, err := client.in.Peek(1); err != nil { // both are being answered
+			t.Fatal(err)
+		}
+		until(t, "nothing is under way", func() bool { return open() == 0 })
+		if s := e.Report().Routes[0].Served; s.Failed != 0 || s.Requests != 2 {
+			t.Errorf("counted %+v", s)
+		}
+	})
+}
+
 // Time limits: of a target that says nothing, of one that stops in the middle, of
 // a client that does not send its body, and of the whole.
 func TestTimeouts(t *testing.T) {

@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/textproto"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What our parser takes for the head of an answer, the standard library must
+// take for the same. It may refuse more than that one does, never read it differently.
+func FuzzHead(f *testing.F) {
+	for _, c := range answers {
+		f.Add(c.reply)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		in := input{conn: &script{strings.NewReader(text)}}
+		in.borrow()
+		defer in.release()
+		var head []byte
+		seen := 0
+		for head == nil {
+			if head, seen = in.head(seen); head == nil && in.fill() != nil {
+				return
+			}
+		}
+		var a answer
+		if a.parse(string(head)) != nil {
+			return
+		}
+		want, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(head)), &http.Request{Method: "GET"})
+		if err != nil {
+			t.Fatalf("%q: taken, but not by the standard library: %v", head, err)
+		}
+		if a.status != want.StatusCode {
+			t.Errorf("%q: status %d, not %d", head, a.status, want.StatusCode)
+		}
+		if none := a.bodiless("GET"); !none && a.chunked != (len(want.TransferEncoding) > 0) {
+			t.Errorf("%q: chunked %v, not %v", head, a.chunked, want.TransferEncoding)
+		} else if !none && !a.chunked && a.length != want.ContentLength {
+			t.Errorf("%q: length %d, not %d", head, a.length, want.ContentLength)
+		}
+		for _, one := range a.fields {
+			found := false
+			for _, v := range want.Header[one.key] {
+				found = found || textproto.TrimString(v) == one.value
+			}
+			if !found {
+				t.Errorf("%q: %s: %q is not in %v", head, one.key, one.value, want.Header)
+			}
+		}
+	})
+}
+
+// The same for chunks: what is taken has the same bytes for both.
+func FuzzChunks(f *testing.F) {
+	for _, c := range answers {
+		if _, body, ok := strings.Cut(c.reply, "\r\n\r\n"); ok && strings.Contains(c.reply, "chunked") {
+			f.Add(body)
+		}
+	}
+	f.Add("1\r\na\r\n1\r\nb\r\n0\r\nX: y\r\n\r\n")
+	s, err := New(Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	way := newRoute(to("h:1"), newPool(newLedger("x", ""), nil, nil, ""), false)
+	f.Fuzz(func(t *testing.T, text string) {
+		c := &conn{home: &s.active}
+		c.in.conn = &script{strings.NewReader(text)}
+		c.in.borrow()
+		defer c.in.release()
+		w := &record{header: http.Header{}}
+		x := &exchange{s: s, w: w, route: way}
+		if _, err := x.chunks(c); err != nil {
+			return
+		}
+		want, err := io.ReadAll(httputil.NewChunkedReader(strings.NewReader(text)))
+		if err != nil {
+			t.Fatalf("%q: taken, but not by the standard library: %v", text, err)
+		}
+		if got := w.body.String(); got != string(want) {
+			t.Errorf("%q: %q, not %q", text, got, want)
+		}
+	})
+}
+
+// script is a connection that says what it was given.
+type script struct{ *strings.Reader }
+
+func (*script) Write(b []byte) (int, error)      { return len(b), nil }
+func (*script) Close() error                     { return nil }
+func (*script) LocalAddr() net.Addr              { return nil }
+func (*script) RemoteAddr() net.Addr             { return nil }
+func (*script) SetDeadline(time.Time) error      { return nil }
+func (*script) SetReadDeadline(time.Time) error  { return nil }
+func (*script) SetWriteDeadline(time.Time) error { return nil }
