@@ -183,6 +183,12 @@ func (r *rig) get() (string, error) {
 	return res.Status + " " + string(body), err
 }
 
+func (r *rig) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, r.config.DNS[0])
+	}}
+}
+
 func (r *rig) mustGet() {
 	r.t.Helper()
 	if got, err := r.get(); err != nil || got != "200 OK served" {
@@ -268,9 +274,7 @@ func TestAnEdgeAnswersByNameAndOverItsSocket(t *testing.T) {
 	r.start(nil)
 	r.set(1)
 	r.mustGet()
-	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, r.config.DNS[0])
-	}}
+	resolver := r.resolver()
 	until(t, "the name is answered", func() bool {
 		got, err := resolver.LookupHost(t.Context(), "web.shop.tender")
 		return err == nil && len(got) == 1 && got[0] == "192.0.2.80"
@@ -324,6 +328,15 @@ func TestAnEdgeThatDoesNotFitIsRefused(t *testing.T) {
 	r.mustGet()
 }
 
+// named waits until names are answered: DNS does not hold up the edge's start.
+func (r *rig) named() {
+	r.t.Helper()
+	until(r.t, "names are answered", func() bool {
+		_, err := r.resolver().LookupHost(r.t.Context(), "web.shop.tender")
+		return err == nil
+	})
+}
+
 // load is what clients do while edges change.
 type load struct {
 	t             *testing.T
@@ -367,6 +380,33 @@ func (r *rig) load(clients int) *load {
 			return err
 		})
 	}
+	var two http.Protocols
+	two.SetUnencryptedHTTP2(true)
+	h2 := &http.Client{Transport: &http.Transport{Protocols: &two}}
+	each(func() error {
+		res, err := h2.Get(r.url)
+		if err != nil {
+			return fmt.Errorf("http/2: %w", err)
+		}
+		defer res.Body.Close()
+		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
+			return fmt.Errorf("http/2: %s: %w", res.Status, err)
+		}
+		return nil
+	})
+	resolver := r.resolver()
+	l.work.Go(func() { // names, of which the report counts none
+		for {
+			select {
+			case <-l.stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			if got, err := resolver.LookupHost(context.Background(), "web.shop.tender"); err != nil || len(got) != 1 {
+				l.fail(fmt.Errorf("names: %v: %w", got, err))
+			}
+		}
+	})
 	each(func() error { // through the TCP port
 		c, err := net.Dial("tcp", r.port)
 		if err != nil {
@@ -458,6 +498,7 @@ func TestAHandOverLosesNothing(t *testing.T) {
 		}
 	}
 	say("first")
+	r.named()
 	l := r.load(4)
 	for i := 2; i <= 4; i++ {
 		l.more(100)
@@ -512,6 +553,7 @@ func TestAProcessTakesOverFromAnother(t *testing.T) {
 	r := newRig(t)
 	first := r.spawn("1")
 	r.set(1)
+	r.named()
 	l := r.load(2)
 	l.more(100)
 	second := r.spawn("2")
@@ -560,6 +602,34 @@ func TestEnsureStartsAnEdgeOnlyWhereItMust(t *testing.T) {
 	if pid() == second {
 		t.Error("another version did not start another edge")
 	}
+}
+
+func TestAnEdgeThatCannotListenLeavesTheOldOneServing(t *testing.T) {
+	r := newRig(t)
+	r.start(nil)
+	r.set(1)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	next := r.config
+	next.HTTP = append([]string{taken.Addr().String()}, next.HTTP...)
+	if err := Run(t.Context(), next); err == nil || !strings.Contains(err.Error(), "another program has that port") {
+		t.Errorf("got %v", err)
+	}
+	r.mustGet()
+	r.set(2)
+	// An address that the old one has under another name is free once that lets go.
+	_, port, err := net.SplitHostPort(r.config.HTTP[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.start(func(c *Config) { c.HTTP, c.Version = []string{"0.0.0.0:" + port}, "2" })
+	until(t, "the new address is served", func() bool {
+		got, err := r.get()
+		return err == nil && got == "200 OK served"
+	})
 }
 
 func TestAnEdgeThatCannotStartSaysWhy(t *testing.T) {
