@@ -8,15 +8,19 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // begin waits until all is listened on, and takes the place of the edge before.
 func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.Listener, error) {
-	if err := e.claimed(ctx, b, parts); err != nil {
+	wanted := e.wanted()
+	if err := e.claimed(ctx, b, wanted, parts); err != nil {
 		return nil, err
 	}
 	if b != nil {
@@ -24,7 +28,7 @@ func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.List
 			return nil, err
 		}
 		e.counts.inherit(b.carried)
-		if names := e.sockets.drop(); len(names) > 0 {
+		if names := e.sockets.drop(wanted); len(names) > 0 {
 			e.log.Info("no longer listened on", "sockets", names)
 		}
 	}
@@ -54,30 +58,39 @@ func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.List
 	return l, nil
 }
 
-// claimed waits until proxy and dns have asked for all that the edge before has:
-// only then may that one let go. What else routes need is listened on by then, or
-// the proxy's report says why not.
-func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
-	var fronts, inherited []string
+// wanted are the keys of all that the configuration and the table name.
+func (e *edge) wanted() map[string]bool {
+	all := map[string]bool{}
 	if len(e.table.Proxy.Routes) > 0 {
 		for _, a := range slices.Concat(e.config.HTTP, e.config.HTTPS) {
-			fronts = append(fronts, key("tcp", a))
+			all[key("tcp", a)] = true
+		}
+	}
+	for _, a := range e.config.DNS {
+		all[key("tcp", a)], all[key("udp", a)] = true, true
+	}
+	for _, p := range e.table.Proxy.Ports {
+		all[key(p.Protocol, p.Address)] = true
+	}
+	return all
+}
+
+// claimed waits until proxy and dns have asked for all that the edge before has
+// and this one wants: only then may that one let go. What can be opened only
+// then does not hold it up: connections wait in the sockets meanwhile. An
+// address that cannot be had ends a hand-over, since the one before serves; with
+// none before, the others are served, and the proxy's report says what is not.
+func (e *edge) claimed(ctx context.Context, b *before, wanted map[string]bool, parts chan error) error {
+	var keys []string
+	if len(e.table.Proxy.Routes) > 0 {
+		for _, a := range slices.Concat(e.config.HTTP, e.config.HTTPS) {
+			keys = append(keys, key("tcp", a))
 		}
 	}
 	if b != nil {
-		also := map[string]bool{}
-		for _, k := range fronts {
-			also[k] = true
-		}
-		for _, a := range e.config.DNS {
-			also[key("udp", a)], also[key("tcp", a)] = true, true
-		}
-		for _, p := range e.table.Proxy.Ports {
-			also[key(p.Protocol, p.Address)] = true
-		}
 		for _, k := range b.names {
-			if also[k] {
-				inherited = append(inherited, k)
+			if wanted[k] {
+				keys = append(keys, k)
 			}
 		}
 	}
@@ -86,20 +99,27 @@ func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
 	tick := time.NewTicker(20 * time.Millisecond) // a problem opens no socket
 	defer tick.Stop()
 	for {
-		n, changed := e.sockets.missing(inherited)
-		m, _ := e.sockets.missing(fronts)
-		if n == 0 && (m == 0 || len(e.proxy.Report().Problems) > 0) {
+		n, changed := e.sockets.missing(keys)
+		if n == 0 {
 			return nil
+		}
+		if problems := e.proxy.Report().Problems; len(problems) > 0 {
+			if b == nil {
+				return nil
+			}
+			return tender.Errorf(tender.Unavailable, "%s", strings.Join(problems, "; ")).Hint("ss -ltnup shows which; stop it, or choose another address")
 		}
 		select {
 		case <-changed:
 		case <-tick.C:
+		case <-e.sockets.late:
+			return nil
 		case err := <-parts:
 			return errors.Join(err, ctx.Err())
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-limit.Done():
-			e.log.Warn("not everything is listened on yet", "missing", n+m)
+			e.log.Warn("not everything is listened on yet", "missing", n)
 			return nil
 		}
 	}

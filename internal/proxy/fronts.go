@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -113,9 +114,10 @@ func (s *Server) serveFront(ctx context.Context, server *http.Server, f *front) 
 		if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 			return
 		}
+		text := fmt.Sprintf("listen on %s: %s", f.address, err)
+		before := f.problem.Swap(&text)
 		tried()
-		text := err.Error()
-		if before := f.problem.Swap(&text); before == nil || *before != text {
+		if before == nil || *before != text {
 			s.log.Error("address is not served; trying again", "address", f.address, "err", err)
 		}
 		select {
