@@ -68,7 +68,7 @@ configs:`, 1))
 	}
 	// What is repaired needs its config and its secret again.
 	for _, service := range []string{"web", "app"} {
-		victim := h.running(service)[0]
+		victim := h.one(service)
 		if r := docker("rm", "-f", victim); r.err() != nil {
 			t.Fatal(r.all())
 		}
@@ -80,7 +80,7 @@ configs:`, 1))
 			return nil
 		})
 	}
-	if got := docker("exec", h.running("app")[0], "cat", "/run/secrets/password").out; got != "pw" {
+	if got := docker("exec", h.one("app"), "cat", "/run/secrets/password").out; got != "pw" {
 		t.Errorf("the service reads %q", got)
 	}
 
@@ -190,7 +190,7 @@ func TestAFullDiskMustStopNothingThatRuns(t *testing.T) {
 				t.Fatalf("running %v, were %v", h.running("web"), was)
 			}
 			// What runs is still repaired.
-			victim := h.running("web")[0]
+			victim := h.one("web")
 			if r := docker("kill", victim); r.err() != nil {
 				t.Fatal(r.all())
 			}

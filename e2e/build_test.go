@@ -72,18 +72,10 @@ END
 			t.Errorf("docker %s: exit %d, or a value is in it", args[0], out.code)
 		}
 	}
-	err := filepath.WalkDir(h.dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if err == nil && (strings.Contains(string(b), value) || strings.Contains(string(b), kept)) {
+	for path, text := range filesUnder(t, h.dir) {
+		if strings.Contains(text, value) || strings.Contains(text, kept) {
 			t.Errorf("a value is in %s", path)
 		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
 	}
 	if left, err := filepath.Glob(filepath.Join(h.dir, "data", "build", "*")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %q %v", left, err)

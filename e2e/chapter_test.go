@@ -45,7 +45,7 @@ var lessons = []lesson{
 		images:   map[string]string{"myapp:latest": "nginx:alpine", "elasticsearch:8.11.0": "nginx:alpine", "logstash:8.11.0": "nginx:alpine", "kibana:8.11.0": "nginx:alpine"},
 		services: []string{"app", "elasticsearch", "logstash", "kibana"}, ports: []int{5601},
 		check: func(t *testing.T, h *host, project string) {
-			id := h.containersOf(project, "app")[0].ID
+			id := h.first(project, "app").ID
 			if got := docker("inspect", "-f", "{{.HostConfig.LogConfig}}", id).out; !strings.Contains(got, "max-size:10m") || !strings.Contains(got, "labels:service=myapp") {
 				t.Errorf("log options %s", got)
 			}
@@ -68,7 +68,7 @@ var lessons = []lesson{
 		file: "04-security/hardened.compose.yaml", images: map[string]string{"myapp:latest": "demo/app:latest"},
 		secrets: []string{"mysql_root_password"}, services: []string{"app"},
 		check: func(t *testing.T, h *host, project string) {
-			id := h.containersOf(project, "app")[0].ID
+			id := h.first(project, "app").ID
 			got := docker("inspect", "-f", "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}} {{.HostConfig.SecurityOpt}}", id).out
 			for _, want := range []string{"1001:1001 true [ALL]", "NET_BIND_SERVICE", "no-new-privileges", "seccomp={"} {
 				if !strings.Contains(got, want) {
@@ -185,7 +185,7 @@ func TestTheChapterMustRunAsPrinted(t *testing.T) {
 	for i, l := range lessons {
 		t.Run(strings.NewReplacer("/", "-", ".compose.yaml", "").Replace(l.file), func(t *testing.T) {
 			project := fmt.Sprintf("%s-%d", h.project, i)
-			l.run(t, h, filepath.Join(files, l.file), project)
+			l.run(t, h.as(t), filepath.Join(files, l.file), project)
 		})
 	}
 }
@@ -221,8 +221,8 @@ func (l lesson) run(t *testing.T, h *host, file, project string) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(tender(append([]string{"ps", "-a"}, second...)...).all())
-			t.Log(tender(append([]string{"logs"}, second...)...).all())
+			show(t, "instances", tender(append([]string{"ps", "-a"}, second...)...).all())
+			show(t, "logs", tender(append([]string{"logs"}, second...)...).all())
 		}
 		if r := tender(append([]string{"down", "-v", "--supersede", "-t", "1"}, second...)...); r.err() != nil {
 			t.Error(r.all())

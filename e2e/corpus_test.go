@@ -161,7 +161,7 @@ func TestTheCorpusMustBeWhatDockerComposeMakes(t *testing.T) {
 				if v.unstarted && v.kind == compared {
 					on = dry
 				}
-				e := open(t, on, name, fmt.Sprintf("%s-%d", h.project, i))
+				e := open(t, on.as(t), name, fmt.Sprintf("%s-%d", h.project, i))
 				e.shared = h.project
 				e.hold(v)
 			})
@@ -269,7 +269,7 @@ func (e *entry) hold(v verdict) {
 // observe looks into a running instance.
 func (e *entry) observe(o observation) {
 	e.t.Helper()
-	id := e.h.containersOf(e.project, cmp.Or(o.service, "app"))[0].ID
+	id := e.h.first(e.project, cmp.Or(o.service, "app")).ID
 	var r result
 	if o.afterStop != "" {
 		if r = e.tender("stop", "-t", "0", "--progress", "quiet"); r.err() != nil {

@@ -26,7 +26,7 @@ func newEngine(t *testing.T, kind string, images ...string) *own {
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join("/var/lib/tender-engines", e.name, "log"))
-			t.Logf("end of the engine's log:\n%s", log[max(0, len(log)-5000):])
+			show(t, "end of the engine's log", string(log[max(0, len(log)-5000):]))
 		}
 		e.do("remove")
 	})

@@ -89,7 +89,7 @@ volumes: {data: {}}
 
 	// A service that ends: wait passes its code on.
 	h.must("up", "-d")
-	id := h.running("web")[0]
+	id := h.one("web")
 	waiting := h.command("wait", "web")
 	if err := waiting.Start(); err != nil {
 		t.Fatal(err)

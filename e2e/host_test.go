@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -176,12 +178,25 @@ func (h *host) serveLog() string {
 
 // artifacts prints what one would ask for first.
 func (h *host) artifacts() {
-	h.t.Logf("serve's log:\n%s", h.serveLog())
-	h.t.Logf("containers:\n%s", docker("ps", "-a", "--no-trunc", "--filter", "label=com.docker.compose.project="+h.project).all())
+	show(h.t, "serve's log", h.serveLog())
+	show(h.t, "containers", docker("ps", "-a", "--no-trunc", "--filter", "label=com.docker.compose.project="+h.project).all())
 	if h.serve != nil {
-		h.t.Logf("status:\n%s", h.tender("status").all())
-		h.t.Logf("history:\n%s", h.tender("history", "-p", h.project).all())
+		show(h.t, "status", h.tender("status").all())
+		show(h.t, "history", h.tender("history", "-p", h.project).all())
 	}
+}
+
+// show prints what surrounds a failure. It is not t.Log, whose lines go test
+// prints after the failure itself: of a long output one reads the end.
+func show(t *testing.T, what, text string) {
+	fmt.Printf("# %s: %s:\n%s\n", t.Name(), what, strings.TrimRight(text, "\n"))
+}
+
+// as is the host for a subtest, which then fails by itself.
+func (h *host) as(t *testing.T) *host {
+	of := *h
+	of.t = t
+	return &of
 }
 
 // result is what a command came to.
@@ -312,18 +327,19 @@ func (h *host) containers(service string) []container {
 
 func (h *host) containersOf(project, service string) []container {
 	h.t.Helper()
-	args := []string{"ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project=" + project}
+	args := []string{"-a", "--filter", "label=com.docker.compose.project=" + project}
 	if service != "" {
 		args = append(args, "--filter", "label=com.docker.compose.service="+service)
 	}
-	ids := strings.Fields(docker(args...).out)
+	ids := h.list(args...)
 	if len(ids) == 0 {
 		return nil
 	}
 	// One that goes between the two commands is left out of the answer, with an error that says so.
+	found := docker(append([]string{"inspect", "--type", "container"}, ids...)...)
 	var out []container
-	if err := json.Unmarshal([]byte(docker(append([]string{"inspect"}, ids...)...).out), &out); err != nil {
-		h.t.Fatal(err)
+	if err := json.Unmarshal([]byte(found.out), &out); err != nil {
+		h.t.Fatalf("%v: %s", err, found.all())
 	}
 	return out
 }
@@ -340,15 +356,78 @@ func (h *host) running(service string) []string {
 	return ids
 }
 
-// freePort finds a TCP port that nobody holds at this moment.
+// one returns the id of the first running instance of a service, which must have one.
+func (h *host) one(service string) string {
+	h.t.Helper()
+	ids := h.running(service)
+	if len(ids) == 0 {
+		h.t.Fatalf("no instance of %s runs", service)
+	}
+	return ids[0]
+}
+
+// first returns the first container of a service, which must have one.
+func (h *host) first(project, service string) container {
+	h.t.Helper()
+	list := h.containersOf(project, service)
+	if len(list) == 0 {
+		h.t.Fatalf("%s has no container of %s", project, service)
+	}
+	return list[0]
+}
+
+// healthy returns the ids of the healthy ones.
+func (h *host) healthy() []string {
+	h.t.Helper()
+	return h.list("--filter", "label=com.docker.compose.project="+h.project, "--filter", "health=healthy")
+}
+
+// list returns the ids that docker ps prints. An engine that has no answer is not one that has no containers.
+func (h *host) list(args ...string) (ids []string) {
+	h.t.Helper()
+	h.until("docker ps answers", func() error {
+		r := docker(append([]string{"ps", "-q", "--no-trunc"}, args...)...)
+		ids = strings.Fields(r.out)
+		return r.err()
+	})
+	return ids
+}
+
+// freePort finds a TCP port that nobody holds at this moment. It is below those
+// that the kernel gives to connections, one of which could take it before the test does.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		port := 20_000 + rand.IntN(10_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no port from 20000 to 30000 is free")
+	return 0
+}
+
+// filesUnder returns the content of every regular file under dir, by path. One
+// that goes meanwhile, as a running serve's may, is left out.
+func filesUnder(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			var b []byte
+			b, err = os.ReadFile(path)
+			files[path] = string(b)
+		}
+		if path != dir && errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return files
 }
 
 // get returns the body of an answer with status 200.

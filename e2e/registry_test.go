@@ -3,7 +3,7 @@ package e2e
 import (
 	"encoding/base64"
 	"fmt"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +25,7 @@ func (h *host) registry() (address string) {
 	name := h.project + "-registry"
 	h.t.Cleanup(func() {
 		if h.t.Failed() {
-			h.t.Logf("the registry's log:\n%s", docker("logs", "--tail", "5", name).all())
+			show(h.t, "the registry's log", docker("logs", "--tail", "5", name).all())
 		}
 		docker("rm", "-fv", name)
 	})
@@ -99,17 +99,7 @@ func TestAPrivateRegistryMustOpenToTheVaultsLogin(t *testing.T) {
 	// The password is nowhere to be read.
 	places := map[string]string{"up": up.all(), "registry ls": h.must("registry", "ls", "--json"), "audit": h.must("audit", "--json"), "log": h.serveLog(), "secret ls": h.must("secret", "ls")}
 	for _, dir := range []string{"data", "run"} {
-		err := filepath.WalkDir(filepath.Join(h.dir, dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
-				return err
-			}
-			b, err := os.ReadFile(path)
-			places[path] = string(b)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		maps.Copy(places, filesUnder(t, filepath.Join(h.dir, dir)))
 	}
 	for place, text := range places {
 		for _, secret := range []string{registryPassword, base64.StdEncoding.EncodeToString([]byte("deploy:" + registryPassword))} {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -72,7 +71,7 @@ volumes: {data: {}}
 	if body, err := get(fmt.Sprintf("http://127.0.0.1:%d/", port)); err != nil || body != "hello" {
 		t.Errorf("body %q, err %v", body, err)
 	}
-	c := h.containers("web")[0]
+	c := h.first(h.project, "web")
 	if state := docker("exec", c.ID, "cat", "/data/state").out; state != "migrated\n" {
 		t.Errorf("web began before its migration ended: %q", state)
 	}
@@ -83,7 +82,7 @@ volumes: {data: {}}
 	// The same file again changes nothing.
 	h.exits(0, "plan")
 	h.must("up")
-	if again := h.containers("web")[0]; again.ID != c.ID {
+	if again := h.first(h.project, "web"); again.ID != c.ID {
 		t.Errorf("up of the same file replaced %s with %s", c.ID, again.ID)
 	}
 	if out := h.must("ps"); !strings.Contains(out, h.project+"-web-1") || !strings.Contains(out, "healthy") {
@@ -126,8 +125,7 @@ func TestARolloutMustKeepServing(t *testing.T) {
 			}
 			running = false
 		default:
-			healthy := docker("ps", "-q", "--filter", "label=com.docker.compose.project="+h.project, "--filter", "health=healthy").out
-			if n := len(strings.Fields(healthy)); n < 3 {
+			if n := len(h.healthy()); n < 3 {
 				t.Errorf("only %d healthy instances during the rollout", n)
 				running = false
 				<-done
@@ -193,15 +191,14 @@ func TestWhatIsBrokenMustBeRepaired(t *testing.T) {
 	h.file("compose.yaml", web(2, ""))
 	h.must("up")
 	for _, how := range [][]string{{"kill"}, {"rm", "-f"}, {"stop"}} {
-		victim := h.running("web")[0]
+		victim := h.one("web")
 		started := docker("inspect", "-f", "{{.State.StartedAt}}", victim).out
 		if r := docker(append(how, victim)...); r.err() != nil {
 			t.Fatal(r.all())
 		}
 		// What begins anew is another container, or another start of this one.
 		h.until("repaired after docker "+how[0], func() error {
-			healthy := strings.Fields(docker("ps", "-q", "--no-trunc", "--filter", "label=com.docker.compose.project="+h.project, "--filter", "health=healthy").out)
-			if len(healthy) != 2 {
+			if healthy := h.healthy(); len(healthy) != 2 {
 				return fmt.Errorf("healthy: %v", healthy)
 			}
 			if now := docker("inspect", "-f", "{{.State.StartedAt}}", victim); now.code == 0 && now.out == started {
@@ -249,7 +246,7 @@ secrets:
 `)
 	plan := h.exits(3, "plan")
 	up := h.exits(0, "up")
-	id := h.running("app")[0]
+	id := h.one("app")
 	if got := docker("exec", id, "cat", "/run/secrets/password", "/etc/key").out; got != file+vault {
 		t.Fatalf("the service reads %q", got)
 	}
@@ -270,16 +267,10 @@ secrets:
 			places[a] = string(b)
 		}
 	}
-	err := filepath.WalkDir(h.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(path, filepath.Join(h.dir, "run", "secrets")) {
-			return err
+	for path, text := range filesUnder(t, h.dir) {
+		if !strings.HasPrefix(path, filepath.Join(h.dir, "run", "secrets")) {
+			places[path] = text
 		}
-		b, err := os.ReadFile(path)
-		places[path] = string(b)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for place, text := range places {
 		for _, value := range []string{file, vault} {
@@ -297,11 +288,11 @@ secrets:
 	}
 	h.file("password.txt", file)
 	h.must("up")
-	if got := docker("exec", h.running("app")[0], "cat", "/etc/key").out; got != "second" {
+	if got := docker("exec", h.one("app"), "cat", "/etc/key").out; got != "second" {
 		t.Errorf("after a new version the service reads %q", got)
 	}
 	h.must("rollback", "app")
-	if got := docker("exec", h.running("app")[0], "cat", "/etc/key").out; got != vault {
+	if got := docker("exec", h.one("app"), "cat", "/etc/key").out; got != vault {
 		t.Errorf("after the rollback the service reads %q", got)
 	}
 }
@@ -310,8 +301,8 @@ func TestTwoUpsAtOnceMustNotMix(t *testing.T) {
 	h := newHost(t)
 	h.file("compose.yaml", web(2, ""))
 	h.must("up")
-	// A rollout that takes a while: its newcomers must stay healthy for a minute.
-	h.file("compose.yaml", strings.Replace(web(2, "    x-tender: {rollout: {hold: 1m}}"), "-one", "-two", 1))
+	// A rollout that takes a while: its newcomers must stay healthy for long.
+	h.file("compose.yaml", strings.Replace(web(2, "    x-tender: {rollout: {hold: 10m}}"), "-one", "-two", 1))
 	h.must("up", "-d")
 	h.file("compose.yaml", strings.Replace(web(2, ""), "-one", "-three", 1))
 	r := h.exits(1, "up")
@@ -341,11 +332,15 @@ func TestKillNineMustConverge(t *testing.T) {
 	}
 	for n := range rounds {
 		want := fmt.Sprintf("page %d", n)
-		cmd := h.command("up", "-d")
-		cmd.Env = append(cmd.Env, "PAGE="+want)
-		if r := run(cmd); r.err() != nil {
-			t.Fatal(r.all())
+		up := func(args ...string) {
+			t.Helper()
+			cmd := h.command(append([]string{"up"}, args...)...)
+			cmd.Env = append(cmd.Env, "PAGE="+want)
+			if r := run(cmd); r.err() != nil {
+				t.Fatal(r.all())
+			}
 		}
+		up("-d")
 		moment := time.NewTimer(time.Duration(moments.IntN(4000)) * time.Millisecond)
 		<-moment.C
 		h.kill()
@@ -372,6 +367,7 @@ func TestKillNineMustConverge(t *testing.T) {
 			}
 			return nil
 		})
+		up() // changes nothing and waits for the end of the rollout, which is written last
 	}
 	h.exits(0, "up") // converged: PAGE is not set, so this goes back to the first page
 }
@@ -455,14 +451,14 @@ volumes: {data: {}}
 	}
 	psql := func(sql string) string {
 		t.Helper()
-		r := docker("exec", "-e", "PGPASSWORD=pw", h.running("db")[0], "psql", "-h", "127.0.0.1", "-U", "postgres", "-Atc", sql)
+		r := docker("exec", "-e", "PGPASSWORD=pw", h.one("db"), "psql", "-h", "127.0.0.1", "-U", "postgres", "-Atc", sql)
 		if r.err() != nil {
 			t.Fatal(r.all())
 		}
 		return strings.TrimSpace(r.out)
 	}
 	psql("create table orders (n int); insert into orders values (41), (1)")
-	cache, db := h.running("cache")[0], h.running("db")[0]
+	cache, db := h.one("cache"), h.one("db")
 
 	plan := h.exits(3, "plan").out
 	for _, service := range []string{"db", "cache", "web"} {
@@ -522,12 +518,12 @@ services:
 `
 	h.file("compose.yaml", fmt.Sprintf(file, 1))
 	h.must("up")
-	if r := docker("exec", h.running("app")[0], "sh", "-c", "echo kept > /data/f"); r.err() != nil {
+	if r := docker("exec", h.one("app"), "sh", "-c", "echo kept > /data/f"); r.err() != nil {
 		t.Fatal(r.all())
 	}
 	h.file("compose.yaml", fmt.Sprintf(file, 2))
 	h.must("up")
-	if got := docker("exec", h.running("app")[0], "cat", "/data/f").out; got != "kept\n" {
+	if got := docker("exec", h.one("app"), "cat", "/data/f").out; got != "kept\n" {
 		t.Errorf("the anonymous volume holds %q", got)
 	}
 }

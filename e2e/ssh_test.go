@@ -76,7 +76,7 @@ SetEnv PATH=%s:/usr/bin:/bin TENDER_HOST=unix://%s
 		log.Close()
 		if h.t.Failed() {
 			b, _ := os.ReadFile(log.Name())
-			h.t.Logf("sshd's log:\n%s", b)
+			show(h.t, "sshd's log", string(b))
 		}
 	})
 	// ssh takes its configuration from the user's home as the password file knows it.
@@ -128,7 +128,7 @@ func TestAnotherHostMustBeReachedOverSSH(t *testing.T) {
 	if r := s.tender("exec", "-T", "web", "sh", "-c", "exit 7"); r.code != 7 {
 		t.Errorf("exec passes exit code %d on: %s", r.code, r.all())
 	}
-	id := h.running("web")[0]
+	id := h.one("web")
 	docker("exec", id, "sh", "-c", "echo a line from inside > /proc/1/fd/1")
 	h.until("logs show it", func() error {
 		if r := s.tender("logs", "web"); !strings.Contains(r.out, "a line from inside") {
@@ -185,7 +185,7 @@ func (h *host) aside() string {
 		log.Close()
 		if h.t.Failed() {
 			b, _ := os.ReadFile(log.Name())
-			h.t.Logf("the second engine's log:\n%s", b)
+			show(h.t, "the second engine's log", string(b))
 		}
 	})
 	h.until("the second engine answers", func() error { return docker("-H", "unix://"+socket, "version").err() })
@@ -232,7 +232,7 @@ services:
 	r := up("--build", "--progress", "plain")
 	s.must("ps")
 	s.must("history")
-	if body, err := page(h.running("web")[0]); body != "built here" {
+	if body, err := page(h.one("web")); body != "built here" {
 		t.Errorf("serves %q, err %v", body, err)
 	}
 	layers := len(strings.Fields(docker("image", "inspect", "-f", "{{range .RootFS.Layers}}{{.}} {{end}}", image).out))
@@ -250,7 +250,7 @@ services:
 	}
 	h.file("away/site/index.html", "built again")
 	up("--build")
-	if body, err := page(h.running("web")[0]); body != "built again" {
+	if body, err := page(h.one("web")); body != "built again" {
 		t.Errorf("after a change it serves %q, err %v", body, err)
 	}
 

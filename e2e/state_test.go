@@ -131,7 +131,7 @@ func TestTheStateOfEveryReleaseMustBeUnderstood(t *testing.T) {
 			if len(ids) != 3 {
 				t.Errorf("%d instances run", len(ids))
 			}
-			if got := docker("exec", h.running("app")[0], "cat", "/run/secrets/password").out; got != "pw" {
+			if got := docker("exec", h.one("app"), "cat", "/run/secrets/password").out; got != "pw" {
 				t.Errorf("the secret reads %q", got)
 			}
 			h.must("up")

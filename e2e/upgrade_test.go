@@ -187,7 +187,7 @@ func TestUpgradeDayMustLoseNothing(t *testing.T) {
 		t.Fatal(r.all())
 	}
 	u.psql("create table orders (n int); insert into orders values (41), (1)")
-	if r := docker("exec", u.running("notes")[0], "sh", "-c", "echo day > /notes/first"); r.err() != nil {
+	if r := docker("exec", u.one("notes"), "sh", "-c", "echo day > /notes/first"); r.err() != nil {
 		t.Fatal(r.all())
 	}
 	// Tender is upgraded: this release finds the state that the last one left, and all that runs.

@@ -101,7 +101,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: until FILE TEXT")
 	}
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for time.Now().Before(deadline) {
 		raw, err := os.ReadFile(ts.MkAbs(args[0]))
 		if err == nil && strings.Contains(string(raw), args[1]) {

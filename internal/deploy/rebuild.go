@@ -83,7 +83,10 @@ func (l *Loop) told(ctx context.Context) error {
 	select {
 	case <-l.o.Inventory.Ready():
 	default:
-		return nil // the engine is away, and whoever asks is told that
+		// A daemon that has just started has no picture yet.
+		if _, err := l.o.Inventory.Fresh(ctx); err != nil {
+			return ctx.Err() // the engine is away, and whoever asks is told that
+		}
 	}
 	if l.o.Home == "" {
 		return nil

@@ -73,6 +73,35 @@ func (r *rig) ids() (ids []string) {
 	return ids
 }
 
+// slow is an engine that takes its time to list what it has.
+type slow struct{ *enginetest.Fake }
+
+func (s slow) List(ctx context.Context) (tender.Picture, error) {
+	<-time.After(5 * time.Second)
+	return s.Fake.List(ctx)
+}
+
+// Who was faster than the first picture once began the project anew.
+func TestAnUpBeforeTheFirstPictureFindsWhatTheStoreHasLost(t *testing.T) {
+	inTime(t, func(r *rig) {
+		web := svc("web", "1", 2, nil)
+		home(r, web)
+		r.outcome(r.up(submission(web)), deploy.Converged)
+		before := r.ids()
+		r.engine, r.early = slow{r.fake}, true
+		r.lose()
+		r.outcome(r.up(submission(web)), deploy.Converged)
+		if now := r.ids(); !slices.Equal(now, before) {
+			t.Errorf("instances %v, were %v", now, before)
+		}
+		// The first one is lost, the second is what was found, and only then comes what was asked for.
+		g, err := r.loop.Generation(r.Context(), "shop", 2)
+		if err != nil || !g.Rebuilt {
+			t.Errorf("generation %d, rebuilt %t, %v", g.N, g.Rebuilt, err)
+		}
+	})
+}
+
 func TestAStoreThatIsLostIsRebuilt(t *testing.T) {
 	inTime(t, func(r *rig) {
 		web := svc("web", "1", 2, nil)

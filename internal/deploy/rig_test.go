@@ -31,6 +31,7 @@ type rig struct {
 	stop func() // kills the loop and closes the store; start makes new ones
 
 	engine  engine.Engine // what the loop talks to; nil: fake
+	early   bool          // start does not wait for the first picture
 	options func(*deploy.Options)
 }
 
@@ -94,7 +95,9 @@ func (r *rig) start() {
 			r.Errorf("close store: %v", err)
 		}
 	})
-	<-inventory.Ready()
+	if !r.early {
+		<-inventory.Ready()
+	}
 }
 
 // svc makes a service; change may be nil. Version is what makes its revision.

@@ -199,7 +199,7 @@ func TestABuildReachesTheAgent(t *testing.T) {
 
 func TestACancelledBuildStops(t *testing.T) {
 	h := newHost(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	tag := h.project + ":1"
 	_, err := h.Build(ctx, h.packed(map[string]string{"Dockerfile": "FROM busybox\nRUN echo " + h.project + "; sleep 600\n"}),

@@ -198,6 +198,10 @@ func (e *Engine) gateway(ctx context.Context) (string, error) {
 		if c.Gateway.Is4() {
 			return c.Gateway.String(), nil
 		}
+		// Until its first restart an old engine does not name the gateway of the bridge that it made: the first address.
+		if c.Subnet.Addr().Is4() {
+			return c.Subnet.Masked().Addr().Next().String(), nil
+		}
 	}
 	return "", tender.Errorf(tender.NotFound, "host-gateway: the engine's default bridge has no gateway").
 		Hint("write the host's address into extra_hosts")

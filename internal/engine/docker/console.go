@@ -123,16 +123,29 @@ func (e *Engine) Attach(ctx context.Context, id string, stdin bool) (*engine.Ses
 	}
 	tty := c.Container.Config.Tty
 	stdin = stdin && c.Container.Config.OpenStdin
+	// The wait begins now: one that is removed when it ends may be gone when its code is asked for.
+	waiting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	exit, err := e.ending(waiting, id)
+	if err != nil {
+		stop()
+		return nil, err
+	}
 	at, err := e.c().ContainerAttach(ctx, id, client.ContainerAttachOptions{Stream: true, Stdin: stdin, Stdout: true, Stderr: true})
 	if err != nil {
+		stop()
 		return nil, wrap(err, "attach to %s", short(id))
 	}
 	s := session(at.HijackedResponse, tty, stdin)
+	s.Exit = exit
+	s.Close = func() error {
+		stop()
+		at.HijackedResponse.Close()
+		return nil
+	}
 	s.Resize = func(ctx context.Context, width, height int) error {
 		_, err := e.c().ContainerResize(ctx, id, client.ContainerResizeOptions{Width: uint(width), Height: uint(height)})
 		return wrap(err, "resize")
 	}
-	s.Exit = func(ctx context.Context) (int, error) { return e.Wait(ctx, id) }
 	return s, nil
 }
 
@@ -144,7 +157,19 @@ func (e *Engine) Top(ctx context.Context, id string, args []string) ([]string, [
 
 // Wait implements engine.Console. One that was never started is waited for too.
 func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
-	created := func() (bool, int, error) {
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	exit, err := e.ending(waiting, id)
+	if err != nil {
+		return 0, err
+	}
+	return exit(ctx)
+}
+
+// ending begins to wait for the end of a container, until ctx ends, and returns
+// who tells its code.
+func (e *Engine) ending(ctx context.Context, id string) (exit func(context.Context) (int, error), err error) {
+	comes := func() (bool, int, error) {
 		c, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 		if err != nil {
 			return false, 0, wrap(err, "wait for %s", short(id))
@@ -153,28 +178,40 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 		// A start that failed leaves "created" and a code.
 		return s.Status == container.StateCreated && s.ExitCode == 0 || s.Running || s.Restarting, s.ExitCode, nil
 	}
-	comes, code, err := created()
-	if err != nil || !comes {
-		return code, err
+	ended := func(code int) func(context.Context) (int, error) {
+		return func(context.Context) (int, error) { return code, nil }
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	if yes, code, err := comes(); err != nil || !yes {
+		return ended(code), err
+	}
 	wait := e.c().ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
-	// It may have ended between the first look and the wait.
-	if comes, code, err := created(); err == nil && !comes {
-		return code, nil
-	}
-	select {
-	case r := <-wait.Result:
-		if r.Error != nil {
-			return int(r.StatusCode), tender.Errorf(tender.Internal, "wait for %s: %s", short(id), r.Error.Message)
+	var code int
+	var failed error
+	done := make(chan struct{}) // closed once code and failed are there
+	go func() {
+		defer close(done)
+		select {
+		case r := <-wait.Result:
+			code = int(r.StatusCode)
+			if r.Error != nil {
+				failed = tender.Errorf(tender.Internal, "wait for %s: %s", short(id), r.Error.Message)
+			}
+		case err := <-wait.Error: // at the latest when ctx ends
+			failed = wrap(err, "wait for %s", short(id))
 		}
-		return int(r.StatusCode), nil
-	case err := <-wait.Error:
-		return 0, wrap(err, "wait for %s", short(id))
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	}()
+	// It may have ended between the first look and the wait.
+	if yes, code, err := comes(); err == nil && !yes {
+		return ended(code), nil
 	}
+	return func(ctx context.Context) (int, error) {
+		select {
+		case <-done:
+			return code, failed
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}, nil
 }
 
 // CopyFrom implements engine.Console.

@@ -1,10 +1,13 @@
 package docker_test
 
 import (
-	"context"
 	"io"
 	"strings"
 	"testing"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
 
 	"github.com/tenderhq/tender/internal/engine"
 )
@@ -31,17 +34,11 @@ func TestATerminalHasTheSizeItWasGiven(t *testing.T) {
 func TestAttachToAOneOff(t *testing.T) {
 	h := newHost(t)
 	w := h.want("web", "r1", h.doc("web", sleeps, ""))
-	id, err := h.Oneoff(t.Context(), w, engine.OneoffOptions{Cmd: []string{"cat"}, Stdin: true, Env: []string{"A=b"}, Labels: map[string]string{"x": "y"}, Remove: true})
+	id, err := h.Oneoff(t.Context(), w, engine.OneoffOptions{Cmd: []string{"sh", "-c", "cat; exit 7"}, Stdin: true, Env: []string{"A=b"}, Labels: map[string]string{"x": "y"}, Remove: true})
 	h.must(err)
 	s, err := h.Attach(t.Context(), id, true)
 	h.must(err)
 	defer s.Close()
-	exit := make(chan int, 1)
-	go func() {
-		code, err := s.Exit(context.WithoutCancel(t.Context()))
-		h.ok(err)
-		exit <- code
-	}()
 	c := h.inspect(id)
 	if c.Config.Labels["x"] != "y" || c.Config.Labels["com.docker.compose.oneoff"] != "True" || len(c.HostConfig.PortBindings) != 0 || !strings.Contains(strings.Join(c.Config.Env, " "), "A=b") {
 		t.Errorf("%+v", c.Config)
@@ -55,7 +52,16 @@ func TestAttachToAOneOff(t *testing.T) {
 	if !strings.Contains(string(out), "typed\n") {
 		t.Errorf("%q", out)
 	}
-	if code := <-exit; code != 0 {
-		t.Errorf("exit code %d", code)
+	// The code was once asked of a container that was gone already.
+	gone := h.raw.ContainerWait(t.Context(), id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
+	select {
+	case <-gone.Result:
+	case err := <-gone.Error:
+		if !cerrdefs.IsNotFound(err) {
+			t.Fatal(err)
+		}
+	}
+	if code, err := s.Exit(t.Context()); code != 7 || err != nil {
+		t.Errorf("exit code %d, %v", code, err)
 	}
 }

@@ -19,6 +19,9 @@ import (
 // other. The first that fails is the error: such an instance has not started.
 func (e *Engine) postStart(ctx context.Context, id string) error {
 	s, running, err := e.hooked(ctx, id)
+	if tender.KindOf(err) == tender.NotFound {
+		return nil // it has ended and is removed already, as who started it has asked for
+	}
 	if err != nil || !running {
 		return err
 	}

@@ -10,11 +10,16 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/engine"
 )
 
 func TestAnEngineThatIsAwayIsUnavailable(t *testing.T) {
@@ -53,6 +58,80 @@ func TestAnEngineThatWasUpgradedIsSpokenToAnew(t *testing.T) {
 			t.Errorf("spoken %s, offered %s, %v", info.API, version, err)
 		}
 	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// scripted is an engine that answers as answer says.
+func scripted(t *testing.T, answer func(*http.Request) (status int, body string)) *Engine {
+	t.Helper()
+	e, err := New("", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(client.WithAPIVersion("1.41"), client.WithHTTPClient(&http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		status, body := answer(r)
+		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+	})}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.line.Store(c)
+	return e
+}
+
+// A one-off that is removed when it ends was once told not to have started, when it was quick.
+func TestAStartOfWhatIsGoneAtOnceIsAStart(t *testing.T) {
+	e := scripted(t, func(r *http.Request) (int, string) {
+		if r.Method == http.MethodPost {
+			return http.StatusNoContent, ""
+		}
+		return http.StatusNotFound, `{"message":"no such container"}`
+	})
+	if err := e.Start(t.Context(), "abc"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Debian's engine, on a host where it has made docker0 just now, once had no host-gateway for builds.
+func TestTheGatewayOfABridgeThatIsNew(t *testing.T) {
+	for config, want := range map[string]string{
+		`{"Subnet":"172.17.0.0/16","Gateway":"172.17.0.1"}`:                   "172.17.0.1",
+		`{"Subnet":"10.9.0.0/16","Gateway":"10.9.8.7"}`:                       "10.9.8.7",
+		`{"Subnet":"172.17.0.0/16"}`:                                          "172.17.0.1",
+		`{"Subnet":"fd00::/64","Gateway":"fd00::1"},{"Subnet":"10.9.8.0/24"}`: "10.9.8.1",
+	} {
+		e := scripted(t, func(*http.Request) (int, string) {
+			return http.StatusOK, `{"Name":"bridge","IPAM":{"Config":[` + config + `]}}`
+		})
+		if got, err := e.gateway(t.Context()); got != want || err != nil {
+			t.Errorf("%s: %q, %v, want %s", config, got, err, want)
+		}
+	}
+}
+
+// A busy engine takes its time to create what a call that was cut off has asked
+// for. After five seconds the next call once made a second one, under another name.
+func TestACreationOfACallThatIsGoneIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		visible := time.Now().Add(30 * time.Second)
+		e := scripted(t, func(r *http.Request) (int, string) {
+			switch {
+			case r.Method == http.MethodPost:
+				return http.StatusConflict, `{"message":"the container name is already in use"}`
+			case time.Now().Before(visible):
+				return http.StatusNotFound, `{"message":"no such container"}`
+			}
+			return http.StatusOK, `{"Id":"made before","Config":{"Labels":{"tender.project":"shop","tender.service":"web","tender.revision":"r1","tender.slot":"2"}}}`
+		})
+		r := recipe{config: &container.Config{Image: "busybox"}, host: &container.HostConfig{}}
+		id, made, err := e.createOnce(t.Context(), r, "shop-web-2", engine.Want{Project: "shop", Service: tender.Service{Name: "web", Revision: "r1"}}, 2)
+		if err != nil || made || id != "made before" {
+			t.Errorf("%q, made %t, %v", id, made, err)
+		}
+	})
 }
 
 func TestAnAddressOfAnotherKindIsRefused(t *testing.T) {

@@ -248,10 +248,14 @@ func (e *Engine) create(ctx context.Context, r recipe, name string) (id string, 
 	return made.ID, err
 }
 
+// reserved is how long a name may be taken while no container with it can be seen:
+// longer than a busy machine needs to create one.
+const reserved = time.Minute
+
 // createOnce creates a container under name, or finds the one that a call which
 // was cut off is still making there: the engine goes on without its caller.
 func (e *Engine) createOnce(ctx context.Context, r recipe, name string, w engine.Want, slot int) (id string, made bool, err error) {
-	for try := 0; ; try++ {
+	for since := time.Now(); ; {
 		id, err = e.create(ctx, r, name)
 		if err == nil || kind(err) != tender.Conflict {
 			return id, err == nil, err
@@ -265,8 +269,11 @@ func (e *Engine) createOnce(ctx context.Context, r recipe, name string, w engine
 			}
 			return "", false, err
 		}
-		// The name is reserved before the container can be seen.
-		if try == 50 || kind(lookErr) != tender.NotFound {
+		if kind(lookErr) != tender.NotFound {
+			return "", false, lookErr
+		}
+		// The name is reserved before the container can be seen. Another name would double the slot.
+		if time.Since(since) > reserved {
 			return "", false, err
 		}
 		select {
