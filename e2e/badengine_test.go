@@ -40,7 +40,7 @@ func (h *host) serves(service string) map[string]int {
 	return n
 }
 
-func TestABadDayOfTheEngineMustStopNothing(t *testing.T) {
+func TestTheBadDayOfAnEngineMustStopNothing(t *testing.T) {
 	engine := newEngine(t, "debian")
 	h := makeHost(t)
 	data := engine.smallDisk(h, "debian", 128)
