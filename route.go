@@ -55,7 +55,10 @@ func (a Aim) Name() string {
 // RouteOptions is what a route does with a request. Zero values mean off, or
 // the default named.
 type RouteOptions struct {
-	TLS      string `json:"tls,omitempty"`       // "" (auto where a host is said and https is listened on, else off), "auto", "internal", "off"
+	// TLS is "auto", "internal" or "off"; "": auto where a host is said that is public (a.b, not *.b, an
+	// address, or under .localhost, .test and their kin), else off. Where it is on and https is listened on,
+	// plain HTTP is sent on to https.
+	TLS      string `json:"tls,omitempty"`
 	CertFile string `json:"cert_file,omitempty"` // on the edge's host, with KeyFile: instead of TLS auto
 	KeyFile  string `json:"key_file,omitempty"`
 	HSTS     bool   `json:"hsts,omitempty"`
@@ -67,7 +70,8 @@ type RouteOptions struct {
 	Sticky  bool         `json:"sticky,omitempty"` // a cookie binds a client to its aim, revision and instance while these serve
 	Health  *RouteHealth `json:"health,omitempty"`
 	Timeout RouteTimeout `json:"timeout"`
-	// Retries of requests that are safe to repeat, on another target; default 1, -1: none.
+	// Retries of requests that are safe to repeat, on another target; default 1, -1: none. Where no
+	// connection comes about nothing was sent, so that any request is tried at least 3 times more.
 	Retries int `json:"retries,omitempty"`
 
 	StripPrefix bool              `json:"strip_prefix,omitempty"`
@@ -132,7 +136,8 @@ type Served struct {
 	Requests uint64    `json:"requests"`
 	Failed   uint64    `json:"failed"` // answered by the edge with 502, 503 or 504, or cut off by the target
 	Class    [6]uint64 `json:"class"`  // by first digit of the status; [0]: none was sent
-	// Latency counts requests up to each of LatencyBounds, and above all of them, not cumulated.
+	// Latency counts requests up to each of LatencyBounds, and above all of them, not cumulated. It
+	// ends at the head of the answer, so that a long stream is not a slow one.
 	Latency  [len(LatencyBounds) + 1]uint64 `json:"latency"`
 	Seconds  float64                        `json:"seconds"` // sum of latencies
 	BytesIn  uint64                         `json:"bytes_in"`

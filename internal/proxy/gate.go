@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
-	tender "github.com/tenderhq/tender"
 	"golang.org/x/crypto/bcrypt"
+
+	tender "github.com/tenderhq/tender"
 )
 
 const (

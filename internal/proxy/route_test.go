@@ -15,8 +15,9 @@ import (
 	"testing"
 	"time"
 
-	tender "github.com/tenderhq/tender"
 	"golang.org/x/crypto/bcrypt"
+
+	tender "github.com/tenderhq/tender"
 )
 
 func TestMatching(t *testing.T) {
