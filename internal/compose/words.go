@@ -34,8 +34,10 @@ var (
 	volumeWords = &word{about: "What Compose has no word for", keys: map[string]*word{"backup": {later: true}}}
 
 	rolloutWords = &word{about: "How one revision replaces another", keys: map[string]*word{
-		"strategy": {about: "rolling: one instance after the other; blue-green: all beside the old ones, then one switch; canary: a growing share of the traffic; recreate: all old ones stop first",
-			enum: []string{tender.Rolling, tender.BlueGreen, tender.Canary, tender.Recreate}},
+		"strategy": {
+			about: "rolling: one instance after the other; blue-green: all beside the old ones, then one switch; canary: a growing share of the traffic; recreate: all old ones stop first",
+			enum:  []string{tender.Rolling, tender.BlueGreen, tender.Canary, tender.Recreate},
+		},
 		"hold":   {about: "An instance must stay healthy this long", kind: "string", rule: period},
 		"before": {about: "A service that must end with 0 first, once for each rollout", kind: "string", rule: filled("the name of a service")},
 		"steps":  {about: "canary: percent of the traffic, growing", items: &word{rule: between(1, 99)}},
