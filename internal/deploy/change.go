@@ -145,14 +145,29 @@ func (l *Loop) look(ctx context.Context, project string) []tender.Instance {
 	return seen.Of(project)
 }
 
-// lives writes down which instances are there, and in which life: when the
-// engine says that each was started.
-func lives(there []tender.Instance) map[string]time.Time {
-	of := make(map[string]time.Time, len(there))
+// lives writes down which instances of these services are there, and in which
+// life: when the engine says that each was started.
+func lives(there []tender.Instance, services ...string) map[string]time.Time {
+	of := map[string]time.Time{}
 	for _, i := range there {
-		of[i.ID] = i.Started
+		if slices.Contains(services, i.Service) {
+			of[i.ID] = i.Started
+		}
 	}
 	return of
+}
+
+// restartsWith names a service and those that are restarted with it.
+func restartsWith(services []store.WantedService, name string) []string {
+	names := []string{name}
+	for _, s := range services {
+		for _, d := range s.Service.DependsOn {
+			if d.Service == name && d.Restart {
+				names = append(names, s.Service.Name)
+			}
+		}
+	}
+	return names
 }
 
 func foreigners(there []tender.Instance, service string) (ids []string) {
@@ -196,12 +211,12 @@ func (d *draft) start(c Change, there []tender.Instance) error {
 			continue
 		}
 		if s.Stopped {
-			s.StartAfter, s.StartOf = d.next.At, lives(there)
+			s.StartAfter, s.StartOf = d.next.At, lives(there, s.Service.Name)
 		}
 		s.Stopped, s.Gone, s.RenewAnon = false, false, false
 		named := len(c.Services) == 0 || slices.Contains(c.Services, s.Service.Name)
 		if c.Verb == "restart" && named && !s.Service.Job {
-			s.RestartAfter, s.RestartOf, s.StopIn = d.next.At, lives(there), c.Grace
+			s.RestartAfter, s.RestartOf, s.StopIn = d.next.At, lives(there, restartsWith(d.next.Services, s.Service.Name)...), c.Grace
 			if _, open := d.base.open[s.Service.Name]; open && !c.Supersede {
 				return openConflict(d.base)
 			}

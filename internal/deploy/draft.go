@@ -207,7 +207,7 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	}
 	w := store.WantedService{Service: svc, Image: image, RenewAnon: s.RenewAnon, Strategy: s.Strategy, RestartAfter: old.RestartAfter, RestartOf: old.RestartOf, StartAfter: old.StartAfter, StartOf: old.StartOf}
 	if old.Stopped {
-		w.StartAfter, w.StartOf = d.next.At, lives(there)
+		w.StartAfter, w.StartOf = d.next.At, lives(there, svc.Name)
 	}
 	if had && !s.Recreate && !s.RenewAnon && l.same(old, svc, image) {
 		w.Service.Revision, w.Service.Spec, w.Image = old.Service.Revision, old.Service.Spec, old.Image

@@ -73,7 +73,7 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 	}
 	if failed {
 		s := &d.next.Services[len(d.next.Services)-1]
-		s.StartAfter, s.StartOf = d.next.At, lives(there)
+		s.StartAfter, s.StartOf = d.next.At, lives(there, name)
 	}
 	if isOpen {
 		d.supersedes = append(d.supersedes, open)

@@ -44,8 +44,9 @@ type Service struct {
 	Gone    bool           // by tender rm, or down of this service alone
 	GoneOf  []string       // what others had made when that was said goes, too: ids
 	StopIn  *time.Duration // grace asked for with stop, rm or restart; nil: the service's own
-	// RestartOf holds the instances of the project when a restart of this service was asked for, each with the
-	// start that it had: those of the service are restarted. The engine's words alone, since its clock may not be ours.
+	// RestartOf holds the instances that were there when a restart of this service was asked for, its own and
+	// those that depend on it, each with the start that it had: who has it still is restarted. The engine's
+	// words alone, since its clock may not be ours.
 	RestartOf map[string]time.Time
 	// StartOf likewise: those of the service that ended are started, even if they ended well.
 	StartOf map[string]time.Time

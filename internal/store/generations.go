@@ -91,8 +91,9 @@ type WantedService struct {
 	GoneAt time.Time      `json:"gone_at,omitzero"`
 	GoneOf []string       `json:"gone_of,omitempty"`
 	StopIn *time.Duration `json:"stop_in,omitempty"`
-	// RestartAfter is when a restart was asked for. RestartOf are the instances that the project had then, by
-	// id, and when each was started: those that are still in that life are restarted.
+	// RestartAfter is when a restart was asked for. RestartOf are the instances that it is about, those of
+	// services that restart with this one, too, by id, and when each was started: who is still in that life is
+	// restarted.
 	RestartAfter time.Time            `json:"restart_after,omitzero"`
 	RestartOf    map[string]time.Time `json:"restart_of,omitempty"`
 	// StartAfter and StartOf say the same of instances that ended and are to be started.
