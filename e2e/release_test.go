@@ -192,7 +192,7 @@ func TestThePackageMustInstallAndGoAgain(t *testing.T) {
 	}
 	for line := range strings.Lines(r.stderr) {
 		// What other packages would bring is not in this root.
-		if strings.Contains(line, "tender") && !strings.Contains(line, "not found") {
+		if strings.Contains(line, "tender") && !strings.Contains(line, "not found") && !strings.Contains(line, "Command /bin/kill is not executable") {
 			t.Errorf("systemd: %s", line)
 		}
 	}

@@ -171,7 +171,7 @@ func hostName(v string) error {
 	}
 	switch name := strings.ToLower(v); {
 	case strings.Contains(v, "://") || strings.Contains(v, "/"):
-		return fmt.Errorf("want a name alone: the path goes under path:")
+		return fmt.Errorf("want a name alone; path: takes the rest")
 	case strings.Contains(v, ":"):
 		return fmt.Errorf("want a name without port")
 	case v == "*":

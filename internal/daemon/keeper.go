@@ -228,7 +228,7 @@ func (k *keeper) watch(ctx context.Context) {
 		conn, err := d.DialContext(ctx, "unix", k.socket)
 		if err == nil {
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
-			_, err = conn.Read(make([]byte, 1)) // it says nothing; it hangs up on who is silent for long, too
+			_, _ = conn.Read(make([]byte, 1)) // it says nothing; it hangs up on who is silent for long, too
 			stop()
 			conn.Close()
 			if conn, err = d.DialContext(ctx, "unix", k.socket); err == nil {

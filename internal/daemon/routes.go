@@ -452,11 +452,13 @@ func (l lately) fill(out *api.Route, served bool) {
 			target.Weight = 100 * float64(t.Weight) / float64(total) / float64(n)
 		}
 		serving = serving || t.State == "up"
+		var before tender.Served // of one that was not there yet: nothing
 		for _, old := range was.Targets {
 			if old.ID == t.ID {
-				target.Rate, target.P50, target.P99 = l.pace(old.Served, t.Served)
+				before = old.Served
 			}
 		}
+		target.Rate, target.P50, target.P99 = l.pace(before, t.Served)
 		for _, c := range t.Checks {
 			target.Checks = append(target.Checks, api.RouteCheck{At: time.UnixMilli(c.At).UTC(), OK: c.OK, Text: c.Text, Millis: c.Millis})
 		}

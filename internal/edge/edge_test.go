@@ -604,6 +604,34 @@ func TestEnsureStartsAnEdgeOnlyWhereItMust(t *testing.T) {
 	}
 }
 
+func TestAnEdgeThatCannotListenLeavesTheOldOneServing(t *testing.T) {
+	r := newRig(t)
+	r.start(nil)
+	r.set(1)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	next := r.config
+	next.HTTP = append([]string{taken.Addr().String()}, next.HTTP...)
+	if err := Run(t.Context(), next); err == nil || !strings.Contains(err.Error(), "another program has that port") {
+		t.Errorf("got %v", err)
+	}
+	r.mustGet()
+	r.set(2)
+	// An address that the old one has under another name is free once that lets go.
+	_, port, err := net.SplitHostPort(r.config.HTTP[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.start(func(c *Config) { c.HTTP, c.Version = []string{"0.0.0.0:" + port}, "2" })
+	until(t, "the new address is served", func() bool {
+		got, err := r.get()
+		return err == nil && got == "200 OK served"
+	})
+}
+
 func TestAnEdgeThatCannotStartSaysWhy(t *testing.T) {
 	r := newRig(t)
 	taken, err := net.Listen("tcp", r.config.HTTP[0])

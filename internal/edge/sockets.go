@@ -22,6 +22,9 @@ type sockets struct {
 	// released closes when the edge before has let go of its sockets; an address that it held under
 	// another name is free only then. Nil: there was none before.
 	released <-chan struct{}
+	ports    map[string]bool // network and port of what it has
+	late     chan struct{}   // closes when something waits for released
+	isLate   func()
 
 	mu        sync.Mutex
 	inherited map[string]*os.File
@@ -37,7 +40,12 @@ type holder = syscall.Conn
 const lateBind = 5 * time.Second
 
 func newSockets(inherited map[string]*os.File, released <-chan struct{}) *sockets {
-	return &sockets{released: released, inherited: inherited, held: map[string]holder{}, changed: make(chan struct{})}
+	s := &sockets{released: released, ports: map[string]bool{}, late: make(chan struct{}), inherited: inherited, held: map[string]holder{}, changed: make(chan struct{})}
+	s.isLate = sync.OnceFunc(func() { close(s.late) })
+	for k := range inherited {
+		s.ports[portKey(k)] = true
+	}
+	return s
 }
 
 // key names a socket: two edges agree on it, however the address was written.
@@ -51,6 +59,12 @@ func key(network, address string) string {
 	return strings.TrimRight(network, "46") + " " + address
 }
 
+// portKey is a key without the host.
+func portKey(k string) string {
+	network, address, _ := strings.Cut(k, " ")
+	return network + address[strings.LastIndexByte(address, ':')+1:]
+}
+
 func (s *sockets) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	k := key(network, address)
 	if f := s.take(k); f != nil {
@@ -62,7 +76,7 @@ func (s *sockets) Listen(ctx context.Context, network, address string) (net.List
 		return s.keepListener(k, l)
 	}
 	var l net.Listener
-	err := s.bind(ctx, func() (err error) {
+	err := s.bind(ctx, k, func() (err error) {
 		l, err = new(net.ListenConfig).Listen(ctx, network, address)
 		return err
 	})
@@ -83,7 +97,7 @@ func (s *sockets) ListenPacket(ctx context.Context, network, address string) (ne
 		return s.keepPacket(k, c)
 	}
 	var c net.PacketConn
-	err := s.bind(ctx, func() (err error) {
+	err := s.bind(ctx, k, func() (err error) {
 		c, err = new(net.ListenConfig).ListenPacket(ctx, network, address)
 		return err
 	})
@@ -94,11 +108,13 @@ func (s *sockets) ListenPacket(ctx context.Context, network, address string) (ne
 }
 
 // bind tries open, and again while the edge before may still hold the address.
-func (s *sockets) bind(ctx context.Context, open func() error) error {
+// What another program has is no reason to wait: the old edge serves on then.
+func (s *sockets) bind(ctx context.Context, k string, open func() error) error {
 	err := open()
-	if !errors.Is(err, syscall.EADDRINUSE) || s.released == nil {
+	if !errors.Is(err, syscall.EADDRINUSE) || !s.ports[portKey(k)] {
 		return err
 	}
+	s.isLate()
 	select {
 	case <-s.released:
 	case <-ctx.Done():
@@ -207,11 +223,14 @@ func (s *sockets) missing(keys []string) (int, <-chan struct{}) {
 	return n, s.changed
 }
 
-// drop closes what came from the edge before and nobody asked for.
-func (s *sockets) drop() (names []string) {
+// drop closes what came from the edge before and nobody will ask for.
+func (s *sockets) drop(wanted map[string]bool) (names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, f := range s.inherited {
+		if wanted[k] {
+			continue
+		}
 		f.Close()
 		delete(s.inherited, k)
 		names = append(names, k)

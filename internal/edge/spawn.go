@@ -49,6 +49,13 @@ func Ensure(ctx context.Context, c Config) error {
 // and outlives this process.
 func Spawn(ctx context.Context, c Config) (Status, error) {
 	c = c.filled()
+	for _, path := range []*string{&c.Dir, &c.Socket} {
+		abs, err := filepath.Abs(*path) // the edge has another working directory
+		if err != nil {
+			return Status{}, fmt.Errorf("start the edge: %w", err)
+		}
+		*path = abs
+	}
 	if err := c.save(); err != nil {
 		return Status{}, err
 	}
@@ -180,7 +187,7 @@ func Succeed(arguments []string) (ended <-chan error, err error) {
 		return nil, fmt.Errorf("start the next edge: %w", err)
 	}
 	cmd := exec.Command(binary, arguments...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", os.Stdout, os.Stderr
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// systemd hears from the next one that it is the unit's process now.
 	cmd.Env = os.Environ()
 	if err := cmd.Start(); err != nil {

@@ -16,7 +16,8 @@ import (
 
 // begin waits until all is listened on, and takes the place of the edge before.
 func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.Listener, error) {
-	if err := e.claimed(ctx, b, parts); err != nil {
+	wanted := e.wanted()
+	if err := e.claimed(ctx, b, wanted, parts); err != nil {
 		return nil, err
 	}
 	if b != nil {
@@ -24,7 +25,7 @@ func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.List
 			return nil, err
 		}
 		e.counts.inherit(b.carried)
-		if names := e.sockets.drop(); len(names) > 0 {
+		if names := e.sockets.drop(wanted); len(names) > 0 {
 			e.log.Info("no longer listened on", "sockets", names)
 		}
 	}
@@ -54,23 +55,32 @@ func (e *edge) begin(ctx context.Context, b *before, parts chan error) (net.List
 	return l, nil
 }
 
-// claimed waits until proxy and dns have asked for all that the configuration
-// names and the edge before has: only then may that one let go.
-func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
+// wanted are the keys of all that the configuration and the table name.
+func (e *edge) wanted() map[string]bool {
+	all := map[string]bool{}
+	for _, a := range slices.Concat(e.config.HTTP, e.config.HTTPS, e.config.DNS) {
+		all[key("tcp", a)] = true
+	}
+	for _, a := range e.config.DNS {
+		all[key("udp", a)] = true
+	}
+	for _, p := range e.table.Proxy.Ports {
+		all[key(p.Protocol, p.Address)] = true
+	}
+	return all
+}
+
+// claimed waits until proxy and dns have asked for all that the edge before has
+// and this one wants: only then may that one let go. What can be opened only
+// then does not hold it up: connections wait in the sockets meanwhile.
+func (e *edge) claimed(ctx context.Context, b *before, wanted map[string]bool, parts chan error) error {
 	var keys []string
 	for _, a := range slices.Concat(e.config.HTTP, e.config.HTTPS) {
 		keys = append(keys, key("tcp", a))
 	}
 	if b != nil {
-		also := map[string]bool{}
-		for _, a := range e.config.DNS {
-			also[key("udp", a)], also[key("tcp", a)] = true, true
-		}
-		for _, p := range e.table.Proxy.Ports {
-			also[key(p.Protocol, p.Address)] = true
-		}
 		for _, k := range b.names {
-			if also[k] {
+			if wanted[k] {
 				keys = append(keys, k)
 			}
 		}
@@ -84,6 +94,8 @@ func (e *edge) claimed(ctx context.Context, b *before, parts chan error) error {
 		}
 		select {
 		case <-changed:
+		case <-e.sockets.late:
+			return nil
 		case err := <-parts:
 			return errors.Join(err, ctx.Err())
 		case <-ctx.Done():

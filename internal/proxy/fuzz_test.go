@@ -77,7 +77,7 @@ func FuzzChunks(f *testing.F) {
 		c.in.borrow()
 		defer c.in.release()
 		w := &record{header: http.Header{}}
-		x := &exchange{s: s, w: w, route: way}
+		x := &exchange{s: s, w: w, r: new(http.Request), route: way}
 		if _, err := x.chunks(c); err != nil {
 			return
 		}

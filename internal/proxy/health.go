@@ -169,8 +169,10 @@ func (s *Server) ask(ctx context.Context, t *target, h health) (string, error) {
 		r.Host = h.Host
 	}
 	r.Header.Set("User-Agent", "tender-edge")
-	one := &http.Transport{DisableKeepAlives: true, Protocols: protocols(h.protocol), DisableCompression: true,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: !t.tls}} //nolint:gosec // an instance's address is in no certificate
+	one := &http.Transport{
+		DisableKeepAlives: true, Protocols: protocols(h.protocol), DisableCompression: true,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: !t.tls},
+	} //nolint:gosec // an instance's address is in no certificate
 	defer one.CloseIdleConnections()
 	a, err := one.RoundTrip(r)
 	if err != nil {

@@ -671,8 +671,10 @@ func TestForwarded(t *testing.T) {
 				}
 			}
 		})
-		headers := []string{"Host", "a.test:8080", "X-Forwarded-For", "1.1.1.1, 2.2.2.2", "X-Forwarded-Proto", "https", "Forwarded", "for=3.3.3.3", "X-Real-IP", "4.4.4.4", "X_Forwarded_For", "5.5.5.5",
-			"TE", "trailers, deflate", "Connection", "X-Private, TE", "X-Private", "1", "Keep-Alive", "5", "Proxy-Connection", "keep-alive", "Upgrade", "h2c"}
+		headers := []string{
+			"Host", "a.test:8080", "X-Forwarded-For", "1.1.1.1, 2.2.2.2", "X-Forwarded-Proto", "https", "Forwarded", "for=3.3.3.3", "X-Real-IP", "4.4.4.4", "X_Forwarded_For", "5.5.5.5",
+			"TE", "trailers, deflate", "Connection", "X-Private, TE", "X-Private", "1", "Keep-Alive", "5", "Proxy-Connection", "keep-alive", "Upgrade", "h2c",
+		}
 		e := serve(t, o, tableOf(to(app)))
 		_, got, _ := e.do(t, "GET", "/", nil, headers...)
 		if want := "X-Forwarded-For=127.0.0.1;X-Forwarded-Proto=http;X-Forwarded-Host=a.test:8080;X-Forwarded-Port=8080;Te=trailers;"; got != want {

@@ -35,7 +35,6 @@ func protocols(protocol string) *http.Protocols {
 type transport struct {
 	mu    sync.Mutex
 	kinds map[string]*http.Transport // by protocol
-	shut  bool
 }
 
 func (t *target) transport(protocol string, connect time.Duration) *http.Transport {
