@@ -65,6 +65,13 @@ running() { # is the pid in the file our control plane?
 	pid=$(cat "$pidfile" 2>/dev/null) && [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = tender ]
 }
 
+# The edge outlives the control plane, so it is ended by itself.
+unedge() {
+	local pid
+	pid=$(curl -fsS -m 5 --unix-socket "$run/edge.sock" http://edge/status 2>/dev/null | grep -oE '"pid":[0-9]+' | cut -d: -f2) || return 0
+	kill "$pid"
+}
+
 # A control plane of an older build is replaced: the shop runs on meanwhile.
 serve() {
 	if running; then
@@ -75,7 +82,8 @@ serve() {
 		unserve
 	fi
 	mkdir -p "$state/data" "$run"
-	setsid "$tender" serve --data-dir "$state/data" --run-dir "$run" --vault-key "$state/vault.key" --listen "" >"$log" 2>&1 </dev/null &
+	setsid "$tender" serve --data-dir "$state/data" --run-dir "$run" --vault-key "$state/vault.key" --listen "" \
+		--http "" --https "" --dns "" >"$log" 2>&1 </dev/null &
 	echo $! >"$pidfile"
 	local tries=0
 	until "$tender" status >/dev/null 2>&1; do
@@ -104,17 +112,17 @@ unserve() {
 
 up() { VERSION=$version "$tender" up -f examples/shop/compose.yaml; }
 
-ports() { docker ps --filter label=com.docker.compose.project=shop --filter label=com.docker.compose.service=web --format '{{.Ports}}' | grep -oE '0\.0\.0\.0:[0-9]+' | cut -d: -f2 | sort -u; }
+port() { "$tender" port -p shop web 8080 | grep -oE '[0-9]+$' | head -1; }
 
 order() {
 	local port
-	port=$(ports | head -1)
-	[ -n "$port" ] || die "no instance of web publishes a port"
+	port=$(port)
+	[ -n "$port" ] || die "web has no port"
 	curl -fsS -m 10 -X POST "http://127.0.0.1:$port/orders" -d '{"item":"tea","quantity":2}' | sed 's/^/    /'
 }
 
 demo_up() {
-	local started=$SECONDS port
+	local started=$SECONDS
 	step "engine" e2e/engine.sh start
 	step "bin/tender" build
 	step "images" images
@@ -126,8 +134,8 @@ demo_up() {
 	"$tender" ps -a -p shop
 	cat <<-TEXT
 
-		The shop runs after $((SECONDS - started)) s. Open:
-		$(for port in $(ports); do echo "  http://127.0.0.1:$port/orders"; done)
+		The shop runs after $((SECONDS - started)) s, three instances behind one port. Open:
+		  http://127.0.0.1:$(port)/orders
 
 		Type next (tender is bin/tender):
 		  export TENDER_HOST=$TENDER_HOST PATH=$root/bin:\$PATH
@@ -152,6 +160,7 @@ down() {
 	step "control plane" serve # one must run to take the shop down
 	step "the shop and its volumes: tender down -v" "$tender" down -v -p shop
 	step "end the control plane" unserve
+	step "end the edge" unedge
 	rm -rf "$state" "$run"
 	echo "The engine and the images stay: e2e/engine.sh stop ends the engine if this clone started it."
 }
