@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -73,6 +74,7 @@ type host struct {
 	ended   chan struct{} // closed when serve has ended
 	log     *os.File
 	flags   []string
+	binary  string // what serve runs; empty: the one under test
 }
 
 func newHost(t *testing.T, flags ...string) *host {
@@ -134,7 +136,7 @@ func (h *host) start() {
 		"--vault-key", filepath.Join(h.dir, "vault.key"), "--listen", "",
 		"--http", "", "--https", "", "--dns", "",
 	}, h.flags...)
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(cmp.Or(h.binary, binary), args...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

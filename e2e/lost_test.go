@@ -103,6 +103,19 @@ func TestNoRequestMustBeLost(t *testing.T) {
 			return nil
 		})
 	})
+	step("upgrade of serve and of the edge", func(*testing.T) {
+		was := h.edge()
+		h.stop()
+		h.binary = h.build("2.0.0")
+		h.start()
+		h.until("an edge of the new version serves", func() error {
+			if now := h.edge(); now == nil || now.PID == was.PID || now.Version == was.Version {
+				return fmt.Errorf("%+v", now)
+			}
+			return nil
+		})
+		good("rolling", "{strategy: rolling}")
+	})
 	step("a revision that ends at once", bad("{strategy: rolling}", `      FAIL: "1"`))
 	step("a revision that is never healthy", bad("{strategy: blue-green}", `      WARMUP: 1h`))
 	step("a revision that does not hear SIGTERM", func(t *testing.T) {
