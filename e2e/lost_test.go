@@ -21,7 +21,7 @@ func behind(port int, version, rollout, more string) string {
       VERSION: %q
 %s
     ports: ["127.0.0.1:%d:8080"]
-    stop_grace_period: 10s
+    stop_grace_period: 3s
     healthcheck: {test: [CMD, /app, check], interval: 1s, timeout: 10s, retries: 5}
     deploy: {replicas: 3}
     x-tender:

@@ -260,6 +260,11 @@ func (v view) said() string {
 		out = append(out, v.away)
 	}
 	out = append(out, v.report.Problems...)
+	for _, p := range v.report.Ports {
+		if p.Problem != "" {
+			out = append(out, p.ID+": "+p.Problem)
+		}
+	}
 	for _, project := range slices.Sorted(maps.Keys(v.problems)) {
 		for _, p := range v.problems[project] {
 			out = append(out, project+": "+p)

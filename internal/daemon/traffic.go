@@ -113,6 +113,9 @@ func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
 				if t == nil {
 					continue // served once, and not any more
 				}
+				if r.Problem != "" && x.State == "up" {
+					x.State, x.Reason = "down", r.Problem
+				}
 				t.Instances[x.ID] = flowOf(t.Instances, x)
 				t.Revisions[x.Revision] = addServed(t.Revisions[x.Revision], x.Served)
 			}
