@@ -133,8 +133,8 @@ func (h *host) start() {
 	}
 	args := append([]string{
 		"serve", "--data-dir", filepath.Join(h.dir, "data"), "--run-dir", filepath.Join(h.dir, "run"),
-		"--vault-key", filepath.Join(h.dir, "vault.key"), "--listen", "",
-		"--http", "", "--https", "", "--dns", "",
+		"--vault-key", filepath.Join(h.dir, "vault.key"), "--listen=",
+		"--http=", "--https=", "--dns=",
 	}, h.flags...)
 	cmd := exec.Command(cmp.Or(h.binary, binary), args...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
