@@ -37,7 +37,10 @@ func TestAnEdgeThatServesGetsItsTablesWhileTheNextCannotStart(t *testing.T) {
 	tries := 0
 	k := newKeeper(slog.New(slog.DiscardHandler))
 	k.client = p
-	k.ensure = func(context.Context) error { tries++; return errors.New("listen on :80: another program has that port") }
+	k.ensure = func(context.Context) error {
+		tries++
+		return errors.New("listen on :80: another program has that port")
+	}
 	table := func(host string) edge.Table {
 		return edge.Table{Proxy: proxy.Table{Routes: []proxy.Route{{ID: host, Hosts: []string{host}}}}}
 	}
