@@ -38,7 +38,7 @@ func scripted(t *testing.T, reply string, hangUp bool) string {
 }
 
 // speaker is a target that says what f says on each connection.
-func speaker(t *testing.T, f func(c net.Conn, in *bufio.Reader)) string {
+func speaker(t testing.TB, f func(c net.Conn, in *bufio.Reader)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,0 +1,280 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// What clients ask in FuzzBothPaths. Each one ends its connection, so that an
+// answer is everything that comes.
+var questions = []struct{ method, text string }{
+	{"GET", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"},
+	{"HEAD", "HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"},
+	{"POST", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"},
+	{"POST", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"},
+	{"GET", "GET / HTTP/1.0\r\nHost: a\r\n\r\n"},
+}
+
+// Whatever a target answers, both client paths tell the client the same of it,
+// but for what stricter lists; and nobody who comes next is told any of it.
+func FuzzBothPaths(f *testing.F) {
+	for i, c := range answers {
+		if len(c.reply) > 4096 {
+			continue // of no use to a mutator
+		}
+		for n, q := range questions {
+			if c.method == "" && n == i%len(questions) || c.method == q.method {
+				f.Add(c.reply, uint8(n), uint16(0))
+				f.Add(c.reply, uint8(n), uint16(7))
+			}
+		}
+	}
+	log.SetOutput(io.Discard) // the standard library tells of what came behind an answer
+	f.Cleanup(func() { log.SetOutput(os.Stderr) })
+	var reply atomic.Pointer[[][]byte]
+	target := speaker(f, func(c net.Conn, in *bufio.Reader) {
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		// All of it: to close on what is unread would take back the answer.
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		if r.URL.Path == "/next" {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext")
+			return
+		}
+		for _, piece := range *reply.Load() {
+			if _, err := c.Write(piece); err != nil {
+				return
+			}
+		}
+	})
+	path := func(std bool) *running {
+		route := to(target)
+		route.Retries = -1
+		return serve(f, Options{Std: std, Log: slog.New(slog.DiscardHandler)}, tableOf(route))
+	}
+	own, std := path(false), path(true)
+	f.Fuzz(func(t *testing.T, text string, question uint8, size uint16) {
+		q := questions[int(question)%len(questions)]
+		var pieces [][]byte
+		for rest := []byte(text); len(rest) > 0; {
+			n := len(rest)
+			if size > 0 && len(pieces) < 50 {
+				n = min(n, int(size))
+			}
+			pieces = append(pieces, rest[:n])
+			rest = rest[n:]
+		}
+		reply.Store(&pieces)
+		a, b := own.told(t, q.method, q.text), std.told(t, q.method, q.text)
+		if why := differs(a, b); why != "" && !(a.none() && !b.none() && stricter(text) != "") {
+			t.Errorf("%q\nanswered with %q\n%s\nown: %s\nstd: %s", q.text, text, why, a, b)
+		}
+		own.ripen(t)
+		if next := own.told(t, "GET", "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); next.status != 200 || next.body != "next" {
+			t.Errorf("%q\nanswered with %q\nwho came next got %s", q.text, text, next)
+		}
+		own.forget(t)
+		std.forget(t)
+	})
+}
+
+// told is what a client was told: one answer, or a part of it.
+type told struct {
+	interim []string
+	status  int // 0: no head came
+	header  http.Header
+	body    string
+	trailer http.Header
+	cut     bool   // before its end
+	behind  string // what came after it
+}
+
+func (a told) String() string {
+	return fmt.Sprintf("%q %d %q body %q trailer %q cut %v behind %q", a.interim, a.status, a.header, a.body, a.trailer, a.cut, a.behind)
+}
+
+func (r *running) told(t *testing.T, method, question string) (a told) {
+	t.Helper()
+	c := r.dial(t)
+	defer c.Close()
+	c.say(t, question)
+	all, err := io.ReadAll(c)
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() { //nolint:errorlint // as it comes from the connection
+		t.Fatalf("no end of an answer: %q", all)
+	}
+	in := bufio.NewReader(bytes.NewReader(all))
+	for {
+		one, err := http.ReadResponse(in, &http.Request{Method: method})
+		if err != nil {
+			a.cut = true
+			break
+		}
+		if one.StatusCode < 200 {
+			a.interim = append(a.interim, fmt.Sprint(one.StatusCode, one.Header))
+			continue
+		}
+		body, err := io.ReadAll(one.Body)
+		a.status, a.header, a.body, a.trailer, a.cut = one.StatusCode, one.Header, string(body), one.Trailer, err != nil
+		break
+	}
+	a.cut = a.cut || err != nil
+	if behind, _ := io.ReadAll(in); !a.cut {
+		a.behind = string(behind)
+	}
+	for _, k := range []string{"Date", "Connection"} {
+		delete(a.header, k)
+	}
+	return a
+}
+
+// none says whether an answer tells that there is none: 502, or a visible cut.
+func (a told) none() bool { return a.cut || a.status == http.StatusBadGateway }
+
+// differs says in what two answers do that matters; "": in nothing.
+func differs(a, b told) string {
+	switch {
+	case a.behind != "" || b.behind != "":
+		return "something comes behind the answer"
+	case a.none() && b.none():
+		return ""
+	case a.none() != b.none():
+		return "one is an answer and the other none"
+	case a.status != b.status:
+		return "the status"
+	case a.body != b.body:
+		return "the body"
+	case !slices.Equal(a.interim, b.interim):
+		return "interim answers"
+	case !same(framed(a), framed(b)):
+		return "the headers"
+	case !same(a.trailer, b.trailer):
+		return "the trailers"
+	}
+	return ""
+}
+
+// framed is the header without the length of the body that came, which net/http
+// works out for a short one: whether it does hangs on when pieces come.
+func framed(a told) http.Header {
+	h := a.header.Clone()
+	if h.Get("Content-Length") == strconv.Itoa(len(a.body)) {
+		h.Del("Content-Length")
+	}
+	return h
+}
+
+func same(a, b http.Header) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if !slices.Equal(v, b[k]) {
+			return false
+		}
+	}
+	return true
+}
+
+// stricter says why our own path may refuse an answer that the standard library
+// takes; "": it may not.
+func stricter(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSuffix(lines[i], "\r")
+	}
+	// Heads: of interim answers, and the last one.
+	for len(lines) > 0 {
+		first := lines[0]
+		if !statusLine.MatchString(first) || !validValue(first) {
+			return "a status line that is not HTTP/1.0's or 1.1's, or has control characters"
+		}
+		n := slices.Index(lines[1:], "")
+		if n < 0 {
+			return ""
+		}
+		length, encoded := false, false
+		for _, line := range lines[1 : n+1] {
+			name, value, ok := strings.Cut(line, ":")
+			if !ok || !token(name) {
+				return "a line that goes on, or a name with a space: two readers could take it for two things"
+			}
+			switch strings.ToLower(name) {
+			case "content-length":
+				length = true
+			case "transfer-encoding":
+				encoded = true
+			}
+			_ = value
+		}
+		switch {
+		case length && encoded:
+			return "a length and chunks: two readers would see two ends"
+		case encoded && strings.HasPrefix(first, "HTTP/1.0"):
+			return "chunks in HTTP/1.0: an old reader would not see their end"
+		}
+		lines = lines[n+2:]
+		if first[9] != '1' || first[9:12] == "101" {
+			break
+		}
+	}
+	return ""
+}
+
+var statusLine = regexp.MustCompile(`^HTTP/1\.[01] [0-9]{3}( |$)`)
+
+// targets are those that r leads to.
+func (r *running) targets() (list []*target) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.ledgers {
+		for _, one := range l.targets {
+			list = append(list, one)
+		}
+	}
+	return list
+}
+
+// ripen waits until everything has come on idle connections that their target
+// closed, and keeps them: what is left on one must not be taken for an answer.
+func (r *running) ripen(t *testing.T) {
+	t.Helper()
+	for _, one := range r.targets() {
+		var list []*conn
+		for c := one.conns.get(); c != nil; c = one.conns.get() {
+			until(t, "the target has closed", func() bool { return !c.alive() })
+			list = append(list, c)
+		}
+		for _, c := range list {
+			one.conns.put(c)
+		}
+	}
+}
+
+// forget ends idle connections, which their target has closed: a POST may find
+// that out only when it is too late to send it again.
+func (r *running) forget(t *testing.T) {
+	t.Helper()
+	for _, one := range r.targets() {
+		for c := one.conns.get(); c != nil; c = one.conns.get() {
+			c.Close()
+		}
+		one.std.close()
+	}
+}
