@@ -39,6 +39,12 @@ func FuzzBothPaths(f *testing.F) {
 			if c.method == "" && n == i%len(questions) || c.method == q.method {
 				f.Add(c.reply, uint8(n), uint16(0))
 				f.Add(c.reply, uint8(n), uint16(7))
+				if head := strings.Index(c.reply, "\r\n\r\n"); head >= 0 {
+					f.Add(c.reply, uint8(n), uint16(head+4))
+				}
+				if behind := strings.LastIndex(c.reply, "HTTP/1."); behind > 0 {
+					f.Add(c.reply, uint8(n), uint16(behind))
+				}
 			}
 		}
 	}
@@ -251,9 +257,9 @@ func (r *running) targets() (list []*target) {
 	return list
 }
 
-// ripen waits until everything has come on idle connections that their target
-// closed, and keeps them: what is left on one must not be taken for an answer.
-func (r *running) ripen(t *testing.T) {
+// ripen waits until idle connections were closed by their target, or something
+// has come on them, and keeps them. It says whether there was one.
+func (r *running) ripen(t *testing.T) (found bool) {
 	t.Helper()
 	for _, one := range r.targets() {
 		var list []*conn
@@ -262,9 +268,11 @@ func (r *running) ripen(t *testing.T) {
 			list = append(list, c)
 		}
 		for _, c := range list {
+			found = true
 			one.conns.put(c)
 		}
 	}
+	return found
 }
 
 // forget ends idle connections, which their target has closed: a POST may find
@@ -277,4 +285,65 @@ func (r *running) forget(t *testing.T) {
 		}
 		one.std.close()
 	}
+}
+
+// What a target says on an idle connection, where nobody asked for anything, was
+// taken for the answer to who came next.
+func TestTargetsThatSayMoreLater(t *testing.T) {
+	for _, method := range []string{"GET", "HEAD"} {
+		t.Run(method, func(t *testing.T) {
+			told := make(chan struct{})
+			e := serve(t, Options{}, tableOf(to(speaker(t, func(c net.Conn, in *bufio.Reader) {
+				for {
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					if r.URL.Path == "/next" {
+						io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext")
+						continue
+					}
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					<-told
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+				}
+			}))))
+			if status, body, _ := e.do(t, method, "/", nil); status != 200 || body != "" {
+				t.Fatalf("got %d %q", status, body)
+			}
+			close(told)
+			until(t, "it has said more", func() bool {
+				e.active.mu.Lock()
+				closed := len(e.active.conns) == 0 // the sweep saw it
+				e.active.mu.Unlock()
+				return closed || e.ripen(t)
+			})
+			if status, body := e.get(t, "/next"); status != 200 || body != "next" {
+				t.Errorf("who came next got %d %q", status, body)
+			}
+		})
+	}
+}
+
+// HTTP/1.0 knows no interim answers: a 103 was taken for the answer. Nor does it know
+// chunks: an answer that broke off looked whole, since its end is that of the connection.
+func TestClientsOfHTTP10(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		for _, c := range []struct {
+			name, reply string
+			want        told
+		}{
+			{"early hints", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", told{status: 200, body: "ok"}},
+			{"whole", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", told{status: 200, body: "ok"}},
+			{"cut off", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nok", told{cut: true}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				e := serve(t, o, tableOf(to(scripted(t, c.reply, true))))
+				got := e.told(t, "GET", "GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+				if got.cut != c.want.cut || len(got.interim) > 0 || !got.cut && (got.status != c.want.status || got.body != c.want.body || got.behind != "") {
+					t.Errorf("got %s", got)
+				}
+			})
+		}
+	})
 }
