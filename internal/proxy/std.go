@@ -162,7 +162,9 @@ func (x *exchange) onceStd() (v verdict, reused bool, err error) {
 	}
 	announced := make([]string, 0, len(a.Trailer))
 	for k := range a.Trailer {
-		announced = append(announced, k)
+		if token(k) && trailing(k) {
+			announced = append(announced, k)
+		}
 	}
 	if len(announced) > 0 {
 		h["Trailer"] = append([]string(nil), announced...)
