@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"os"
 	"regexp"
 	"slices"
@@ -241,12 +240,28 @@ func stricter(text string) string {
 		if !encoded {
 			return ""
 		}
-		in := bufio.NewReader(strings.NewReader(text))
-		if _, err := io.Copy(io.Discard, httputil.NewChunkedReader(in)); err != nil {
-			return ""
+		for {
+			line := next()
+			size, _, _ := strings.Cut(line, ";")
+			size = trim(size)
+			n, err := strconv.ParseUint(size, 16, 64)
+			if err != nil || n > uint64(len(text)) {
+				return ""
+			}
+			if !validValue(line) {
+				return "control characters behind the size of a chunk"
+			}
+			if len(size) > 15 {
+				return "a size of more digits than any has"
+			}
+			if n == 0 {
+				break
+			}
+			text = text[n:]
+			if next() != "" {
+				return ""
+			}
 		}
-		rest, _ := io.ReadAll(in)
-		text = string(rest)
 		for line := next(); line != ""; line = next() {
 			if name, value, _ := strings.Cut(line, ":"); !token(name) || !validValue(value) {
 				return odd
