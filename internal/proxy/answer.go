@@ -70,7 +70,7 @@ func (a *answer) parse(head string) error {
 			if err != nil {
 				return err
 			}
-			if a.length >= 0 && a.length != n {
+			if a.length >= 0 && a.said != value {
 				return nonsense("two lengths")
 			}
 			a.length, a.said = n, value

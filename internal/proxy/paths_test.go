@@ -28,6 +28,51 @@ var questions = []struct{ method, text string }{
 	{"GET", "GET / HTTP/1.0\r\nHost: a\r\n\r\n"},
 }
 
+// odd are answers on which two readers might well disagree.
+var odd = []string{
+	"HTTP/1.1 200 OK\r\nContent-Length: 0000000000000000000000002\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length:\t2 \t\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 02\r\n\r\nok",
+	"HTTP/1.1 200\tOK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 \xe4\xff\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
+	"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.10 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\n X: y\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nX: \r\nX:\r\nx: \xe4 \r\nContent-Type:\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nx_y: 1\r\nX-Y: 2\r\nX.Y: 3\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nConnection: Set-Cookie, content-length\r\nSet-Cookie: a=1\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nConnection: close, , keep-alive\r\nProxy-Connection: x\r\nTE: x\r\nUpgrade: h2c\r\nHost: x\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nDate: yesterday\r\nServer: x\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked;q=1\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: \x0bchunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0000000000000002\r\nok\r\n0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2 \t\r\nok\r\n00\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n 2\r\nok\r\n0\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\n\n",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nSet-Cookie: a=1\r\nx-sum: 1\r\nX-Sum: 2\r\nX-Forwarded-For: 1\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTrailer: Set-Cookie, X-A\r\nTrailer: X-B\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-B: 1\r\nX-C: 1\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nTrailer: X-A\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+	"HTTP/1.1 204 No Content\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n",
+	"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
+	"HTTP/1.1 304 Not Modified\r\nContent-Type: text/plain\r\nEtag: x\r\n\r\n",
+	"HTTP/1.1 205 Reset\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 199 Odd\r\nContent-Length: 2\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 103 Hints\r\nTransfer-Encoding: chunked\r\nConnection: Link\r\nLink: a\r\nLink: b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.0 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+	"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\nok",
+}
+
 // Whatever a target answers, both client paths tell the client the same of it,
 // but for what stricter lists; and nobody who comes next is told any of it.
 func FuzzBothPaths(f *testing.F) {
@@ -46,6 +91,11 @@ func FuzzBothPaths(f *testing.F) {
 					f.Add(c.reply, uint8(n), uint16(behind))
 				}
 			}
+		}
+	}
+	for _, text := range odd {
+		for n := range questions {
+			f.Add(text, uint8(n), uint16(0))
 		}
 	}
 	log.SetOutput(io.Discard) // the standard library tells of what came behind an answer
@@ -208,7 +258,7 @@ func same(a, b http.Header) bool {
 // stricter says why our own path may refuse an answer that the standard library
 // takes; "": it may not.
 func stricter(text string) string {
-	const odd = "a line that goes on, or a name with a space: two readers could take it for two things"
+	const twofold = "a line that goes on, or a name with a space: two readers could take it for two things"
 	next := func() string {
 		var line string
 		line, text, _ = strings.Cut(text, "\n")
@@ -221,9 +271,12 @@ func stricter(text string) string {
 		}
 		length, encoded := false, false
 		for line := next(); line != ""; line = next() {
-			name, _, ok := strings.Cut(line, ":")
+			name, value, ok := strings.Cut(line, ":")
 			if !ok || !token(name) {
-				return odd
+				return twofold
+			}
+			if strings.EqualFold(name, "Content-Length") && len(trim(value)) > 18 {
+				return "a length of more digits than any has"
 			}
 			length = length || strings.EqualFold(name, "Content-Length")
 			encoded = encoded || strings.EqualFold(name, "Transfer-Encoding")
@@ -264,7 +317,7 @@ func stricter(text string) string {
 		}
 		for line := next(); line != ""; line = next() {
 			if name, value, _ := strings.Cut(line, ":"); !token(name) || !validValue(value) {
-				return odd
+				return twofold
 			}
 		}
 		return ""

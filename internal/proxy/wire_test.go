@@ -99,6 +99,7 @@ var answers = []struct {
 	{name: "hop by hop", reply: "HTTP/1.1 200 OK\r\nConnection: X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nContent-Length: 2\r\n\r\nok", want: "200 ok"},
 
 	{name: "two lengths", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!", want: "502"},
+	{name: "one length in two spellings", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 02\r\n\r\nok", want: "502"},
 	{name: "length in a list", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", want: "502"},
 	{name: "length with a sign", reply: "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", want: "502"},
 	{name: "length below zero", reply: "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok", want: "502"},
