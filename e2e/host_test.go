@@ -112,8 +112,14 @@ func makeHost(t *testing.T, flags ...string) *host {
 		}
 		h.stop()
 		if e := h.edge(); e != nil { // it outlives serve, as it should
-			if err := syscall.Kill(e.PID, syscall.SIGKILL); err != nil {
+			// As systemd would, so that it takes its rules away; what hangs is killed.
+			if err := syscall.Kill(e.PID, syscall.SIGTERM); err != nil {
 				t.Errorf("end the edge: %v", err)
+			}
+			for end := time.Now().Add(10 * time.Second); syscall.Kill(e.PID, 0) == nil; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(end) {
+					syscall.Kill(e.PID, syscall.SIGKILL)
+				}
 			}
 		}
 		h.wipe()
@@ -133,8 +139,8 @@ func (h *host) start() {
 	}
 	args := append([]string{
 		"serve", "--data-dir", filepath.Join(h.dir, "data"), "--run-dir", filepath.Join(h.dir, "run"),
-		"--vault-key", filepath.Join(h.dir, "vault.key"), "--listen", "",
-		"--http", "", "--https", "", "--dns", "",
+		"--vault-key", filepath.Join(h.dir, "vault.key"), "--listen=",
+		"--http=", "--https=", "--dns=",
 	}, h.flags...)
 	cmd := exec.Command(cmp.Or(h.binary, binary), args...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log

@@ -21,13 +21,13 @@ func (h *host) withSystemd(serve string) (asked string) {
 	h.t.Helper()
 	asked = filepath.Join(h.dir, "asked")
 	pid := h.file("serve.pid", fmt.Sprint(h.serve.Process.Pid))
-	args := strings.Join(h.serve.Args[1:len(h.serve.Args)-1], " ") // the last one is empty: --listen ""
+	args := strings.Join(h.serve.Args[1:], " ")
 	script := h.file("systemd/systemctl", fmt.Sprintf(`#!/bin/sh
 echo "$*" >>%[1]s
 [ "$1" = restart ] || exit 0
 kill "$(cat %[2]s)"
 while kill -0 "$(cat %[2]s)" 2>/dev/null; do sleep 0.05; done
-setsid %[3]s %[4]s "" >>%[5]s 2>&1 </dev/null &
+setsid %[3]s %[4]s >>%[5]s 2>&1 </dev/null &
 echo $! >%[2]s
 `, asked, pid, serve, args, h.log.Name()))
 	if err := os.Chmod(script, 0o755); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,8 +138,8 @@ func (s *Server) acceptFront(ctx context.Context, server *http.Server, f *front,
 	return server.Serve(s.guard(l))
 }
 
-// problems says which are wanted and not listened on.
-func (f *fronts) problems() (out []string) {
+// problems says which are wanted and not listened on; deaf says it where none is.
+func (f *fronts) problems() (out []string, deaf string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, one := range f.open {
@@ -146,5 +147,8 @@ func (f *fronts) problems() (out []string) {
 			out = append(out, *text)
 		}
 	}
-	return out
+	if len(out) > 0 && len(out) == len(f.open) {
+		deaf = strings.Join(out, "; ")
+	}
+	return out, deaf
 }

@@ -192,7 +192,8 @@ func (s *Server) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	r := Report{Version: s.table.Load().version, Routes: []RouteReport{}, Ports: []RouteReport{}, Problems: s.fronts.problems()}
+	problems, deaf := s.fronts.problems()
+	r := Report{Version: s.table.Load().version, Routes: []RouteReport{}, Ports: []RouteReport{}, Problems: problems}
 	for key, l := range s.ledgers {
 		l.forget(now)
 		if strings.HasPrefix(key, "port ") {
@@ -200,7 +201,9 @@ func (s *Server) Report() Report {
 			one.Problem = s.ports.problem(l.id)
 			r.Ports = append(r.Ports, one)
 		} else {
-			r.Routes = append(r.Routes, l.report(now))
+			one := l.report(now)
+			one.Problem = deaf
+			r.Routes = append(r.Routes, one)
 		}
 	}
 	byID := func(a, b RouteReport) int { return strings.Compare(a.ID, b.ID) }

@@ -89,7 +89,7 @@ type RouteReport struct {
 	ID      string        `json:"id"`
 	Project string        `json:"project"`
 	Served  tender.Served `json:"served"` // the sum of its targets, and what found none
-	// Problem says why a port is not listened on: another program has it.
+	// Problem says why a port, or none of the addresses of a route, is listened on: another program has it.
 	Problem string         `json:"problem,omitempty"`
 	Waiting int            `json:"waiting"` // requests held because it is paused or nothing serves
 	Targets []TargetReport `json:"targets"`
