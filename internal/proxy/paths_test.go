@@ -259,9 +259,11 @@ func same(a, b http.Header) bool {
 // takes; "": it may not.
 func stricter(text string) string {
 	const twofold = "a line that goes on, or a name with a space: two readers could take it for two things"
+	bare := false // whether the last line ended without CR
 	next := func() string {
 		var line string
 		line, text, _ = strings.Cut(text, "\n")
+		bare = !strings.HasSuffix(line, "\r")
 		return strings.TrimSuffix(line, "\r")
 	}
 	for text != "" {
@@ -316,6 +318,9 @@ func stricter(text string) string {
 			}
 		}
 		for line := next(); line != ""; line = next() {
+			if bare {
+				return "a trailer that ends with LF alone, as no line among chunks may"
+			}
 			if name, value, _ := strings.Cut(line, ":"); !token(name) || !validValue(value) {
 				return twofold
 			}
