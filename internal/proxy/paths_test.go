@@ -266,7 +266,11 @@ func stricter(text string) string {
 		bare = !strings.HasSuffix(line, "\r")
 		return strings.TrimSuffix(line, "\r")
 	}
-	for text != "" {
+	for n := 0; text != ""; n++ {
+		if n > 32 {
+			return "more interim answers than anybody needs"
+		}
+		whole := len(text)
 		first := next()
 		if !statusLine.MatchString(first) || !validValue(first) {
 			return "a status line that is not HTTP/1.0's or 1.1's, or has control characters"
@@ -284,6 +288,8 @@ func stricter(text string) string {
 			encoded = encoded || strings.EqualFold(name, "Transfer-Encoding")
 		}
 		switch {
+		case whole-len(text) > maxHead:
+			return "a head too large, by a byte or by many"
 		case length && encoded:
 			return "a length and chunks: two readers would see two ends"
 		case encoded && strings.HasPrefix(first, "HTTP/1.0"):
