@@ -172,7 +172,7 @@ func (r *running) told(t *testing.T, method, question string) (a told) {
 	defer c.Close()
 	c.say(t, question)
 	all, err := io.ReadAll(c)
-	if timeout, ok := err.(net.Error); ok && timeout.Timeout() { //nolint:errorlint // as it comes from the connection
+	if err != nil && isDeadline(err) {
 		t.Fatalf("no end of an answer: %q", all)
 	}
 	in := bufio.NewReader(bytes.NewReader(all))
