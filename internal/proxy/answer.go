@@ -22,7 +22,7 @@ type answer struct {
 	upgrade string
 	fields  []field  // all but framing and what is of this connection alone
 	listed  []string // values of Connection
-	trailer []string // values of Trailer
+	trailer []string // names that Trailer announces
 	typed   bool     // has a Content-Type
 }
 
@@ -53,7 +53,7 @@ func (a *answer) parse(head string) error {
 	if !validValue(line) {
 		return nonsense("control characters in the status line")
 	}
-	keep, encoded := false, false
+	keep, encoded, frames := false, false, false
 	for {
 		line, rest, _ = strings.Cut(rest, "\n")
 		line = strings.TrimSuffix(line, "\r")
@@ -70,7 +70,7 @@ func (a *answer) parse(head string) error {
 			if err != nil {
 				return err
 			}
-			if a.length >= 0 && a.length != n {
+			if a.length >= 0 && a.said != value {
 				return nonsense("two lengths")
 			}
 			a.length, a.said = n, value
@@ -94,7 +94,13 @@ func (a *answer) parse(head string) error {
 			a.upgrade = value
 			continue
 		case "Trailer":
-			a.trailer = append(a.trailer, value)
+			for name := range strings.SplitSeq(value, ",") {
+				if name = textproto.CanonicalMIMEHeaderKey(trim(name)); name == "Content-Length" || name == "Transfer-Encoding" || name == "Trailer" {
+					frames = true
+				} else if token(name) && trailing(name) {
+					a.trailer = append(a.trailer, name)
+				}
+			}
 			continue
 		case "Content-Type":
 			a.typed = true
@@ -111,6 +117,9 @@ func (a *answer) parse(head string) error {
 		}
 		if a.length >= 0 {
 			return nonsense("a length and a transfer encoding")
+		}
+		if frames {
+			return nonsense("framing is announced as a trailer")
 		}
 		a.chunked = true
 	}

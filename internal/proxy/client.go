@@ -18,8 +18,9 @@ func (x *exchange) byOwn() (verdict, error) {
 		var c *conn
 		if !fresh {
 			c = x.t.conns.get()
-			if c != nil && (x.streams() || !idempotent(x.r.Method)) && !c.alive() {
-				// What may not be sent twice does not begin on a connection that has ended.
+			if c != nil && !c.alive() {
+				// What may not be sent twice does not begin on a connection that has ended,
+				// and what was said on it meanwhile is nobody's answer.
 				c.Close()
 				continue
 			}

@@ -98,10 +98,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Connection"] = lastAnswer
 	}
 	x.serve()
-	abort := x.abort
+	abort, guard := x.abort, x.guard
 	x.reset()
 	exchanges.Put(x)
 	if abort {
+		if guard != nil && !r.ProtoAtLeast(1, 1) {
+			guard.harshly()
+		}
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -42,6 +42,14 @@ func (g *guarded) CloseWrite() error {
 	return nil
 }
 
+// harshly makes the end of the connection a reset. In HTTP/1.0 the end of the
+// connection may be that of the answer: one that is cut off would look whole.
+func (g *guarded) harshly() {
+	if c, ok := g.Conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = c.SetLinger(0)
+	}
+}
+
 func (g *guarded) look(now time.Time) {
 	late := now.UnixNano() - g.timeout.Load()
 	if w := g.writing.Load(); w != 0 && w < late {

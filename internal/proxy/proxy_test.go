@@ -24,7 +24,7 @@ type running struct {
 	stop      func() error // ends Run and waits for it
 }
 
-func serve(t *testing.T, o Options, table Table) *running {
+func serve(t testing.TB, o Options, table Table) *running {
 	t.Helper()
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -163,7 +163,7 @@ func (r *running) do(t *testing.T, method, path string, body io.Reader, headers 
 }
 
 // until waits for a state, however long a busy machine takes.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
@@ -192,7 +192,7 @@ type raw struct {
 	in *bufio.Reader
 }
 
-func (r *running) dial(t *testing.T) *raw {
+func (r *running) dial(t testing.TB) *raw {
 	t.Helper()
 	c, err := net.Dial("tcp", r.addr)
 	if err != nil {
@@ -203,7 +203,7 @@ func (r *running) dial(t *testing.T) *raw {
 	return &raw{c, bufio.NewReader(c)}
 }
 
-func (c *raw) say(t *testing.T, text string) {
+func (c *raw) say(t testing.TB, text string) {
 	t.Helper()
 	if _, err := io.WriteString(c, text); err != nil {
 		t.Fatal(err)

@@ -77,6 +77,9 @@ func (x *exchange) inform(status int, list []field) {
 	if status == http.StatusContinue || status == http.StatusSwitchingProtocols {
 		return // net/http says 100 itself when the body is read
 	}
+	if !x.r.ProtoAtLeast(1, 1) {
+		return // HTTP/1.0 knows none, and takes it for the answer
+	}
 	h := x.w.Header()
 	clear(h)
 	for _, f := range list {

@@ -103,15 +103,7 @@ func (x *exchange) onceStd() (v verdict, reused bool, err error) {
 			if over {
 				return nil
 			}
-			var list []field
-			for k, values := range h {
-				for _, v := range values {
-					if !hop(k) {
-						list = append(list, field{k, v})
-					}
-				}
-			}
-			x.inform(code, list)
+			x.inform(code, endToEnd(http.Header(h)))
 			return nil
 		},
 	}))
@@ -140,15 +132,7 @@ func (x *exchange) onceStd() (v verdict, reused bool, err error) {
 			return bad, false, nonsense("an upgrade to %.40q, which nobody asked for", got)
 		}
 		watch.stop()
-		var list []field
-		for k, values := range a.Header {
-			for _, v := range values {
-				if !hop(k) {
-					list = append(list, field{k, v})
-				}
-			}
-		}
-		return answered, false, x.join(quietDuplex{conn}, nil, list)
+		return answered, false, x.join(quietDuplex{conn}, nil, endToEnd(a.Header))
 	}
 	h := x.w.Header()
 	listed := a.Header["Connection"]
@@ -162,7 +146,9 @@ func (x *exchange) onceStd() (v verdict, reused bool, err error) {
 	}
 	announced := make([]string, 0, len(a.Trailer))
 	for k := range a.Trailer {
-		announced = append(announced, k)
+		if token(k) && trailing(k) {
+			announced = append(announced, k)
+		}
 	}
 	if len(announced) > 0 {
 		h["Trailer"] = append([]string(nil), announced...)
@@ -199,6 +185,20 @@ func (x *exchange) onceStd() (v verdict, reused bool, err error) {
 	}
 	x.trailers(h, announced, list)
 	return answered, false, nil
+}
+
+// endToEnd is h without what is of one connection alone.
+func endToEnd(h http.Header) (list []field) {
+	listed := h["Connection"]
+	for k, values := range h {
+		if hop(k) || len(listed) > 0 && anyLists(listed, k) {
+			continue
+		}
+		for _, v := range values {
+			list = append(list, field{k, v})
+		}
+	}
+	return list
 }
 
 func (x *exchange) blameStd(ctx context.Context, body *outgoingBody, err error) (verdict, error) {

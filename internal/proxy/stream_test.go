@@ -312,6 +312,7 @@ func TestTheClientsAddressIsPassedOn(t *testing.T) {
 		}
 		c.Close()
 		s.end()
+		s.done <- <-s.done // the address is free for the next one, which was taken for served while the first one ended
 	}
 }
 

@@ -38,7 +38,7 @@ func scripted(t *testing.T, reply string, hangUp bool) string {
 }
 
 // speaker is a target that says what f says on each connection.
-func speaker(t *testing.T, f func(c net.Conn, in *bufio.Reader)) string {
+func speaker(t testing.TB, f func(c net.Conn, in *bufio.Reader)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -77,6 +77,7 @@ var answers = []struct {
 	{name: "trailer", reply: "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n", want: "200 ok X-Sum=7"},
 	{name: "trailer unannounced", reply: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n", want: "200 ok X-Sum=7"},
 	{name: "trailer that frames", reply: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nContent-Length: 7\r\n\r\n", want: "200 ok"},
+	{name: "trailers of no name", reply: "HTTP/1.1 200 OK\r\nTrailer: , a b\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", want: "200 ok"},
 	{name: "until close", reply: "HTTP/1.1 200 OK\r\n\r\nok", hangUp: true, want: "200 ok"},
 	{name: "old", reply: "HTTP/1.0 200 OK\r\n\r\nok", hangUp: true, want: "200 ok"},
 	{name: "old with length", reply: "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", hangUp: true, want: "200 ok"},
@@ -98,6 +99,7 @@ var answers = []struct {
 	{name: "hop by hop", reply: "HTTP/1.1 200 OK\r\nConnection: X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nContent-Length: 2\r\n\r\nok", want: "200 ok"},
 
 	{name: "two lengths", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!", want: "502"},
+	{name: "one length in two spellings", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 02\r\n\r\nok", want: "502"},
 	{name: "length in a list", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", want: "502"},
 	{name: "length with a sign", reply: "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", want: "502"},
 	{name: "length below zero", reply: "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok", want: "502"},
@@ -118,6 +120,7 @@ var answers = []struct {
 	{name: "status of two digits", reply: "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok", want: "502"},
 	{name: "status with a sign", reply: "HTTP/1.1 +20 OK\r\nContent-Length: 2\r\n\r\nok", want: "502", std: "502"},
 	{name: "status zero", reply: "HTTP/1.1 000 OK\r\nContent-Length: 2\r\n\r\nok", want: "502"},
+	{name: "trailer announced that frames", reply: "HTTP/1.1 200 OK\r\nTrailer: X-Sum, content-length\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", want: "502"},
 	{name: "switches unasked", reply: "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", want: "502"},
 	{name: "nothing", reply: "", hangUp: true, want: "502"},
 	{name: "half a head", reply: "HTTP/1.1 200 OK\r\nContent-Le", hangUp: true, want: "502"},
