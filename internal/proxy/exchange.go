@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,10 +40,12 @@ type exchange struct {
 	total    int64      // when it must have ended, in unix nanoseconds; 0: never
 	tries    int
 	tried    []*target
-	room     [4]*target // of tried
-	begun    bool       // the body has been read from, and is not whole in body
-	body     []byte     // the whole body, if it is small
-	out      []byte     // the head for the target
+	room     [4]*target  // of tried
+	begun    bool        // the body has been read from, and is not whole in body
+	body     []byte      // the whole body, if it is small
+	both     bool        // an answer may be written while the body is read
+	whole    atomic.Bool // the body has been read to its end, unless it is in body
+	out      []byte      // the head for the target
 	ans      answer
 
 	t     *target // that it is at now

@@ -66,6 +66,7 @@ func (x *exchange) commit(h http.Header, status int, length int64, typed bool) {
 	if x.route.Compress {
 		x.compress(h, status, length)
 	}
+	x.last(h)
 	x.o.status = status
 	x.o.took = time.Since(x.tryAt)
 	x.sent, x.fresh = true, true
