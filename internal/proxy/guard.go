@@ -75,6 +75,15 @@ func (a *active) connections() int {
 	return len(a.clients)
 }
 
+// hurry lets clients be closed at once from here on.
+func (a *active) hurry() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for g := range a.clients {
+		g.linger.Store(false)
+	}
+}
+
 type guard struct {
 	net.Listener
 	home *active
