@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -638,4 +639,39 @@ func TestALargeBodyKeepsTheConnection(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A small body that was announced and never comes held its stream of HTTP/2 for ever.
+func TestABodyThatNeverComesEndsItsStream(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		client, total time.Duration
+	}{{"client", 300 * time.Millisecond, 0}, {"total", time.Hour, 50 * time.Millisecond}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := to(named(t, "a"))
+			r.Timeout.Client, r.Timeout.Total = c.client, c.total
+			e := serve(t, Options{}, tableOf(r))
+			p := new(http.Protocols)
+			p.SetUnencryptedHTTP2(true)
+			transport := &http.Transport{Protocols: p}
+			defer transport.CloseIdleConnections()
+			body, sends := io.Pipe()
+			defer sends.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			q, err := http.NewRequestWithContext(ctx, "POST", e.url+"/", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.ContentLength = 5
+			a, err := transport.RoundTrip(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Body.Close()
+			if a.StatusCode != 408 {
+				t.Errorf("got %d", a.StatusCode)
+			}
+		})
+	}
 }
