@@ -192,7 +192,7 @@ func (x *exchange) pass(counted bool) bool {
 		return false
 	}
 	if r.secure && !x.https() {
-		x.redirect("https://"+x.bareHost()+x.r.URL.RequestURI(), http.StatusPermanentRedirect)
+		x.redirect("https://"+x.bareHost()+x.securePort()+x.r.URL.RequestURI(), http.StatusPermanentRedirect)
 		return false
 	}
 	if r.rates != nil && counted {
@@ -238,6 +238,15 @@ func (x *exchange) bareHost() string {
 		host = host[:i]
 	}
 	return host
+}
+
+// securePort is what a Host says of the port of https: nothing where it is the
+// usual one, or where a proxy in front knows better.
+func (x *exchange) securePort() string {
+	if _, port := firstOf(x.s.o.HTTPS); port != 0 && port != 443 && !x.trusted {
+		return ":" + strconv.Itoa(port)
+	}
+	return ""
 }
 
 // wants notes what the client asks beyond a request and an answer.
