@@ -17,6 +17,8 @@ func TestTheExamplesMustLoseNothing(t *testing.T) {
 	for _, name := range []string{"blue-green", "strangler"} {
 		t.Run(name, func(t *testing.T) {
 			script := filepath.Join(root, "examples", name, "demo.sh")
+			t.Setenv("PORT", fmt.Sprint(freePort(t)))
+			t.Setenv("OLD_PORT", fmt.Sprint(freePort(t)))
 			if name == "blue-green" {
 				t.Cleanup(func() {
 					if r := run(exec.Command(script, "down")); r.err() != nil {

@@ -112,8 +112,14 @@ func makeHost(t *testing.T, flags ...string) *host {
 		}
 		h.stop()
 		if e := h.edge(); e != nil { // it outlives serve, as it should
-			if err := syscall.Kill(e.PID, syscall.SIGKILL); err != nil {
+			// As systemd would, so that it takes its rules away; what hangs is killed.
+			if err := syscall.Kill(e.PID, syscall.SIGTERM); err != nil {
 				t.Errorf("end the edge: %v", err)
+			}
+			for end := time.Now().Add(10 * time.Second); syscall.Kill(e.PID, 0) == nil; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(end) {
+					syscall.Kill(e.PID, syscall.SIGKILL)
+				}
 			}
 		}
 		h.wipe()

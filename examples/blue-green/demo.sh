@@ -4,8 +4,8 @@
 #   demo.sh         do all that; safe to run again
 #   demo.sh down    remove it, and end the control plane and its edge
 #
-# Everything it makes lies in .cache/blue-green of the clone, but the engine (when
-# none was there) and the image. The edge serves on 127.0.0.1:PORT (default 8480).
+# Everything it makes lies in .cache/blue-green of the clone and in /tmp, but the
+# engine (when none was there) and the image. The edge serves on 127.0.0.1:PORT (default 8480).
 set -Eeuo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,7 +13,8 @@ root=$(cd "$here/../.." && pwd)
 state=$root/.cache/blue-green
 tender=$root/bin/tender
 port=${PORT:-8480}
-export TENDER_HOST=unix://$state/run/tender.sock
+run=/tmp/tender-blue-green-$(cksum <<<"$root" | cut -d' ' -f1) # the path of a socket has room for a hundred bytes
+export TENDER_HOST=unix://$run/tender.sock
 cd "$root"
 
 die() { echo "blue-green: $*" >&2; exit 1; }
@@ -21,8 +22,8 @@ say() { echo; echo "==> $*"; }
 
 serve() {
 	if "$tender" status >/dev/null 2>&1; then return; fi
-	mkdir -p "$state/data" "$state/run"
-	setsid "$tender" serve --data-dir "$state/data" --run-dir "$state/run" --vault-key "$state/vault.key" --listen "" \
+	mkdir -p "$state/data" && mkdir -p -m 700 "$run"
+	setsid "$tender" serve --data-dir "$state/data" --run-dir "$run" --vault-key "$state/vault.key" --listen "" \
 		--http "127.0.0.1:$port" --https "" --dns "" >"$state/serve.log" 2>&1 </dev/null &
 	echo $! >"$state/serve.pid"
 	for _ in $(seq 100); do
@@ -85,10 +86,13 @@ down() {
 	[ -d "$state" ] || die "there is nothing to remove"
 	serve
 	"$tender" down -p blue-green
-	local edge
-	edge=$(curl -s --unix-socket "$state/run/edge.sock" http://edge/status | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
-	kill "$(cat "$state/serve.pid")" ${edge:+"$edge"}
-	rm -rf "$state"
+	local edge pid
+	edge=$(curl -s --unix-socket "$run/edge.sock" http://edge/status | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
+	for pid in "$(cat "$state/serve.pid")" ${edge:+"$edge"}; do
+		kill "$pid"
+		while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+	done
+	rm -rf "$state" "$run"
 }
 
 case ${1:-up} in

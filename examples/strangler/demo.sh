@@ -15,7 +15,7 @@ tender=$root/bin/tender
 run=$(mktemp -d /tmp/strangler-XXXXXX) # the path of a socket has room for a hundred bytes
 export TENDER_HOST=unix://$run/tender.sock OLD_PORT=${OLD_PORT:-18291}
 port=${PORT:-18290}
-old=strangler-old
+old=strangler-old-$OLD_PORT
 serve=
 doing=start
 cd "$root"

@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -30,6 +32,8 @@ const (
 	pollAway  = 10 * time.Second       // between tries to start an edge that does not
 	edgeSpawn = 30 * time.Second       // how long an edge may take to start
 	edgeCall  = 10 * time.Second
+	// firstLanes is how long a keeper that begins waits for what the loop says of each project.
+	firstLanes = 30 * time.Second
 	// watchAgain is between two tries to reach an edge that is not there.
 	watchAgain = 500 * time.Millisecond
 )
@@ -62,7 +66,8 @@ type keeper struct {
 
 	tell func(problem string) // for tender status; "" all is well
 
-	wake chan struct{}
+	wake  chan struct{}
+	began time.Time
 
 	mu     sync.Mutex
 	seen   view
@@ -78,6 +83,7 @@ type view struct {
 	wanted bool // there is something to serve
 	away   string
 	awayAt time.Time
+	behind string // why the edge that serves is not the one that should
 	// tries counts, in a row, what was tried to have an edge serve; again is when the next may be made.
 	tries   int
 	again   time.Time
@@ -103,7 +109,7 @@ func newKeeper(log *slog.Logger) *keeper {
 	if err != nil {
 		node = "tender"
 	}
-	return &keeper{log: log, node: node, wake: make(chan struct{}, 1), moved: make(chan struct{}), turned: make(chan struct{})}
+	return &keeper{log: log, node: node, began: time.Now(), wake: make(chan struct{}, 1), moved: make(chan struct{}), turned: make(chan struct{})}
 }
 
 // poke has the keeper look soon: something has changed in the store.
@@ -259,6 +265,9 @@ func (v view) said() string {
 	if v.wanted && v.away != "" {
 		out = append(out, v.away)
 	}
+	if v.behind != "" {
+		out = append(out, v.behind)
+	}
 	out = append(out, v.report.Problems...)
 	for _, p := range v.report.Ports {
 		if p.Problem != "" {
@@ -300,17 +309,14 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 	for project, part := range parts {
 		seen.withheld[project] = part.withheld
 	}
-	if now.Before(before.again) && !k.alive(ctx) {
-		seen.away, seen.awayAt, seen.tries, seen.again = before.away, before.awayAt, before.tries, before.again
-	} else if err = k.serve(ctx, &seen, t); err != nil {
+	if err = k.serve(ctx, before, &seen, t, k.waits(all, now)); err != nil {
+		// Since when it is away does not depend on how it says so.
 		seen.away, seen.awayAt = err.Error(), before.awayAt
-		if before.away != seen.away {
+		if before.away == "" {
 			seen.awayAt = now
 		}
-		// At once, since traffic waits; then more and more seldom.
-		seen.tries = before.tries + 1
-		seen.again = time.Now().Add(min(pollBusy<<min(before.tries, 6), pollAway))
 	}
+	seen.left = pruned(seen.left, all, picture)
 	seen.count()
 	seen.traffic = seen.trafficOf()
 	k.publish(before, seen)
@@ -321,8 +327,8 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 	if busy {
 		next = pollBusy
 	}
-	if wanted && seen.away != "" {
-		next = max(seen.again.Sub(now), 0)
+	if wanted && seen.away != "" || seen.behind != "" {
+		next = max(seen.again.Sub(now), pollBusy)
 	}
 	if d := time.Until(until); !until.IsZero() && d < next {
 		next = max(d, 0)
@@ -330,12 +336,11 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 	return next, moved, ctx.Err()
 }
 
-// alive reports whether an edge answers.
-func (k *keeper) alive(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, edgeCall)
-	defer cancel()
-	_, err := k.client.Status(ctx)
-	return err == nil
+// waits reports whether an edge that serves is left as it is for a moment: the
+// loop has not yet said of each project what its instances may get, and what it
+// said to the serve before this one holds.
+func (k *keeper) waits(all []served, now time.Time) bool {
+	return now.Before(k.began.Add(firstLanes)) && slices.ContainsFunc(all, func(s served) bool { return !s.known && s.head.Down == nil })
 }
 
 // gather reads what is wanted. busy: something rolls, so that what the edge
@@ -371,6 +376,9 @@ func (k *keeper) gather(ctx context.Context) (all []served, busy bool, moved <-c
 				return err
 			}
 			busy = busy || len(open) > 0
+			for _, r := range open {
+				s.rolling = append(s.rolling, r.Service+"@"+r.From, r.Service+"@"+r.To)
+			}
 			all = append(all, s)
 		}
 		return nil
@@ -387,26 +395,39 @@ func (k *keeper) gather(ctx context.Context) (all []served, busy bool, moved <-c
 }
 
 // serve has an edge serve t, where there is anything to serve or one runs that
-// served something before.
-func (k *keeper) serve(ctx context.Context, seen *view, t edge.Table) error {
+// served something before. One that serves goes on with its tables while the
+// edge that is to follow cannot start.
+func (k *keeper) serve(ctx context.Context, before view, seen *view, t edge.Table, wait bool) error {
 	call, cancel := context.WithTimeout(ctx, edgeSpawn)
 	defer cancel()
 	status, err := k.client.Status(call)
 	switch {
 	case err != nil && !seen.wanted:
 		return nil // nothing is served, and nobody is there to do it
+	case seen.wanted && seen.at.Before(before.again):
+		seen.tries, seen.again, seen.behind = before.tries, before.again, before.behind
+		if err != nil {
+			return errors.New(cmp.Or(before.away, before.behind))
+		}
 	case seen.wanted:
-		if err := k.ensure(call); err != nil {
-			return err
+		wrong := k.ensure(call)
+		if wrong != nil {
+			// At once, since traffic waits; then more and more seldom.
+			seen.tries = before.tries + 1
+			seen.again = time.Now().Add(min(pollBusy<<min(before.tries, 6), pollAway))
 		}
 		if status, err = k.client.Status(call); err != nil {
-			return err
+			return cmp.Or(wrong, err)
+		}
+		if wrong != nil {
+			seen.behind = fmt.Sprintf("version %s serves on: %s", status.Version, wrong)
 		}
 	}
 	call, cancel = context.WithTimeout(ctx, edgeCall)
 	defer cancel()
 	seen.status = status
-	if !sameTable(seen.table, t) || status.Table != seen.table.Proxy.Version {
+	late := !sameTable(seen.table, t) || status.Table != seen.table.Proxy.Version
+	if late && !(wait && status.Table > 0) {
 		t.Proxy.Version = max(uint64(time.Now().UnixMilli()), seen.table.Proxy.Version+1, status.Table+1)
 		if err := k.client.Set(call, t); err != nil {
 			return fmt.Errorf("it does not take its table over: %w", err)

@@ -28,6 +28,8 @@ type served struct {
 	lanes  []plan.Lane
 	known  bool // lanes were made; else they are made up of what is ready
 	states map[string]store.RouteState
+	// rolling are the revisions that open rollouts are about, as SERVICE@REVISION.
+	rolling []string
 }
 
 // tablePart is what the edge serves of one project.

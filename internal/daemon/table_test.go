@@ -130,6 +130,23 @@ func TestWhatPeopleSayOfARouteHolds(t *testing.T) {
 	}
 }
 
+func TestWhatIsGoneFromOnePlaceServesAtAnother(t *testing.T) {
+	s, _ := shop()
+	v := view{heads: map[string]store.Generation{"shop": s.head}, report: proxy.Report{Routes: []proxy.RouteReport{{ID: "1", Project: "shop", Targets: []proxy.TargetReport{
+		{ID: "w1", Aim: "web", Revision: "aaaa", Address: "10.0.0.2:80", State: "gone", Open: 1},
+		{ID: "w1", Aim: "web", Revision: "aaaa", Address: "10.0.0.3:80", State: "up", Open: 2},
+		{ID: "w2", Aim: "web", Revision: "aaaa", Address: "10.0.0.4:80", State: "gone"},
+	}}}}}
+	got := v.trafficOf()["shop"]["web"].Instances
+	// An instance with a new address counted as one that had left, and was stopped while it served.
+	if w := got["w1"]; w.State != plan.In || w.Open != 3 {
+		t.Errorf("w1 serves: %+v", w)
+	}
+	if w := got["w2"]; w.State != plan.Leaving {
+		t.Errorf("w2 is gone: %+v", w)
+	}
+}
+
 // The engine publishes a port until the instance that it did so for is gone.
 func TestAPortWaitsForTheEngineToLetGo(t *testing.T) {
 	s, picture := shop()
@@ -253,13 +270,17 @@ func TestAWalkGoesOnAndBack(t *testing.T) {
 	w := *begin.Walk
 	w.Step = 2
 	last.Walk = &w
+	fallen := begin
+	step(&fallen, aims, tender.Served{Requests: 30, Failed: 30}, noon.Add(time.Second))
 	for _, tt := range []struct{ name, got, want string }{
 		{"too early", look(begin, counts(1000, 0), 59*time.Second), "stands"},
 		{"good", look(begin, counts(1000, 10), time.Minute), "walking 50% map[new:1 old:1] "},
 		{"nothing came", look(begin, counts(0, 0), time.Minute), "walking 50% map[new:1 old:1] "},
 		{"bad at once", look(begin, counts(100, 2), time.Second), "back 5% map[new:0 old:1] 2 of 100 requests failed at 5 %, more than 1 %"},
 		{"too few to judge", look(begin, counts(19, 19), time.Second), "stands"},
-		{"the edge began anew", look(begin, tender.Served{Requests: 30, Failed: 30}, time.Second), "back 5% map[new:0 old:1] 30 of 30 requests failed at 5 %, more than 1 %"},
+		// It went back for what had been before the step, once the edge forgot a target.
+		{"counts fell", look(begin, tender.Served{Requests: 30, Failed: 30}, time.Second), "walking 5% map[] "},
+		{"bad since they fell", look(fallen, tender.Served{Requests: 50, Failed: 50}, time.Second), "back 5% map[new:0 old:1] 20 of 20 requests failed at 5 %, more than 1 %"},
 		{"the end", look(last, counts(40, 0), time.Minute), "done 100% map[] 40 requests at the last step, 0 failed"},
 	} {
 		if tt.got != tt.want {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +67,30 @@ func leftOf(before map[counter]tender.Served, last, now proxy.Report) map[counte
 	return left
 }
 
+// pruned keeps what somebody may still ask for: of revisions that are wanted, that
+// a rollout is about, or that an instance has.
+func pruned(left map[counter]tender.Served, all []served, picture tender.Picture) map[counter]tender.Served {
+	if len(left) == 0 {
+		return left
+	}
+	asked := map[counter]bool{}
+	for _, s := range all {
+		for _, w := range s.head.Services {
+			asked[counter{s.head.Project, w.Service.Name, w.Service.Revision}] = true
+		}
+		for _, r := range s.rolling {
+			service, revision, _ := strings.Cut(r, "@")
+			asked[counter{s.head.Project, service, revision}] = true
+		}
+	}
+	for _, i := range picture.Instances {
+		asked[counter{i.Project, i.Service, i.Revision}] = true
+	}
+	left = maps.Clone(left) // others read what was published
+	maps.DeleteFunc(left, func(c counter, _ tender.Served) bool { return !asked[c] })
+	return left
+}
+
 func total(r proxy.Report) (n uint64) {
 	for _, list := range [][]proxy.RouteReport{r.Routes, r.Ports} {
 		for _, x := range list {
@@ -103,10 +128,10 @@ func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
 			}
 		}
 	}
-	for _, list := range [][]proxy.RouteReport{v.report.Routes, v.report.Ports} {
-		for _, r := range list {
+	each := func(gone bool) {
+		for _, r := range slices.Concat(v.report.Routes, v.report.Ports) {
 			for _, x := range r.Targets {
-				if x.Revision == "" || strings.Contains(x.Aim, "://") {
+				if x.Revision == "" || strings.Contains(x.Aim, "://") || gone != (x.State == "gone") {
 					continue
 				}
 				t := out[r.Project][x.Aim]
@@ -121,6 +146,9 @@ func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
 			}
 		}
 	}
+	// What is gone from one route says nothing of an instance that another leads to.
+	each(false)
+	each(true)
 	for project, services := range v.withheld {
 		for service, lanes := range services {
 			t := of(project, service)
@@ -152,6 +180,10 @@ func flowOf(flows map[string]plan.Flow, x proxy.TargetReport) plan.Flow {
 	before, ok := flows[x.ID]
 	if !ok {
 		return now
+	}
+	if x.State == "gone" {
+		before.Open += now.Open
+		return before
 	}
 	rank := map[plan.LaneState]int{plan.In: 0, plan.Out: 1, plan.Leaving: 2}
 	out := before

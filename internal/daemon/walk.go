@@ -53,6 +53,11 @@ func (k *keeper) walks(ctx context.Context, all []served, now time.Time) error {
 func step(state *store.RouteState, aims []tender.Aim, is tender.Served, now time.Time) bool {
 	w := *state.Walk
 	state.Walk = &w
+	if is.Requests < w.Served.Requests {
+		// The edge began anew, or has forgotten a target that is gone: this step is judged from here on.
+		w.Served = is
+		return true
+	}
 	served := since(w.Served, is)
 	failed := served.Failed + served.Class[5]
 	if failed > served.Requests {
@@ -80,12 +85,8 @@ func step(state *store.RouteState, aims []tender.Aim, is tender.Served, now time
 
 func percent(f float64) string { return fmt.Sprintf("%g %%", f*100) }
 
-// since is what was counted between two looks; an edge that began anew counts
-// from nothing.
+// since is what was counted between two looks.
 func since(before, now tender.Served) tender.Served {
-	if now.Requests < before.Requests {
-		return now
-	}
 	out := tender.Served{Requests: now.Requests - before.Requests, Failed: now.Failed - min(before.Failed, now.Failed)}
 	for i := range out.Class {
 		out.Class[i] = now.Class[i] - min(before.Class[i], now.Class[i])
