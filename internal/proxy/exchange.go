@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,10 +40,12 @@ type exchange struct {
 	total    int64      // when it must have ended, in unix nanoseconds; 0: never
 	tries    int
 	tried    []*target
-	room     [4]*target // of tried
-	begun    bool       // the body has been read from, and is not whole in body
-	body     []byte     // the whole body, if it is small
-	out      []byte     // the head for the target
+	room     [4]*target  // of tried
+	begun    bool        // the body has been read from, and is not whole in body
+	body     []byte      // the whole body, if it is small
+	both     bool        // an answer may be written while the body is read
+	whole    atomic.Bool // the body has been read to its end, unless it is in body
+	out      []byte      // the head for the target
 	ans      answer
 
 	t     *target // that it is at now
@@ -192,7 +195,7 @@ func (x *exchange) pass(counted bool) bool {
 		return false
 	}
 	if r.secure && !x.https() {
-		x.redirect("https://"+x.bareHost()+x.r.URL.RequestURI(), http.StatusPermanentRedirect)
+		x.redirect("https://"+x.bareHost()+x.securePort()+x.r.URL.RequestURI(), http.StatusPermanentRedirect)
 		return false
 	}
 	if r.rates != nil && counted {
@@ -238,6 +241,15 @@ func (x *exchange) bareHost() string {
 		host = host[:i]
 	}
 	return host
+}
+
+// securePort is what a Host says of the port of https: nothing where it is the
+// usual one, or where a proxy in front knows better.
+func (x *exchange) securePort() string {
+	if _, port := firstOf(x.s.o.HTTPS); port != 0 && port != 443 && !x.trusted {
+		return ":" + strconv.Itoa(port)
+	}
+	return ""
 }
 
 // wants notes what the client asks beyond a request and an answer.

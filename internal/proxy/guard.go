@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -18,7 +19,15 @@ type guarded struct {
 	timeout atomic.Int64 // of the client, in nanoseconds
 	writing atomic.Int64 // since when, in unix nanoseconds; 0: it is not
 	reading atomic.Int64 // a body, since when
+	linger  atomic.Bool  // the client may be sending still as it closes
 }
+
+// lingerMax is for how long, and lingerBytes how much, is read of a client that is
+// still sending: closed at once, it would lose the answer to a reset.
+const (
+	lingerMax   = 500 * time.Millisecond
+	lingerBytes = 256 << 10
+)
 
 func (g *guarded) Write(b []byte) (int, error) {
 	g.writing.Store(time.Now().UnixNano())
@@ -28,6 +37,14 @@ func (g *guarded) Write(b []byte) (int, error) {
 }
 
 func (g *guarded) Close() error {
+	if g.linger.Swap(false) && g.CloseWrite() == nil && g.Conn.SetReadDeadline(time.Now().Add(lingerMax)) == nil {
+		_, _ = io.CopyN(io.Discard, g.Conn, lingerBytes) // until it has closed too, at best
+	}
+	return g.cut()
+}
+
+// cut closes at once.
+func (g *guarded) cut() error {
 	g.home.mu.Lock()
 	delete(g.home.clients, g)
 	g.home.mu.Unlock()
@@ -53,9 +70,9 @@ func (g *guarded) harshly() {
 func (g *guarded) look(now time.Time) {
 	late := now.UnixNano() - g.timeout.Load()
 	if w := g.writing.Load(); w != 0 && w < late {
-		g.Close()
+		_ = g.cut() // who is gone is closed
 	} else if r := g.reading.Load(); r != 0 && r < late {
-		g.Close()
+		_ = g.cut()
 	}
 }
 
@@ -64,6 +81,15 @@ func (a *active) connections() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.clients)
+}
+
+// hurry lets clients be closed at once from here on.
+func (a *active) hurry() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for g := range a.clients {
+		g.linger.Store(false)
+	}
 }
 
 type guard struct {

@@ -21,7 +21,7 @@ func (s *Server) Metrics(w io.Writer) {
 	each := func(f func(labels string, t TargetReport)) {
 		for _, k := range kinds {
 			for _, route := range k.routes {
-				for _, t := range route.Targets {
+				for _, t := range merged(route.Targets) {
 					f(labels("project", route.Project, k.kind, route.ID, "aim", t.Aim, "revision", t.Revision, "instance", t.Name), t)
 				}
 			}
@@ -96,6 +96,23 @@ func (s *Server) Metrics(w io.Writer) {
 	}
 	head("table_version", "gauge", "Version of the table that is served.")
 	fmt.Fprintf(b, "tender_edge_table_version %d\n", r.Version)
+}
+
+// merged adds up targets that differ in nothing that a label says: an instance that
+// came back with another address is two for a while, and a series may be written once.
+func merged(list []TargetReport) (out []TargetReport) {
+	for _, t := range list { // in the order of its labels
+		if n := len(out) - 1; n >= 0 && out[n].Aim == t.Aim && out[n].Revision == t.Revision && out[n].Name == t.Name {
+			add(&out[n].Served, t.Served)
+			out[n].Open += t.Open
+			if t.State == "up" {
+				out[n].State = t.State
+			}
+			continue
+		}
+		out = append(out, t)
+	}
+	return out
 }
 
 var escapes = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +23,7 @@ const (
 // session is one client of a UDP port, with a socket of its own to its target.
 type session struct {
 	client netip.AddrPort
+	target *target
 	back   []byte // control message: answers come from the address that was asked
 	conn   *net.UDPConn
 	in     atomic.Uint64
@@ -71,10 +71,14 @@ func (s *Server) acceptPackets(ctx context.Context, p *port, c net.PacketConn, w
 		one := sessions[from]
 		full := len(sessions) >= sessionsMax
 		mu.Unlock()
-		if one == nil {
-			var t *target
-			if !full {
-				t, one = s.session(p.spec.Load(), from, oob[:oobn])
+		if one == nil || one.target.closed.Load() {
+			before := one
+			one = nil
+			if !full || before != nil {
+				one = s.session(p.spec.Load(), from, oob[:oobn])
+			}
+			if one == nil && before != nil && !before.target.isGone() {
+				one = before // it drains, and nobody else is there
 			}
 			if one == nil {
 				if pool := s.port(p.spec.Load().ID); pool != nil {
@@ -82,21 +86,23 @@ func (s *Server) acceptPackets(ctx context.Context, p *port, c net.PacketConn, w
 				}
 				continue
 			}
-			mu.Lock()
-			sessions[from] = one
-			mu.Unlock()
-			left.Go(func() {
-				began := time.Now()
-				o := one.answers(conn, orElse(p.spec.Load().Timeout.Client, sessionIdle), s.ports.stop)
+			if one != before {
 				mu.Lock()
-				if sessions[from] == one {
-					delete(sessions, from)
-				}
+				sessions[from] = one // what was before it has its last answers to bring
 				mu.Unlock()
-				one.conn.Close()
-				o.took, o.in, o.out = time.Since(began), one.in.Load(), one.out
-				t.end(o)
-			})
+				left.Go(func() {
+					began := time.Now()
+					o := one.answers(conn, orElse(p.spec.Load().Timeout.Client, sessionIdle), s.ports.stop)
+					mu.Lock()
+					if sessions[from] == one {
+						delete(sessions, from)
+					}
+					mu.Unlock()
+					one.conn.Close()
+					o.took, o.in, o.out = time.Since(began), one.in.Load(), one.out
+					one.target.end(o)
+				})
+			}
 		}
 		one.moved.Store(time.Now().UnixNano())
 		if _, err := one.conn.Write(buf[:n]); err == nil {
@@ -106,10 +112,10 @@ func (s *Server) acceptPackets(ctx context.Context, p *port, c net.PacketConn, w
 }
 
 // session chooses a target for a new client; nil: nothing serves.
-func (s *Server) session(spec *Port, from netip.AddrPort, oob []byte) (*target, *session) {
+func (s *Server) session(spec *Port, from netip.AddrPort, oob []byte) *session {
 	pool := s.port(spec.ID)
 	if pool == nil {
-		return nil, nil
+		return nil
 	}
 	k := pickKey{}
 	if pool.mode == hashIP {
@@ -117,19 +123,19 @@ func (s *Server) session(spec *Port, from netip.AddrPort, oob []byte) (*target, 
 	}
 	t := pool.pick(k)
 	if t == nil {
-		return nil, nil
+		return nil
 	}
 	to, err := net.ResolveUDPAddr("udp", t.address)
 	if err == nil {
 		var conn *net.UDPConn
 		if conn, err = net.DialUDP("udp", nil, to); err == nil {
-			one := &session{client: from, conn: conn, back: sourceOf(oob)}
+			one := &session{client: from, target: t, conn: conn, back: sourceOf(oob)}
 			one.moved.Store(time.Now().UnixNano())
-			return t, one
+			return one
 		}
 	}
 	t.end(&outcome{refused: true, again: true, reason: reasonOf(err)})
-	return nil, nil
+	return nil
 }
 
 // answers carries what the target says back, until nothing has moved for as
@@ -161,8 +167,8 @@ func (one *session) answers(listener *net.UDPConn, idle time.Duration, cut <-cha
 			}
 		case errors.Is(err, net.ErrClosed):
 			return &outcome{cut: true}
-		case errors.Is(err, syscall.ECONNREFUSED):
-			// Nobody is there: the client's next packet goes to another one.
+		case !isDeadline(err):
+			// Nobody is there, or no way leads there: the client's next packet goes to another one.
 			return &outcome{refused: true, failed: true, reason: reasonOf(err)}
 		case time.Unix(0, one.moved.Load()).Add(idle).After(time.Now()):
 			// A packet went up meanwhile.

@@ -127,3 +127,23 @@ func TestASessionWhoseTargetIsGoneMovesOn(t *testing.T) {
 		}
 	}
 }
+
+// A client that goes on sending kept its session with a target that had left, for ever.
+func TestASessionLeavesATargetThatHasLeft(t *testing.T) {
+	for _, leaving := range []bool{true, false} {
+		a := free(t, "udp")
+		old, fresh := udpBackend(t, "a"), udpBackend(t, "b")
+		s := servePorts(t, Options{Drain: time.Millisecond}, udpPort(a, old))
+		c := dialUDP(t, a)
+		until(t, "its target answers", func() bool { return askUDP(t, c, "hi") == "a hi" })
+		p := udpPort(a, fresh)
+		if leaving {
+			old.Leaving = true
+			s.table(2, udpPort(a, old))
+			until(t, "it answers while nobody else is there", func() bool { return askUDP(t, c, "alone") == "a alone" })
+			p = udpPort(a, old, fresh)
+		}
+		s.table(3, p)
+		until(t, "the other target answers", func() bool { return askUDP(t, c, "you") == "b you" })
+	}
+}

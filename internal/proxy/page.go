@@ -44,6 +44,7 @@ func (x *exchange) write(status int, kind, body string) {
 	if x.route != nil {
 		x.dress(h)
 	}
+	x.last(h)
 	x.w.WriteHeader(status)
 	if x.r.Method != http.MethodHead {
 		_, _ = x.w.Write([]byte(body)) // who is gone needs no page
@@ -56,6 +57,7 @@ func (x *exchange) redirect(to string, code int) {
 	h := x.w.Header()
 	h.Set("Location", to)
 	x.dress(h)
+	x.last(h)
 	x.w.WriteHeader(code)
 }
 

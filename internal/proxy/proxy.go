@@ -241,6 +241,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.linger(drain)
 	if front.Shutdown(drain) != nil {
 		s.tunnels.close()
+		s.active.hurry()
 		front.Close()
 	}
 	s.tunnels.wait(drain)

@@ -33,11 +33,15 @@ func (x *exchange) collect() bool {
 		defer x.guard.reading.Store(0)
 	}
 	for got := 0; got < int(n); {
-		if got > 0 && x.r.ProtoMajor > 1 {
-			_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(x.route.Timeout.Client))
+		if x.r.ProtoMajor > 1 {
+			_ = http.NewResponseController(x.w).SetReadDeadline(time.Unix(0, x.limitAt(x.route.Timeout.Client)))
 		}
 		m, err := x.r.Body.Read(x.body[got:])
 		got += m
+		if err != nil && got < int(n) && x.r.ProtoMajor > 1 && isDeadline(err) {
+			x.refuse(http.StatusRequestTimeout, "")
+			return false
+		}
 		if err != nil && got < int(n) {
 			x.o = outcome{took: time.Since(x.start), in: uint64(got)}
 			x.route.own.count(&x.o)
@@ -66,6 +70,7 @@ func (x *exchange) commit(h http.Header, status int, length int64, typed bool) {
 	if x.route.Compress {
 		x.compress(h, status, length)
 	}
+	x.last(h)
 	x.o.status = status
 	x.o.took = time.Since(x.tryAt)
 	x.sent, x.fresh = true, true

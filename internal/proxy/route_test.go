@@ -843,6 +843,64 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// An instance that came back with another address wrote each series twice, which Prometheus refuses whole.
+func TestMetricsSayASeriesOnce(t *testing.T) {
+	e := serve(t, Options{}, tableOf(to(named(t, "a"))))
+	e.count(t, 3)
+	if err := e.Set(tableOf(to(named(t, "b")))); err != nil {
+		t.Fatal(err)
+	}
+	e.count(t, 2)
+	var b bytes.Buffer
+	e.Metrics(&b)
+	said := map[string]bool{}
+	for line := range strings.Lines(b.String()) {
+		series := line[:strings.LastIndexByte(line, ' ')]
+		if said[series] && !strings.HasPrefix(line, "#") {
+			t.Errorf("twice: %s", series)
+		}
+		said[series] = true
+	}
+	l := `project="shop",route="shop/web",aim="web",revision="a1",instance="web-1"`
+	for _, want := range []string{"tender_edge_requests_total{" + l + `,code_class="2xx"} 5`, "tender_edge_up{" + l + "} 1"} {
+		if !strings.Contains(b.String(), want+"\n") {
+			t.Errorf("no %s in\n%s", want, b.String())
+		}
+	}
+}
+
+// Who is sent on to https came to its usual port, whichever one is listened on.
+func TestRedirectsToThePortOfHTTPS(t *testing.T) {
+	for _, c := range []struct{ listen, host, forwarded, want string }{
+		{":8443", "shop.test:8080", "", "https://shop.test:8443/a?b=c"},
+		{"[::]:8443", "[2001:db8::1]:8080", "", "https://[2001:db8::1]:8443/a?b=c"},
+		{":443", "shop.test", "", "https://shop.test/a?b=c"},
+		{":8443", "shop.test", "http", "https://shop.test/a?b=c"}, // a proxy in front has the port that clients know
+	} {
+		s, err := New(Options{Dir: t.TempDir(), HTTPS: []string{c.listen}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := to("127.0.0.1:1")
+		r.TLS = "internal"
+		table := tableOf(r)
+		q := httptest.NewRequest("GET", "/a?b=c", nil)
+		q.Host = c.host
+		if c.forwarded != "" {
+			q.Header.Set("X-Forwarded-Proto", c.forwarded)
+			table.Trusted = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+		}
+		if err := s.Set(table); err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, q)
+		if got := w.Header().Get("Location"); w.Code != 308 || got != c.want {
+			t.Errorf("%s by %s: %d %s, want %s", c.host, c.listen, w.Code, got, c.want)
+		}
+	}
+}
+
 // A target that is gone stays in the report for ten minutes and in the sum for ever.
 func TestGoneTargets(t *testing.T) {
 	now := time.Now()

@@ -250,9 +250,7 @@ func (x *exchange) request(ctx context.Context, watch *watch) (*http.Request, *o
 	r := (&http.Request{Method: x.r.Method, URL: u, Host: x.toHost(), Header: h, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	switch {
 	case x.streams():
-		rc := http.NewResponseController(x.w)
-		_ = rc.EnableFullDuplex()
-		b := &outgoingBody{x: x, rc: rc, watch: watch, idle: make(chan struct{}, 1)}
+		b := &outgoingBody{x: x, rc: x.duplex(), watch: watch, idle: make(chan struct{}, 1)}
 		b.idle <- struct{}{}
 		r.Body, r.ContentLength, r.Trailer = b, x.r.ContentLength, x.r.Trailer
 		return r, b
@@ -365,7 +363,10 @@ func (b *outgoingBody) Read(p []byte) (int, error) {
 	case x.route.MaxBody > 0 && b.n > x.route.MaxBody:
 		b.err = errTooLarge
 	case err == nil || errors.Is(err, io.EOF):
-		b.hadAll = err != nil || b.n == x.r.ContentLength
+		if err != nil || b.n == x.r.ContentLength {
+			b.hadAll = true
+			x.whole.Store(true)
+		}
 		return n, err
 	case isDeadline(err):
 		b.err = errTimeout

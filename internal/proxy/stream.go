@@ -33,8 +33,15 @@ func (s *Server) acceptStreams(ctx context.Context, p *port, l net.Listener, wor
 	defer l.Close()
 	wait := time.Duration(0)
 	for {
+		// Before there is a connection: whoever closes the port waits for this loop.
+		select {
+		case p.room <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
 		c, err := l.Accept()
 		if err != nil {
+			<-p.room
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -51,10 +58,10 @@ func (s *Server) acceptStreams(ctx context.Context, p *port, l net.Listener, wor
 		wait = 0
 		conn, ok := c.(*net.TCPConn)
 		if !ok {
+			<-p.room
 			c.Close()
 			return fmt.Errorf("%T is no TCP connection", c)
 		}
-		p.room <- struct{}{}
 		work.Go(func() {
 			defer func() { <-p.room }()
 			s.stream(p.spec.Load(), conn)

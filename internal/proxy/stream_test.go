@@ -392,3 +392,36 @@ func TestPortsComeAndGoWithTheTable(t *testing.T) {
 		t.Error("a port that left the table is still listened on")
 	}
 }
+
+// A port with as many connections as it may have held up every change of the table, and every report.
+func TestAFullPortHoldsNothingUp(t *testing.T) {
+	p := tcpPort(free(t, "tcp"), tcpBackend(t, echo))
+	s := servePorts(t, Options{Drain: time.Millisecond}, p)
+	s.ports.mu.Lock()
+	room := s.ports.open[p.ID].room
+	s.ports.mu.Unlock()
+	for full := false; !full; {
+		select {
+		case room <- struct{}{}:
+		default:
+			full = true
+		}
+	}
+	// One connection more may be accepted still; the next one waits in the kernel.
+	dial(t, p.Address)
+	dial(t, p.Address)
+	until(t, "it is full", func() bool { return len(room) == cap(room) })
+	other := tcpPort(free(t, "tcp"), tcpBackend(t, echo))
+	other.ID = "shop/other:1/tcp"
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.table(2, other)
+		s.Report()
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the table does not change while a port is full")
+	}
+}

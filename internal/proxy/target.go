@@ -115,6 +115,13 @@ func (t *target) recover() {
 	t.times = 0
 }
 
+// isGone says whether the table does not name it any more.
+func (t *target) isGone() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.gone
+}
+
 // settle notes a change of state; t.mu is held.
 func (t *target) settle(now time.Time) {
 	state, since := "up", now

@@ -58,10 +58,7 @@ func (t *transparency) ready(ctx context.Context) error {
 	if !t.made {
 		t.made = true
 		t.refused, t.proven = map[string]time.Time{}, map[string]bool{}
-		// Longer than this one connection waits: the next ones need them too.
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
-		defer cancel()
-		if err := makeRules(limit); err != nil {
+		if err := makeLasting(ctx); err != nil {
 			t.unable = err.Error()
 		}
 	}
@@ -69,6 +66,25 @@ func (t *transparency) ready(ctx context.Context) error {
 		return errors.New(t.unable)
 	}
 	return nil
+}
+
+// again makes the rules again, because a target was proven that does not answer any
+// more: another edge of this host may have taken them back. It is to prove itself anew.
+func (t *transparency) again(ctx context.Context, address string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.made || !t.proven[address] {
+		return nil // dropped, or another connection was first
+	}
+	delete(t.proven, address)
+	return makeLasting(ctx)
+}
+
+// makeLasting takes longer than one connection waits: the next ones need the rules too.
+func makeLasting(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	return makeRules(limit)
 }
 
 // makeRules makes those of IPv4, and those of IPv6 where the kernel can: a
@@ -267,6 +283,13 @@ func (s *Server) dialTransparent(ctx context.Context, spec *Port, address string
 	c, err := dialAs(ctx, client, address)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil // the answer came: it is the target that does not serve
+	}
+	if err != nil && limit == 0 && isDeadline(err) {
+		// The next try, which has proofTimeout, says whether that was it.
+		if err := s.transparent.again(ctx, address); err != nil {
+			s.log.Warn("the rules that keep clients' addresses cannot be made again", "err", err)
+		}
+		return nil
 	}
 	if err != nil {
 		s.sayOpaque(spec, address, err)

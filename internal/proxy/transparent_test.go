@@ -150,6 +150,16 @@ func TestRouterOfTheTransparentPort(t *testing.T) {
 	if got := ask(inside); got != "10.77.1.1" {
 		t.Errorf("a neighbour is seen as %s", got)
 	}
+	// Another edge of this host has taken the rules back: they are made again.
+	mustRun(t, exec.Command("iptables", "-t", "mangle", "-D", "PREROUTING", "-p", "tcp", "-j", ownChain))
+	mustRun(t, exec.Command("ip", "rule", "del", "priority", ownPriority))
+	until(t, "a client outside is seen again, once the rules had gone", func() bool {
+		if ask(outside) == "10.77.2.2" {
+			return true
+		}
+		s.transparent.learn("10.77.1.2:80", false, time.Now().Add(-provenAgain)) // a busy machine needed longer than a proof has
+		return false
+	})
 	// Where the answers take another way, the connection comes about all the same.
 	mustRun(t, inside.command("ip", "route", "del", "default"))
 	s.transparent.learn("10.77.1.2:80", false, time.Now().Add(-provenAgain))

@@ -16,18 +16,37 @@ type upload struct {
 	x       *exchange
 	c       *conn
 	started bool
+	stopped atomic.Bool // stop ended the read: that is not the client's fault
 	done    chan struct{}
-	ended   atomic.Bool // the client has sent all of it
 	n       int64
 	whole   bool // the target has all of it
 	err     error
 }
 
+// duplex lets an answer be written while the body is read. net/http then leaves
+// the rest of a body on the connection, so that it is for last to end that.
+func (x *exchange) duplex() *http.ResponseController {
+	rc := http.NewResponseController(x.w)
+	_ = rc.EnableFullDuplex() // HTTP/2 always is
+	x.both = true
+	return rc
+}
+
+// last makes an answer the connection's last whose head is written before the body
+// has been read to its end: what comes of that would be taken for the next request.
+func (x *exchange) last(h http.Header) {
+	if !x.both || x.r.ProtoMajor > 1 || x.whole.Load() {
+		return
+	}
+	h["Connection"] = lastAnswer
+	if x.guard != nil {
+		x.guard.linger.Store(true)
+	}
+}
+
 func (u *upload) start() {
 	u.started = true
-	rc := http.NewResponseController(u.x.w)
-	_ = rc.EnableFullDuplex() // HTTP/2 always is
-	go u.run(rc)
+	go u.run(u.x.duplex())
 }
 
 // stop ends the upload if it has not ended, and waits for it.
@@ -35,7 +54,7 @@ func (u *upload) stop() {
 	if !u.started {
 		return
 	}
-	if u.ended.Load() {
+	if u.x.whole.Load() {
 		// What is left to send is at hand, or sent and not noted yet.
 		_ = u.c.SetWriteDeadline(time.Now().Add(continueWait))
 		<-u.done
@@ -44,6 +63,7 @@ func (u *upload) stop() {
 	}
 	// The answer is complete: nobody waits for the rest. A read of the client would not end by itself.
 	u.c.Close()
+	u.stopped.Store(true)
 	_ = http.NewResponseController(u.x.w).SetReadDeadline(past)
 	<-u.done
 }
@@ -73,7 +93,7 @@ func (u *upload) run(rc *http.ResponseController) {
 			err = io.EOF
 		}
 		if errors.Is(err, io.EOF) {
-			u.ended.Store(true)
+			x.whole.Store(true)
 		}
 		if n > 0 {
 			if x.route.MaxBody > 0 && u.n > x.route.MaxBody {
@@ -91,6 +111,9 @@ func (u *upload) run(rc *http.ResponseController) {
 		}
 		if errors.Is(err, io.EOF) {
 			break
+		}
+		if err != nil && u.stopped.Load() {
+			return
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {

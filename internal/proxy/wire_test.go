@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -561,4 +562,119 @@ func TestTimeouts(t *testing.T) {
 		}
 		until(t, "nothing is under way", func() bool { return e.target(addr).Open == 0 })
 	})
+}
+
+// A target that answers early leaves the rest of a body on the client's connection:
+// it was served as the next request.
+func TestTheRestOfABodyIsNoRequest(t *testing.T) {
+	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+	both(t, func(t *testing.T, o Options) {
+		for _, c := range []struct {
+			name, framing string
+			answer        string
+			status        int
+		}{
+			{"length", fmt.Sprintf("Content-Length: %d", 20_000+len(smuggled)), "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", 401},
+			{"chunks", "Transfer-Encoding: chunked", "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno", 401},
+			{"a page of the edge", fmt.Sprintf("Content-Length: %d", 20_000+len(smuggled)), "nonsense\r\n\r\n", 502},
+		} {
+			if o.Std && c.status == 502 {
+				continue // the standard library says what went wrong when the client sends on
+			}
+			t.Run(c.name, func(t *testing.T) {
+				var served atomic.Int64
+				e := serve(t, o, tableOf(to(speaker(t, func(conn net.Conn, in *bufio.Reader) {
+					for {
+						r, err := http.ReadRequest(in)
+						if err != nil {
+							return
+						}
+						if r.Method == "GET" {
+							served.Add(1)
+							io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+							continue
+						}
+						io.CopyN(io.Discard, r.Body, 20_000)
+						io.WriteString(conn, c.answer)
+						io.Copy(io.Discard, in) // until the proxy hangs up
+						return
+					}
+				}))))
+				client := e.dial(t)
+				client.say(t, "POST / HTTP/1.1\r\nHost: a\r\n"+c.framing+"\r\n\r\n")
+				if strings.Contains(c.framing, "chunked") {
+					client.say(t, "4e20\r\n"+strings.Repeat("x", 20_000)+"\r\n")
+				} else {
+					client.say(t, strings.Repeat("x", 20_000))
+				}
+				a, _ := client.answer(t, "POST")
+				if a.StatusCode != c.status || !a.Close {
+					t.Errorf("got %d, close %v", a.StatusCode, a.Close)
+				}
+				_, _ = io.WriteString(client, smuggled) // it may be closed already
+				if rest, _ := io.ReadAll(client.in); len(rest) > 0 {
+					t.Errorf("after it came %q", rest)
+				}
+				if n := served.Load(); n > 0 {
+					t.Errorf("%d requests were smuggled", n)
+				}
+			})
+		}
+	})
+}
+
+// Whose body was read to its end keeps the connection.
+func TestALargeBodyKeepsTheConnection(t *testing.T) {
+	both(t, func(t *testing.T, o Options) {
+		e := serve(t, o, tableOf(to(backend(t, func(w http.ResponseWriter, r *http.Request) {
+			n, _ := io.Copy(io.Discard, r.Body)
+			fmt.Fprint(w, n)
+		}))))
+		client := e.dial(t)
+		for range 5 {
+			client.say(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n"+strings.Repeat("x", 50_000))
+			if a, body := client.answer(t, "POST"); a.Close || body != "50000" {
+				t.Errorf("got %q, close %v", body, a.Close)
+			}
+			client.say(t, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4e20\r\n"+strings.Repeat("x", 20_000)+"\r\n0\r\n\r\n")
+			if a, body := client.answer(t, "POST"); a.Close || body != "20000" {
+				t.Errorf("in chunks: got %q, close %v", body, a.Close)
+			}
+		}
+	})
+}
+
+// A small body that was announced and never comes held its stream of HTTP/2 for ever.
+func TestABodyThatNeverComesEndsItsStream(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		client, total time.Duration
+	}{{"client", 300 * time.Millisecond, 0}, {"total", time.Hour, 50 * time.Millisecond}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := to(named(t, "a"))
+			r.Timeout.Client, r.Timeout.Total = c.client, c.total
+			e := serve(t, Options{}, tableOf(r))
+			p := new(http.Protocols)
+			p.SetUnencryptedHTTP2(true)
+			transport := &http.Transport{Protocols: p}
+			defer transport.CloseIdleConnections()
+			body, sends := io.Pipe()
+			defer sends.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			q, err := http.NewRequestWithContext(ctx, "POST", e.url+"/", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.ContentLength = 5
+			a, err := transport.RoundTrip(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Body.Close()
+			if a.StatusCode != 408 {
+				t.Errorf("got %d", a.StatusCode)
+			}
+		})
+	}
 }
