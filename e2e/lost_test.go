@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // behind is a service on one port of the edge. rollout is x-tender.rollout.
@@ -95,7 +94,13 @@ func TestNoRequestMustBeLost(t *testing.T) {
 			return nil
 		})
 		h.kill()
-		time.Sleep(time.Second) // nothing is there to look at: the edge serves alone
+		alone := l.answered.Load()
+		h.until("the edge serves alone", func() error {
+			if n := l.answered.Load() - alone; n < int64(rate) {
+				return fmt.Errorf("%d answered", n)
+			}
+			return nil
+		})
 		h.start()
 		h.until("the rollout has ended", func() error {
 			if r := h.tender("plan"); r.code != 0 {
