@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,8 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/compose"
+	"github.com/tenderhq/tender/internal/engine"
 )
 
 const (
@@ -41,7 +44,7 @@ type layer struct {
 
 // checks measures, and warns of those that grow. The engine reads its disk for
 // that, so the time for it is bounded.
-func (l *layers) checks(ctx context.Context, measure func(context.Context) (map[string]int64, error), there []tender.Instance) []api.Check {
+func (l *layers) checks(ctx context.Context, measure func(context.Context, ...string) (map[string]int64, error), there []tender.Instance) []api.Check {
 	ctx, cancel := context.WithTimeout(ctx, measureTime)
 	defer cancel()
 	sizes, err := measure(ctx)
@@ -99,4 +102,68 @@ func grows(name string, was, is layer, known bool) string {
 		text += fmt.Sprintf(", and %s more an hour", units.BytesSize(perHour))
 	}
 	return text
+}
+
+// lostTime is how long a plan waits for the engine to measure what would go.
+const lostTime = 3 * time.Second
+
+// lost warns of what the instances that leave have written into their own
+// layers: nothing of it is carried over. One question for all of them, and one
+// more for each service that has much.
+func lost(ctx context.Context, e engine.Reader, leaving []tender.Instance) []string {
+	if len(leaving) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lostTime)
+	defer cancel()
+	var ids []string
+	by := map[string][]tender.Instance{} // of each service
+	for _, i := range leaving {
+		ids = append(ids, i.ID)
+		by[i.Service] = append(by[i.Service], i)
+	}
+	services := slices.Sorted(maps.Keys(by))
+	sizes, err := e.Sizes(ctx, ids...)
+	if err != nil {
+		text := err.Error()
+		if ctx.Err() != nil {
+			text = fmt.Sprintf("the engine did not measure it in %s", lostTime)
+		}
+		return []string{fmt.Sprintf("how much %s inside of what is replaced, and is lost then, is not known: %s", whoKeeps(services), text)}
+	}
+	var out []string
+	for _, service := range services {
+		l := compose.Layer{}
+		largest := ""
+		for _, i := range by[service] {
+			if sizes[i.ID] == 0 {
+				continue
+			}
+			l.Instances = append(l.Instances, i.Name)
+			l.Size += sizes[i.ID]
+			if sizes[i.ID] > sizes[largest] {
+				largest = i.ID
+			}
+		}
+		if !l.Much() {
+			continue
+		}
+		if l.Files, err = e.Written(ctx, largest); err != nil {
+			l.Files = nil // the warning says how to find them
+		}
+		out = append(out, compose.Loses(service, l))
+	}
+	return out
+}
+
+// whoKeeps says that services do, in a line.
+func whoKeeps(services []string) string {
+	switch n := len(services); n {
+	case 1:
+		return services[0] + " keeps"
+	case 2:
+		return services[0] + " and " + services[1] + " keep"
+	default:
+		return fmt.Sprintf("%s and %d more services keep", services[0], n-1)
+	}
 }

@@ -69,6 +69,7 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 		}
 		warnings = append(warnings, w...)
 	}
+	warnings = append(warnings, lost(ctx, b.engine, p.Leaving)...)
 	out := api.Plan{Project: p.Project, Token: p.Token, Warnings: append(warnings, p.Warnings...), Text: p.Plan.String()}
 	for _, v := range p.Verdicts {
 		out.Services = append(out.Services, api.Decision{Service: v.Service, Verdict: v.Verdict, Why: v.Why, From: v.From, To: v.To, Gap: v.Gap, Diff: v.Diff})
@@ -126,11 +127,30 @@ func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, repo
 	if d.Versions, err = b.versions(ctx, d.Project.Name, s.Secrets, true, who.Name); err != nil {
 		return api.Result{}, err
 	}
+	if err := b.losing(ctx, d, report); err != nil {
+		return api.Result{}, err
+	}
 	accepted, err := b.loop.Accept(ctx, d)
 	if err != nil {
 		return api.Result{}, err
 	}
 	return b.end(ctx, d.Project.Name, accepted, s.Detach, report)
+}
+
+// losing warns of what goes with the instances that a submission replaces,
+// before it does.
+func (b *backend) losing(ctx context.Context, d deploy.Submission, report func(api.Event)) error {
+	if seen, _ := b.inventory.Picture(); len(seen.Of(d.Project.Name)) == 0 {
+		return nil
+	}
+	p, err := b.loop.Preview(ctx, d)
+	if err != nil {
+		return err
+	}
+	for _, text := range lost(ctx, b.engine, p.Leaving) {
+		report(api.Event{Kind: api.KindWarning, Text: text})
+	}
+	return nil
 }
 
 // end follows what was accepted.

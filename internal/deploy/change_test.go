@@ -222,6 +222,14 @@ wait web@NEW # shop-web-3-NEW is not healthy yet
 remove shop-web-3 # replaced by NEW
 name shop-web-3-NEW # the name shop-web-3 is free
 finish web@NEW # all instances are good`)
+		names := func(there []tender.Instance) string {
+			var out []string
+			for _, i := range there {
+				out = append(out, i.Name)
+			}
+			return strings.Join(out, " ")
+		}
+		r.want(names(p.Leaving), "shop-web-1 shop-web-2 shop-web-3")
 		other := s
 		other.Project.Spec = append(slices.Clone(s.Project.Spec), "volumes:\n  data:\n"...)
 		if q, err := r.loop.Preview(r.Context(), other); err != nil || !strings.HasPrefix(q.Plan.String(), "ensure") {

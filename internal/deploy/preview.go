@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/plan"
 	"github.com/tenderhq/tender/internal/store"
 )
@@ -17,6 +18,8 @@ type Preview struct {
 	Routes   []RouteChange
 	Warnings []string
 	Nothing  bool
+	// Leaving are the instances that go on the way.
+	Leaving []tender.Instance
 }
 
 // Preview works out what Accept would come to, and writes nothing.
@@ -46,6 +49,7 @@ func (l *Loop) Preview(ctx context.Context, s Submission) (Preview, error) {
 	}
 	r.served = d.served
 	p.Plan = plan.Simulate(r.wanted(nil, plan.Try{}, foreseen(r.served)), seen, time.Now())
+	p.Leaving = p.Plan.Leaving(seen.Of(s.Project.Name))
 	return p, nil
 }
 

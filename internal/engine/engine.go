@@ -80,9 +80,11 @@ type Reader interface {
 	// Recall reads from an instance what it was made from, as far as it carries it: Project, Generation,
 	// Image, ComposeFiles, WorkingDir, and of Service the Name, Revision and Spec. NotFound: it carries none.
 	Recall(ctx context.Context, id string) (Want, error)
-	// Sizes measures what each instance has written into its own layer, in bytes, by id. It reads the disk:
-	// for people who ask, not for a loop.
-	Sizes(ctx context.Context) (map[string]int64, error)
+	// Sizes measures what instances have written into their own layers, in bytes, by id: these, or all where
+	// none is named. One that is gone is left out. It reads the disk: for people who ask, not for a loop.
+	Sizes(ctx context.Context, ids ...string) (map[string]int64, error)
+	// Written names the files, and folders without any, that an instance has written into its own layer, by path.
+	Written(ctx context.Context, id string) ([]string, error)
 	// Check says what of this service the engine cannot do: warnings, or an error (Invalid).
 	Check(ctx context.Context, s tender.Service) (warnings []string, err error)
 }

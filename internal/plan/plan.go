@@ -94,6 +94,27 @@ type Action struct {
 // is wanted.
 type Plan []Action
 
+// Leaving are those of there that the plan takes away, with all that they hold
+// in themselves.
+func (p Plan) Leaving(there []tender.Instance) []tender.Instance {
+	gone := map[string]bool{}
+	for _, a := range p {
+		for _, id := range a.Drop {
+			gone[id] = true
+		}
+		if a.Verb == Remove {
+			gone[a.ID] = true
+		}
+	}
+	var out []tender.Instance
+	for _, i := range there {
+		if gone[i.ID] {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
 // Target says in a few words what the action is about.
 func (a Action) Target() string {
 	switch a.Verb {

@@ -685,3 +685,26 @@ func BenchmarkSimulate200(b *testing.B) {
 		plan.Simulate(x.w, x.seen, now)
 	}
 }
+
+func TestWhoLeaves(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		in   world
+		want string
+	}{
+		{"start-first", shop(svc("web@r2", 1, open("r1")), inst("web@r1", 1)), "shop-web-1"},
+		{"stop-first", shop(svc("web@r2", 1, open("r1"), func(s *plan.Service) { s.OneAtATime = "it has a host port" }), inst("web@r1", 1)), "shop-web-1"},
+		{"fewer", shop(svc("web@r1", 1), inst("web@r1", 1), inst("web@r1", 2)), "shop-web-2"},
+		{"what stays, and what is restarted", shop(svc("web@r1", 1), svc("job@r1", 1), inst("web@r1", 1), inst("job@r1", 1, exited(1))), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, i := range plan.Simulate(tt.in.w, tt.in.seen, now).Leaving(tt.in.seen.Instances) {
+				got = append(got, i.Name)
+			}
+			if got := strings.Join(got, " "); got != tt.want {
+				t.Errorf("%q leave, want %q", got, tt.want)
+			}
+		})
+	}
+}

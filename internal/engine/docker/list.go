@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,11 +75,15 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 }
 
 // Sizes implements engine.Reader.
-func (e *Engine) Sizes(ctx context.Context) (map[string]int64, error) {
+func (e *Engine) Sizes(ctx context.Context, ids ...string) (map[string]int64, error) {
 	if err := e.negotiate(ctx, false); err != nil {
 		return nil, err
 	}
-	list, err := e.c().ContainerList(ctx, client.ContainerListOptions{All: true, Size: true, Filters: make(client.Filters).Add("label", composeProject)})
+	which := make(client.Filters).Add("label", composeProject)
+	if len(ids) > 0 {
+		which.Add("id", ids...)
+	}
+	list, err := e.c().ContainerList(ctx, client.ContainerListOptions{All: true, Size: true, Filters: which})
 	if err != nil {
 		return nil, wrap(err, "measure containers")
 	}
@@ -87,6 +92,43 @@ func (e *Engine) Sizes(ctx context.Context) (map[string]int64, error) {
 		sizes[c.ID] = c.SizeRw
 	}
 	return sizes, nil
+}
+
+// Written implements engine.Reader. What the engine itself makes there are the
+// points of mounts.
+func (e *Engine) Written(ctx context.Context, id string) ([]string, error) {
+	if err := e.negotiate(ctx, false); err != nil {
+		return nil, err
+	}
+	got, err := e.c().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return nil, wrap(err, "look at %s", short(id))
+	}
+	diff, err := e.c().ContainerDiff(ctx, id, client.ContainerDiffOptions{})
+	if err != nil {
+		return nil, wrap(err, "look what %s has written", short(id))
+	}
+	mounted := map[string]bool{}
+	for _, m := range got.Container.Mounts {
+		mounted[m.Destination] = true
+	}
+	if h := got.Container.HostConfig; h != nil {
+		for at := range h.Tmpfs {
+			mounted[path.Clean(at)] = true
+		}
+	}
+	holds := map[string]bool{}
+	for _, c := range diff.Changes {
+		holds[path.Dir(c.Path)] = true
+	}
+	var out []string
+	for _, c := range diff.Changes {
+		if c.Kind != container.ChangeDelete && !holds[c.Path] && !mounted[c.Path] {
+			out = append(out, c.Path)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // look returns what is known of a container, from the cache where nothing has touched it.

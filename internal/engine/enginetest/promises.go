@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -335,8 +336,16 @@ func copies(_ *testing.T, x *trial) {
 	if err != nil || h.Name != "note" || string(body) != "note" {
 		x.Errorf("copy: %s %q %v", h.Name, body, err)
 	}
-	if sizes, err := x.e.Sizes(x.Context()); err != nil || sizes[i.ID] < 4 {
-		x.Errorf("with that in its layer its size is %d, %v", sizes[i.ID], err)
+	for _, ids := range [][]string{nil, {i.ID}, {"gone", i.ID}} {
+		if sizes, err := x.e.Sizes(x.Context(), ids...); err != nil || sizes[i.ID] < 4 {
+			x.Errorf("with that in its layer its size is %d of %v, %v", sizes[i.ID], sizes, err)
+		}
+	}
+	if sizes, err := x.e.Sizes(x.Context(), "gone"); err != nil || len(sizes) > 0 {
+		x.Errorf("the size of one that is gone: %v, %v", sizes, err)
+	}
+	if files, err := x.e.Written(x.Context(), i.ID); err != nil || !slices.Contains(files, "/tmp/note") {
+		x.Errorf("it has written %q, %v", files, err)
 	}
 	_, err = x.e.CopyFrom(x.Context(), i.ID, "/tmp/nothing")
 	x.is(err, tender.NotFound)

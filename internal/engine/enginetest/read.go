@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -226,8 +227,22 @@ func (f *Fake) RemoveImage(_ context.Context, ref string) error {
 	return nil
 }
 
+// Written implements engine.Reader: what CopyTo left.
+func (f *Fake) Written(_ context.Context, id string) ([]string, error) {
+	if err := f.called("Written", ""); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := f.byID(id)
+	if i == nil {
+		return nil, notFound(id)
+	}
+	return slices.Sorted(maps.Keys(i.files)), nil
+}
+
 // Sizes implements engine.Reader: what CopyTo left.
-func (f *Fake) Sizes(context.Context) (map[string]int64, error) {
+func (f *Fake) Sizes(_ context.Context, ids ...string) (map[string]int64, error) {
 	if err := f.called("Sizes", ""); err != nil {
 		return nil, err
 	}
@@ -235,6 +250,9 @@ func (f *Fake) Sizes(context.Context) (map[string]int64, error) {
 	defer f.mu.Unlock()
 	sizes := map[string]int64{}
 	for _, i := range f.instances {
+		if len(ids) > 0 && !slices.Contains(ids, i.ID) {
+			continue
+		}
 		sizes[i.ID] = 0
 		for _, body := range i.files {
 			sizes[i.ID] += int64(len(body))
