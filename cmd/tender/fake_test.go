@@ -233,12 +233,16 @@ func (b *backend) Why(_ context.Context, project, service string) (api.Why, erro
 	return a.Why, err
 }
 
-func (b *backend) Events(ctx context.Context, project string, report func(api.Event)) error {
+func (b *backend) Events(ctx context.Context, project string, engine bool, report func(api.Event)) error {
 	a, err := b.answer("events", project)
 	if err != nil {
 		return err
 	}
-	_, err = b.play(ctx, a, report)
+	_, err = b.play(ctx, a, func(e api.Event) {
+		if engine || e.Kind != api.KindContainer {
+			report(e)
+		}
+	})
 	return err
 }
 

@@ -53,7 +53,7 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Rollout(ctx, 7) }, "rollout 7", api.Rollout{ID: 7, Project: "shop", Started: noon}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Steer(ctx, 7, "hold") }, "steer ME 7 hold", api.Rollout{ID: 7, Project: "shop", Strategy: "hold"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Why(ctx, "shop", "we.b") }, "why shop we.b", api.Why{Project: "shop", Service: "we.b", Summary: "it is slow"}},
-		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Events(ctx, "shop", nil) }, `events "shop"`, nil},
+		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Events(ctx, "shop", true, nil) }, `events "shop" true`, nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Audit(ctx, "", 5) }, `audit "" 5`, []api.Audit{{Who: "root", What: "up"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			var lines []string
@@ -176,7 +176,7 @@ func TestErrorsTravel(t *testing.T) {
 	web := api.Target{Project: "shop", Service: "web"}
 	ways := map[string]func(ctx context.Context, c *api.Client) error{
 		"json":   func(ctx context.Context, c *api.Client) error { _, err := c.Project(ctx, "shop"); return err },
-		"events": func(ctx context.Context, c *api.Client) error { return c.Events(ctx, "", func(api.Event) {}) },
+		"events": func(ctx context.Context, c *api.Client) error { return c.Events(ctx, "", false, func(api.Event) {}) },
 		"change": func(ctx context.Context, c *api.Client) error { return c.Pull(ctx, "x", "", nil) },
 		"tar":    func(ctx context.Context, c *api.Client) error { _, err := c.CopyFrom(ctx, web, "/"); return err },
 		"tar in": func(ctx context.Context, c *api.Client) error { return c.CopyTo(ctx, web, "/", strings.NewReader("x")) },
@@ -250,7 +250,7 @@ func TestAClientThatGoesAwayCancels(t *testing.T) {
 			_, err := c.Up(ctx, api.Submission{Project: "shop", YAML: "x"}, nil)
 			return err
 		},
-		"events": func(ctx context.Context, c *api.Client) error { return c.Events(ctx, "", nil) },
+		"events": func(ctx context.Context, c *api.Client) error { return c.Events(ctx, "", false, nil) },
 		"logs": func(ctx context.Context, c *api.Client) error {
 			return c.Logs(ctx, "shop", api.LogRequest{}, func(api.LogLine) error { return nil })
 		},
@@ -283,7 +283,7 @@ func TestStopTellsListeners(t *testing.T) {
 	host, stop := serve(t, "unix", f, api.Options{})
 	done := make(chan error, 1)
 	c := dial(t, host, "")
-	go func() { done <- c.Events(t.Context(), "", func(api.Event) {}) }()
+	go func() { done <- c.Events(t.Context(), "", false, func(api.Event) {}) }()
 	<-f.arrived
 	stop()
 	if err := <-done; tender.KindOf(err) != tender.Unavailable || !strings.Contains(err.Error(), "stopping") {
@@ -497,7 +497,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 	f.events = []api.Event{{Project: "shop", Text: "mine"}, {Project: "blog", Text: "theirs"}}
 	var seen []string
-	if err := c.Events(t.Context(), "", func(e api.Event) { seen = append(seen, e.Text) }); err != nil || len(seen) != 1 || seen[0] != "mine" {
+	if err := c.Events(t.Context(), "", false, func(e api.Event) { seen = append(seen, e.Text) }); err != nil || len(seen) != 1 || seen[0] != "mine" {
 		t.Errorf("events: %v, %v", seen, err)
 	}
 }

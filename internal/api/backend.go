@@ -31,8 +31,9 @@ type Backend interface {
 	// Steer says hold, resume or abort to an open rollout.
 	Steer(ctx context.Context, who Person, id int64, verb string) (Rollout, error)
 	Why(ctx context.Context, project, service string) (Why, error)
-	// Events reports what happens from now on; project "": all. It returns when ctx ends.
-	Events(ctx context.Context, project string, report func(Event)) error
+	// Events reports what happens from now on; project "": all. engine: what the engine says of instances, too,
+	// of kind container. It returns when ctx ends.
+	Events(ctx context.Context, project string, engine bool, report func(Event)) error
 	Audit(ctx context.Context, project string, limit int) ([]Audit, error)
 
 	Logs(ctx context.Context, project string, r LogRequest, line func(LogLine) error) error

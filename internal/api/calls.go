@@ -89,8 +89,11 @@ func (c *Client) Why(ctx context.Context, project, service string) (Why, error) 
 }
 
 // Events is Backend's.
-func (c *Client) Events(ctx context.Context, project string, report func(Event)) error {
+func (c *Client) Events(ctx context.Context, project string, engine bool, report func(Event)) error {
 	r := call{method: http.MethodGet, path: "/events", query: url.Values{"project": {project}}, accept: ndjson}
+	if engine {
+		r.query.Set("engine", "true")
+	}
 	return stream(ctx, c, r, func(e Event) error {
 		if e.Kind == KindError && e.Error != nil {
 			return e.Error.plain()

@@ -136,8 +136,8 @@ func (f *fake) Why(_ context.Context, project, service string) (api.Why, error) 
 	return api.Why{Project: project, Service: service, Summary: "it is slow"}, f.ask("why %s %s", project, service)
 }
 
-func (f *fake) Events(ctx context.Context, project string, report func(api.Event)) error {
-	err := f.ask("events %q", project)
+func (f *fake) Events(ctx context.Context, project string, engine bool, report func(api.Event)) error {
+	err := f.ask("events %q %t", project, engine)
 	if e := f.long(ctx, report); e != nil {
 		err = e
 	}

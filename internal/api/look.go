@@ -159,12 +159,13 @@ func (h *handler) lookRoutes() {
 	},
 		func(_ context.Context, in *struct {
 			SomeProjectIn
+			Engine bool   `query:"engine" doc:"With what the engine says of instances: kind container"`
 			Accept string `header:"Accept"`
 		},
 		) (*huma.StreamResponse, error) {
 			return h.follow(in.Accept, func(ctx context.Context, send func(any) error) error {
 				who, _ := PersonFrom(ctx)
-				return h.backend.Events(ctx, in.Project, func(e Event) {
+				return h.backend.Events(ctx, in.Project, in.Engine, func(e Event) {
 					if who.sees(e.Project) {
 						_ = send(e) // a client that has gone ends ctx
 					}

@@ -104,6 +104,12 @@ type Event struct {
 	Result     *Result   `json:"result,omitempty"` // with done
 	Image      string    `json:"image,omitempty"`  // with the done of a build: its id
 	Error      *Error    `json:"error,omitempty"`  // with error
+
+	// With container, as docker compose events --json prints them.
+	Type       string            `json:"type,omitempty"` // container
+	ID         string            `json:"id,omitempty"`   // of the instance
+	Action     string            `json:"action,omitempty"`
+	Attributes map[string]string `json:"attributes,omitempty"`
 }
 
 // Kinds of Event.
@@ -117,6 +123,8 @@ const (
 	KindState    = "state"    // an instance changed
 	KindRollout  = "rollout"  // a rollout began, was rolled back, ended
 	KindWarning  = "warning"
+	// KindContainer is what the engine says of an instance, in its own words: Type, ID, Action, Attributes.
+	KindContainer = "container"
 	KindDone     = "done"  // the last one of a stream, with Result
 	KindError    = "error" // the last one of a stream that ended badly, with Error
 )
@@ -421,6 +429,8 @@ type Sample struct {
 // Processes are the processes of one instance.
 type Processes struct {
 	Instance string     `json:"instance"`
+	Service  string     `json:"service"`
+	Slot     int        `json:"slot"`
 	Titles   []string   `json:"titles"`
 	Rows     [][]string `json:"rows"`
 }

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +13,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/compose"
+	"github.com/tenderhq/tender/internal/daemon"
 )
 
 type configFlags struct {
@@ -43,7 +42,7 @@ is needed.`,
 	s.BoolVar(&f.networks, "networks", false, "print the names of networks alone")
 	s.BoolVar(&f.profiles, "profiles", false, "print the names of profiles alone")
 	s.BoolVar(&f.schema, "schema", false, "print the JSON schema of Compose files with x-tender in it")
-	s.StringVar(&f.hash, "hash", "", "print a hash of what makes instances different, of `services` a,b or '*'")
+	s.StringVar(&f.hash, "hash", "", "print the hash that Docker Compose keeps on instances, of `services` a,b or '*'")
 	s.StringVar(&f.format, "format", "yaml", "`format`: yaml or json")
 	s.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing: only check")
 	s.StringVarP(&f.output, "output", "o", "", "write to this `file`")
@@ -140,8 +139,8 @@ func (a *app) config(ctx context.Context, f configFlags, services []string) erro
 	return nil
 }
 
-// hashes prints, per service, what docker compose config --hash prints: a hash
-// that changes when the instances would.
+// hashes prints, per service, what docker compose config --hash prints: that of
+// the label com.docker.compose.config-hash.
 func hashes(out io.Writer, p tender.Project, which string) error {
 	asked := strings.Split(which, ",")
 	if which != "*" {
@@ -153,12 +152,11 @@ func hashes(out io.Writer, p tender.Project, which string) error {
 		if which != "*" && !slices.Contains(asked, s.Name) {
 			continue
 		}
-		e, err := compose.Essence(s.Spec)
+		sum, err := daemon.ConfigHash(s)
 		if err != nil {
 			return fmt.Errorf("hash of %s: %w", s.Name, err)
 		}
-		sum := sha256.Sum256(e)
-		fmt.Fprintln(out, s.Name, hex.EncodeToString(sum[:]))
+		fmt.Fprintln(out, s.Name, sum)
 	}
 	return nil
 }

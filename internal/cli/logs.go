@@ -87,7 +87,9 @@ func (a *app) logs(ctx context.Context, r api.LogRequest, index int, p *logPrint
 		if index > 0 && i.Slot == index {
 			r.Instance = i.Name
 		}
-		p.width = max(p.width, len(shortName(project, i.Name)))
+		if !i.Oneoff {
+			p.width = max(p.width, len(shortName(project, i.Name)))
+		}
 	}
 	if index > 0 && r.Instance == "" {
 		return misuse("tender ps lists them", "logs %s: no instance in slot %d", project, index)
@@ -237,7 +239,8 @@ func (a *app) eventsCommand() *cobra.Command {
 		Use:   "events [flags] [SERVICE...]",
 		Short: "Follow what happens, from now on",
 		Long: `Prints one line for each change of an instance and each action of the daemon until
-Ctrl-C. --json prints JSON lines.`,
+Ctrl-C. --json prints JSON lines, and those of docker compose events --json among them:
+what the engine says of each instance, with type, id, action and attributes.`,
 		ValidArgsFunction: a.services,
 		RunE: func(c *cobra.Command, services []string) error {
 			project := ""
@@ -253,7 +256,7 @@ Ctrl-C. --json prints JSON lines.`,
 			}
 			out := json.NewEncoder(a.Out)
 			out.SetEscapeHTML(false)
-			err = d.Events(c.Context(), project, func(e api.Event) {
+			err = d.Events(c.Context(), project, a.json, func(e api.Event) {
 				if len(services) > 0 && !slices.Contains(services, e.Service) {
 					return
 				}

@@ -52,7 +52,7 @@ func (a *app) lsCommand() *cobra.Command {
 				projects = slices.DeleteFunc(projects, func(p api.Project) bool { return !strings.Contains(p.Name, part) })
 			}
 			if !all {
-				projects = slices.DeleteFunc(projects, func(p api.Project) bool { return p.State == "stopped" })
+				projects = slices.DeleteFunc(projects, idle)
 			}
 			if quiet {
 				for _, p := range projects {
@@ -67,7 +67,7 @@ func (a *app) lsCommand() *cobra.Command {
 			for _, p := range projects {
 				rows = append(rows, newLsRow(p))
 			}
-			return formatted(a.Out, format, "{{.Name}}\t{{.Status}}\t{{.Services}}\t{{.Generation}}\t{{.ConfigFiles}}", lsHeadings, rows)
+			return listed(a.Out, format, "{{.Name}}\t{{.Status}}\t{{.Services}}\t{{.Generation}}\t{{.ConfigFiles}}", lsHeadings, rows)
 		},
 	}
 	c.Flags().BoolVarP(&all, "all", "a", false, "stopped projects, too")
@@ -75,6 +75,12 @@ func (a *app) lsCommand() *cobra.Command {
 	c.Flags().StringVar(&format, "format", "", "table, json, or a `template` as for docker")
 	c.Flags().StringArrayVar(&filters, "filter", nil, "keep what `matches`: name=PART")
 	return c
+}
+
+// idle reports whether nothing of a project runs, as far as it is Tender's to say.
+func idle(p api.Project) bool {
+	ready := slices.ContainsFunc(p.Services, func(s api.Service) bool { return s.Ready > 0 })
+	return p.State == "stopped" || p.State == "foreign" && !ready
 }
 
 func newLsRow(p api.Project) lsRow {
@@ -267,18 +273,39 @@ func (a *app) topCommand() *cobra.Command {
 			if a.json {
 				return printJSON(a.Out, all)
 			}
-			for n, p := range all {
-				if n > 0 {
-					fmt.Fprintln(a.Out)
-				}
-				fmt.Fprintln(a.Out, p.Instance)
-				if err := table(a.Out, p.Titles, p.Rows); err != nil {
-					return err
-				}
-			}
-			return nil
+			return a.printTop(all)
 		},
 	}
 	a.inFile(c)
 	return c
+}
+
+// printTop prints one table, as docker compose top does: instances whose
+// processes are shown in other columns leave those empty that they lack.
+func (a *app) printTop(all []api.Processes) error {
+	if len(all) == 0 {
+		return nil
+	}
+	heading := []string{"SERVICE", "#"}
+	at := map[string]int{}
+	for _, p := range all {
+		for _, t := range p.Titles {
+			if _, ok := at[t]; !ok {
+				at[t] = len(heading)
+				heading = append(heading, t)
+			}
+		}
+	}
+	var rows [][]string
+	for _, p := range all {
+		for _, r := range p.Rows {
+			row := make([]string, len(heading))
+			row[0], row[1] = p.Service, fmt.Sprint(p.Slot)
+			for k, cell := range r[:min(len(r), len(p.Titles))] {
+				row[at[p.Titles[k]]] = cell
+			}
+			rows = append(rows, row)
+		}
+	}
+	return table(a.Out, heading, rows)
 }

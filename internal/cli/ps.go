@@ -32,15 +32,27 @@ type psRow struct {
 	ExitCode   int
 	Restarts   int
 	Ports      string
+	Publishers []publisher
 	Networks   string
 	Drift      string
+}
+
+// publisher is a published port, as docker compose ps --format json has it.
+type publisher struct {
+	URL           string
+	TargetPort    int
+	PublishedPort int
+	Protocol      string
 }
 
 var psHeadings = map[string]string{
 	"ID": "CONTAINER ID", "Name": "NAME", "Names": "NAMES", "Project": "PROJECT", "Service": "SERVICE", "Revision": "REVISION", "Slot": "SLOT",
 	"Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT", "RunningFor": "CREATED", "State": "STATE", "Health": "HEALTH",
-	"Status": "STATUS", "ExitCode": "EXIT CODE", "Restarts": "RESTARTS", "Ports": "PORTS", "Networks": "NETWORKS", "Drift": "DRIFT",
+	"Status": "STATUS", "ExitCode": "EXIT CODE", "Restarts": "RESTARTS", "Ports": "PORTS", "Publishers": "PUBLISHERS", "Networks": "NETWORKS", "Drift": "DRIFT",
 }
+
+// dockerTime is how docker prints a moment.
+const dockerTime = "2006-01-02 15:04:05 -0700 MST"
 
 const psTable = "{{.Name}}\t{{.Service}}\t{{.Revision}}\t{{.Image}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}"
 
@@ -52,10 +64,14 @@ func newPsRow(i api.Instance, now time.Time) psRow {
 	if i.Foreign {
 		status += ", by docker compose"
 	}
+	publishers := []publisher{}
+	for _, p := range i.Ports {
+		publishers = append(publishers, publisher{p.HostIP, p.Container, p.HostPort, p.Protocol})
+	}
 	return psRow{
 		ID: shortID(i.ID), Name: i.Name, Names: i.Name, Project: i.Project, Service: i.Service, Revision: orDash(i.Revision), Slot: i.Slot,
-		Image: i.Image, Command: fmt.Sprintf("%q", clip(i.Command, 20)), CreatedAt: stamp(i.Created), RunningFor: ago(i.Created, now),
-		State: i.State, Health: i.Health, Status: status, ExitCode: i.ExitCode, Restarts: i.Restarts, Ports: portsOf(i.Ports),
+		Image: i.Image, Command: fmt.Sprintf("%q", clip(i.Command, 20)), CreatedAt: i.Created.Local().Format(dockerTime), RunningFor: ago(i.Created, now),
+		State: i.State, Health: i.Health, Status: status, ExitCode: i.ExitCode, Restarts: i.Restarts, Ports: portsOf(i.Ports), Publishers: publishers,
 		Networks: strings.Join(sortedKeys(i.Addresses), ","), Drift: i.Drift,
 	}
 }
@@ -158,7 +174,7 @@ func (a *app) instances(ctx context.Context, services []string, all bool) ([]api
 	}
 	if !all {
 		found = slices.DeleteFunc(found, func(i api.Instance) bool {
-			return i.Oneoff && i.State != "running" || i.State == "exited" || i.State == "created" || i.State == "dead"
+			return i.Oneoff || i.State == "exited" || i.State == "created" || i.State == "dead"
 		})
 	}
 	return found, nil
@@ -256,7 +272,7 @@ func (a *app) imagesCommand() *cobra.Command {
 			if a.json {
 				return printJSON(a.Out, rows)
 			}
-			return formatted(a.Out, format, "{{.ContainerName}}\t{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Revision}}", imageHeadings, rows)
+			return listed(a.Out, format, "{{.ContainerName}}\t{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Revision}}", imageHeadings, rows)
 		},
 	}
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print ids alone")

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -134,6 +135,7 @@ func (a *app) versionLine() string {
 
 func (a *app) versionCommand() *cobra.Command {
 	var short bool
+	var format string
 	c := &cobra.Command{
 		Use:   "version [flags]",
 		Short: "Print the version of this command and of the daemon",
@@ -143,9 +145,16 @@ func (a *app) versionCommand() *cobra.Command {
 				fmt.Fprintln(a.Out, strings.TrimPrefix(a.versionLine(), "tender "))
 				return nil
 			}
-			return a.printVersion(c.Context())
+			switch format {
+			case "json": // one line and this key, as of docker compose
+				return json.NewEncoder(a.Out).Encode(map[string]string{"version": strings.TrimPrefix(a.versionLine(), "tender ")})
+			case "", "pretty":
+				return a.printVersion(c.Context())
+			}
+			return misuse("pretty or json", "--format %q is not known", format)
 		},
 	}
+	c.Flags().StringVarP(&format, "format", "f", "", "`format`: pretty, or json for this command's version number alone")
 	c.Flags().BoolVar(&short, "short", false, "print this command's version number alone")
 	return c
 }

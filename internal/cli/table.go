@@ -35,6 +35,20 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// listed is formatted for the commands whose --format json is one list in Docker
+// Compose, not an object a line.
+func listed[T any](w io.Writer, format, standard string, headings map[string]string, rows []T) error {
+	if format != "json" {
+		return formatted(w, format, standard, headings, rows)
+	}
+	if rows == nil {
+		rows = []T{}
+	}
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(rows)
+}
+
 // formatted prints rows as Docker's --format says: "json", "table", "table
 // TEMPLATE" or TEMPLATE. headings gives the heading of each field; standard is
 // the template of the plain table.

@@ -353,7 +353,7 @@ func (b *backend) Top(ctx context.Context, project string, services []string) ([
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, api.Processes{Instance: i.Name, Titles: titles, Rows: rows})
+		out = append(out, api.Processes{Instance: i.Name, Service: i.Service, Slot: i.Slot, Titles: titles, Rows: rows})
 	}
 	return out, nil
 }

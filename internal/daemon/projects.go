@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/deploy"
+	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/store"
 )
 
@@ -146,8 +148,51 @@ func evidence(p store.Proof) *api.Evidence {
 }
 
 // Events reports what happens from now on.
-func (b *backend) Events(ctx context.Context, project string, report func(api.Event)) error {
-	return b.loop.News(ctx, project, func(n deploy.News) { report(event(n)) })
+func (b *backend) Events(ctx context.Context, project string, all bool, report func(api.Event)) error {
+	if !all {
+		return b.loop.News(ctx, project, func(n deploy.News) { report(event(n)) })
+	}
+	var mu sync.Mutex // report writes to one connection
+	in := func(e api.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		report(e)
+	}
+	var both sync.WaitGroup
+	defer both.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	both.Go(func() { b.engineEvents(ctx, project, in) })
+	return b.loop.News(ctx, project, func(n deploy.News) { in(event(n)) })
+}
+
+// anew is the pause before the engine is asked again after the connection was lost.
+const anew = time.Second
+
+// engineEvents reports what the engine says of instances, over lost connections,
+// of which it tells.
+func (b *backend) engineEvents(ctx context.Context, project string, report func(api.Event)) {
+	away := false
+	for {
+		err := b.engine.Events(ctx, project, func() { away = false }, func(e engine.Event) {
+			report(api.Event{
+				Time: e.Time.UTC(), Kind: api.KindContainer, Project: e.Project, Service: e.Service, Instance: e.Name, Text: e.Name + " " + e.Action,
+				Type: "container", ID: e.ID, Action: e.Action, Attributes: e.Attributes,
+			})
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !away {
+			away = true
+			report(api.Event{Time: time.Now().UTC(), Kind: api.KindWarning, Project: project, Text: err.Error() + "; what happened meanwhile is not told"})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(anew):
+		}
+	}
 }
 
 func event(n deploy.News) api.Event {

@@ -72,6 +72,10 @@ type Reader interface {
 	// begun to watch (started is called then, once). It returns nil when ctx ends,
 	// else why the connection was lost.
 	Watch(ctx context.Context, started, changed func()) error
+	// Events reports what happens to the instances of a project from now on, in Docker's words, one-off ones
+	// left out; project "": of all. started is called once, when it has begun to listen. It returns nil when ctx
+	// ends, else why the connection was lost.
+	Events(ctx context.Context, project string, started func(), report func(Event)) error
 	// Info says what runs.
 	Info(ctx context.Context) (Info, error)
 	// Equal reports whether the instance id, made by somebody else, is what w would make,
@@ -87,6 +91,16 @@ type Reader interface {
 	Written(ctx context.Context, id string) ([]string, error)
 	// Check says what of this service the engine cannot do: warnings, or an error (Invalid).
 	Check(ctx context.Context, s tender.Service) (warnings []string, err error)
+}
+
+// Event is one thing that happened to an instance.
+type Event struct {
+	Time             time.Time
+	Project, Service string
+	ID, Name         string
+	Action           string // create, start, die, stop, kill, destroy, exec_start: CMD…
+	// Attributes are what the engine says beside it: image, name, exitCode, signal and the user's own labels.
+	Attributes map[string]string
 }
 
 // Want is one revision of a service, and in which slots it shall be.

@@ -27,9 +27,9 @@ security_opt shm_size stdin_open stop_grace_period stop_signal storage_opt sysct
 use_api_socket user userns_mode uts volume_driver volumes volumes_from working_dir pre_start post_start
 pre_stop pull_refresh_after`
 
-// composeConfigHash is computed as Docker Compose does, so that after tender
-// release it finds the containers to be up to date, and keeps them.
-func composeConfigHash(project string, s types.ServiceConfig) string {
+// ConfigHash is computed as Docker Compose does, so that after tender release
+// it finds the containers to be up to date, and keeps them.
+func ConfigHash(project string, s types.ServiceConfig) string {
 	// There an image that is built has no name until it is.
 	if s.Build != nil && strings.EqualFold(s.Image, project+"-"+s.Name) {
 		s.Image = ""

@@ -34,7 +34,7 @@ func TestComposeConfigHashIsComposes(t *testing.T) {
 			"ea73d6afb7b2b5e8123c1f8525341d3ef45d207e964b2c848da5f42a6579cf8c",
 		},
 	} {
-		if got := composeConfigHash("shop", c.service); got != c.hash {
+		if got := ConfigHash("shop", c.service); got != c.hash {
 			t.Errorf("%s: %s, want %s", name, got, c.hash)
 		}
 	}

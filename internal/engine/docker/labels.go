@@ -57,7 +57,7 @@ func labels(w engine.Want, s types.ServiceConfig, slot int) map[string]string {
 		composeService:    w.Service.Name,
 		composeNumber:     strconv.Itoa(max(slot, 1)),
 		composeOneoff:     "False",
-		composeHash:       composeConfigHash(w.Project, s),
+		composeHash:       ConfigHash(w.Project, s),
 		composeImage:      w.Image.ID,
 		composeVersion:    "tender",
 		composeWorkingDir: w.WorkingDir,

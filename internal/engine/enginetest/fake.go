@@ -66,6 +66,7 @@ type Fake struct {
 	images    map[string]tender.ImageID // set ones
 	wants     map[string]engine.Want    // the last one of service@revision
 	watchers  map[int]watcher
+	listeners map[chan engine.Event]bool
 	broken    error
 }
 
@@ -435,6 +436,7 @@ func (f *Fake) create(w engine.Want, slot int, inherited []string) *instance {
 		i.Anonymous = append(i.Anonymous, volume)
 	}
 	f.instances = append(f.instances, i)
+	f.happens(i, "create")
 	return i
 }
 

@@ -13,6 +13,10 @@ import (
 func (f *Fake) drop(i *instance) {
 	i.life++
 	f.end(i)
+	if i.State == tender.Running || i.State == tender.Paused {
+		f.happens(i, "die")
+	}
+	f.happens(i, "destroy")
 	f.instances = slices.DeleteFunc(f.instances, func(o *instance) bool { return o == i })
 }
 
@@ -37,6 +41,7 @@ func (f *Fake) start(i *instance) {
 	i.State, i.Started, i.Finished = tender.Running, started, time.Time{}
 	i.ExitCode, i.OOM, i.stopped = 0, false, false
 	i.out += i.b.Output
+	f.happens(i, "start")
 	select {
 	case <-i.ended:
 		i.ended = make(chan struct{})
@@ -85,6 +90,7 @@ func (f *Fake) exit(i *instance, code int, oom bool) {
 	ran := f.now().Sub(i.Started)
 	i.State, i.Health, i.ExitCode, i.OOM, i.Finished = tender.Exited, "", code, oom, f.now()
 	f.end(i)
+	f.happens(i, "die")
 	again := i.restart == "always" || i.restart == "unless-stopped" || i.restart == "on-failure" && code != 0
 	if !again || i.stopped || i.restart == "on-failure" && i.max > 0 && i.Restarts >= i.max {
 		return

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ func Run(t *testing.T, start func(testing.TB) engine.Engine) {
 		"revisions do not touch each other":                 revisionsApart,
 		"a newcomer gets the plain name when it is free":    plainNames,
 		"scale removes what it is told to drop":             drops,
+		"events come in the engine's words":                 tellsEvents,
 		"a newcomer inherits the anonymous volumes":         inherits,
 		"scale starts a slot that has stopped":              startsStopped,
 		"a call that was cut off can be repeated":           repeats,
@@ -430,4 +432,52 @@ func resolves(_ *testing.T, x *trial) {
 	x.must(x.e.RemoveImage(x.Context(), other))
 	_, err = x.e.Resolve(x.Context(), other)
 	x.is(err, tender.NotFound)
+}
+
+func tellsEvents(_ *testing.T, x *trial) {
+	ctx, cancel := context.WithCancel(x.Context())
+	more := make(chan string, unread)
+	said := map[string]bool{}
+	listens, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- x.e.Events(ctx, x.project, func() { close(listens) }, func(e engine.Event) {
+			if e.Project != x.project || e.ID == "" || e.Time.IsZero() || e.Attributes["name"] != e.Name {
+				x.Errorf("event %+v", e)
+			}
+			for k := range e.Attributes {
+				if strings.HasPrefix(k, "tender.") || strings.HasPrefix(k, "com.docker.compose.") {
+					x.Errorf("%s: label %s is one of ours", e.Action, k)
+				}
+			}
+			more <- e.Service + " " + e.Action
+		})
+	}()
+	<-listens
+	heard := func(want string) {
+		x.Helper()
+		late, cancel := context.WithTimeout(ctx, deadline)
+		defer cancel()
+		for !said[want] {
+			select {
+			case s := <-more:
+				said[s] = true
+			case <-late.Done():
+				x.Fatalf("no event %s came: %v", want, said)
+			}
+		}
+	}
+	x.must(x.e.Scale(x.Context(), x.want("web", "r1", 1)))
+	heard("web create")
+	heard("web start")
+	there := x.instances()
+	_, err := x.e.Oneoff(x.Context(), x.want("job", "r1"), engine.OneoffOptions{})
+	x.must(err)
+	x.must(x.e.Remove(x.Context(), there[0].ID, 0, true))
+	heard("web die")
+	heard("web destroy")
+	cancel()
+	x.must(<-ended)
+	if said["job create"] {
+		x.Errorf("one-off instances are told of: %v", said)
+	}
 }
