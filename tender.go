@@ -224,6 +224,7 @@ type Instance struct {
 	// Begun is when this process first saw it in its present life, from one start to the next.
 	Begun time.Time
 
+	Command string // for people, as docker ps prints it
 	Image   string // reference as created
 	ImageID string
 	Ports   []Port

@@ -93,5 +93,6 @@ type Stream struct {
 	CloseWrite func() error
 	Close      func() error
 	Resize     func(ctx context.Context, width, height int) error
+	Signal     func(ctx context.Context, signal string) error  // TERM, SIGTERM or 15; nil: it cannot be told
 	Exit       func(ctx context.Context) (code int, err error) // once Output has ended
 }

@@ -22,7 +22,7 @@ import (
 // lastWords is how long a client may take to read the end of a stream.
 const lastWords = 10 * time.Second
 
-// streams are the open connections to processes, for resize.
+// streams are the open connections to processes, for resize and signal.
 type streams struct {
 	mu   sync.Mutex
 	open map[string]openStream
@@ -31,6 +31,7 @@ type streams struct {
 type openStream struct {
 	who    string
 	resize func(ctx context.Context, width, height int) error
+	signal func(ctx context.Context, signal string) error
 }
 
 func (s *streams) add(o openStream) (id string) {
@@ -116,6 +117,22 @@ func (h *handler) consoleRoutes() {
 				return nil, tender.Errorf(tender.Invalid, "stream %q has no terminal", in.ID)
 			}
 			return &nothing{}, s.resize(ctx, in.Width, in.Height)
+		})
+	add(h, rule{scope: Deploy, own: true}, huma.Operation{OperationID: "signal", Method: http.MethodPost, Path: "/streams/{id}/signal", Summary: "Send a signal to the process", DefaultStatus: http.StatusNoContent},
+		func(ctx context.Context, in *struct {
+			ID     string `path:"id" maxLength:"64"`
+			Signal string `query:"signal" required:"true" pattern:"^[A-Z0-9+]+$" maxLength:"16"`
+		},
+		) (*nothing, error) {
+			who, _ := PersonFrom(ctx)
+			s, ok := h.streams.get(in.ID)
+			if !ok || s.who != who.Name {
+				return nil, tender.Errorf(tender.NotFound, "there is no open stream %q", in.ID)
+			}
+			if s.signal == nil {
+				return nil, tender.Errorf(tender.Invalid, "the process of stream %q takes no signals", in.ID)
+			}
+			return &nothing{}, s.signal(ctx, in.Signal)
 		})
 	h.copyRoutes()
 }
@@ -236,7 +253,7 @@ func closeStream(s Stream) {
 
 // connect carries bytes both ways until the process ends or ctx does.
 func (h *handler) connect(ctx context.Context, line *line, who Person, s Stream) {
-	id := h.streams.add(openStream{who.Name, s.Resize})
+	id := h.streams.add(openStream{who.Name, s.Resize, s.Signal})
 	defer h.streams.remove(id)
 	if err := line.frames.writeJSON(frameOpened, opened{ID: id, TTY: s.TTY, Instance: s.Instance}); err != nil {
 		return

@@ -80,6 +80,10 @@ func (c *Client) session(ctx context.Context, path string, query url.Values, bod
 		_, err := ask[nothing](ctx, c, call{method: http.MethodPost, path: pathf("/streams/%s/resize", start.ID), query: query})
 		return err
 	}
+	stream.Signal = func(ctx context.Context, signal string) error {
+		_, err := ask[nothing](ctx, c, call{method: http.MethodPost, path: pathf("/streams/%s/signal", start.ID), query: url.Values{"signal": {signal}}})
+		return err
+	}
 	return stream, nil
 }
 

@@ -311,6 +311,38 @@ func TestResize(t *testing.T) {
 	}
 }
 
+func TestSignal(t *testing.T) {
+	signals := make(chan string, 1)
+	takes := true
+	f := &fake{tokens: people(), stream: func(context.Context) api.Stream {
+		out, in := io.Pipe()
+		s := api.Stream{Output: out, Close: in.Close}
+		if takes {
+			s.Signal = func(_ context.Context, signal string) error { signals <- signal; return nil }
+		}
+		return s
+	}}
+	host, _ := serve(t, "tcp", f, api.Options{})
+	s := exec(t, dial(t, host, "d"))
+	if err := s.Signal(t.Context(), "INT"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-signals; got != "INT" {
+		t.Errorf("signal %s", got)
+	}
+	if err := s.Signal(t.Context(), "; rm"); tender.KindOf(err) != tender.Invalid {
+		t.Errorf("no signal: %v", err)
+	}
+	takes = false
+	if err := exec(t, dial(t, host, "d")).Signal(t.Context(), "INT"); tender.KindOf(err) != tender.Invalid {
+		t.Errorf("a process that takes none: %v", err)
+	}
+	resp := raw(t, host, "POST", api.Prefix+"/streams/unknown/signal?signal=INT", "d", "")
+	if resp.StatusCode != 404 {
+		t.Errorf("an unknown stream: %s", resp.Status)
+	}
+}
+
 func TestOpeningIsCancelled(t *testing.T) {
 	f := &fake{hold: make(chan struct{}), arrived: make(chan struct{}, 1), left: make(chan struct{}), events: []api.Event{{Text: "one"}}}
 	host, _ := serve(t, "unix", f, api.Options{Heartbeat: time.Millisecond})

@@ -35,6 +35,7 @@ type Submission struct {
 	NoDeps    bool              `json:"no_deps,omitempty"`
 	Scale     map[string]int    `json:"scale,omitempty"`
 	Strategy  string            `json:"strategy,omitempty"` // rolling, blue-green, canary, recreate: for this rollout
+	Grace     *time.Duration    `json:"grace,omitempty"`    // -t, of the instances that are replaced; nanoseconds
 	Hold      bool              `json:"hold,omitempty"`     // blue-green and canary wait at each step for resume
 	Supersede bool              `json:"supersede,omitempty"`
 	Recreate  bool              `json:"recreate,omitempty"`   // --force-recreate: a new revision although nothing changed
@@ -125,8 +126,8 @@ const (
 	KindWarning  = "warning"
 	// KindContainer is what the engine says of an instance, in its own words: Type, ID, Action, Attributes.
 	KindContainer = "container"
-	KindDone     = "done"  // the last one of a stream, with Result
-	KindError    = "error" // the last one of a stream that ended badly, with Error
+	KindDone      = "done"  // the last one of a stream, with Result
+	KindError     = "error" // the last one of a stream that ended badly, with Error
 )
 
 // Result is how a change ended.
@@ -465,9 +466,12 @@ type ExecRequest struct {
 
 // Image is an image that the engine has.
 type Image struct {
-	Reference string `json:"reference"` // as asked for
-	ID        string `json:"id"`
-	Digest    string `json:"digest,omitempty"` // repository digest, where one is known
+	Reference string    `json:"reference"` // as asked for
+	ID        string    `json:"id"`
+	Digest    string    `json:"digest,omitempty"`   // repository digest, where one is known
+	Platform  string    `json:"platform,omitempty"` // linux/amd64
+	Size      int64     `json:"size,omitempty"`     // bytes, with the layers that it shares
+	Created   time.Time `json:"created,omitzero"`
 }
 
 // BuildRequest is one build; its contexts follow as tar streams.

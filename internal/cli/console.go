@@ -41,7 +41,7 @@ func (a *app) execCommand() *cobra.Command {
 			if r.Detach {
 				return s.Close()
 			}
-			return a.connect(c.Context(), s, r.Stdin, r.TTY, false)
+			return a.connect(c.Context(), s, joint{stdin: r.Stdin, raw: r.TTY})
 		},
 	}
 	f := c.Flags()
@@ -52,6 +52,7 @@ func (a *app) execCommand() *cobra.Command {
 	f.StringVarP(&r.WorkingDir, "workdir", "w", "", "`directory` to run it in")
 	f.BoolVar(&r.Privileged, "privileged", false, "with all privileges")
 	f.BoolVarP(&noTTY, "no-tty", "T", false, "no terminal (the default when stdin or stdout is none)")
+	alsoCalled(c, "no-tty", "no-TTY")
 	f.IntVar(&index, "index", 0, "`slot` of the instance (default: the first that runs)")
 	accepted(c, "interactive", "i")
 	accepted(c, "tty", "t")
@@ -63,6 +64,13 @@ func (a *app) execCommand() *cobra.Command {
 func accepted(c *cobra.Command, name, short string) {
 	c.Flags().BoolP(name, short, true, "")
 	c.Flags().Lookup(name).Hidden = true
+}
+
+// alsoCalled gives a flag the name that another version of docker has for it.
+func alsoCalled(c *cobra.Command, name, other string) {
+	also := *c.Flags().Lookup(name)
+	also.Name, also.Shorthand, also.Hidden = other, "", true
+	c.Flags().AddFlag(&also)
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -91,6 +99,10 @@ The service is the one the daemon holds: tender up comes first.`,
 					return misuse("quote it as for a shell", "--entrypoint %q: %v", entrypoint, err)
 				}
 			}
+			leave, err := detachKeys(dockersKeys)
+			if err != nil {
+				return err
+			}
 			project, d, err := a.at(ctx)
 			if err != nil {
 				return err
@@ -116,7 +128,7 @@ The service is the one the daemon holds: tender up comes first.`,
 				fmt.Fprintln(a.Out, s.Instance)
 				return s.Close()
 			}
-			return a.connect(ctx, s, r.Stdin, r.TTY, true)
+			return a.connect(ctx, s, joint{stdin: r.Stdin, raw: r.TTY, leave: leave})
 		},
 	}
 	f := c.Flags()
@@ -132,7 +144,8 @@ The service is the one the daemon holds: tender up comes first.`,
 	f.BoolVarP(&r.Ports, "service-ports", "P", false, "publish the service's ports")
 	f.BoolVar(&r.NoDeps, "no-deps", false, "do not start what the service depends on")
 	f.BoolVar(&build, "build", false, "build the image first")
-	f.BoolVarP(&noTTY, "no-TTY", "T", false, "no terminal (the default when stdin or stdout is none)")
+	f.BoolVarP(&noTTY, "no-tty", "T", false, "no terminal (the default when stdin or stdout is none)")
+	alsoCalled(c, "no-tty", "no-TTY")
 	f.BoolVar(&noStdin, "no-stdin", false, "leave stdin alone")
 	accepted(c, "interactive", "i")
 	accepted(c, "tty", "t")
@@ -142,16 +155,21 @@ The service is the one the daemon holds: tender up comes first.`,
 
 func (a *app) attachCommand() *cobra.Command {
 	var index int
-	var noStdin bool
+	var noStdin, proxy bool
+	var keys string
 	c := &cobra.Command{
 		Use:   "attach [flags] SERVICE",
 		Short: "Connect to the process of a running instance",
-		Long: `Connects stdin and the output to the instance's own process. Ctrl-P Ctrl-Q leaves it
-running where it has a terminal.`,
+		Long: `Connects stdin and the output to the instance's own process. Where it has a terminal
+Ctrl-P Ctrl-Q leaves it running; where it has none, Ctrl-C and other signals go to it.`,
 		Args:              args(1, 1, "one SERVICE"),
 		Annotations:       map[string]string{ownCode: passesCode},
 		ValidArgsFunction: a.firstService,
 		RunE: func(c *cobra.Command, words []string) error {
+			leave, err := detachKeys(keys)
+			if err != nil {
+				return err
+			}
 			project, d, err := a.at(c.Context())
 			if err != nil {
 				return err
@@ -160,11 +178,20 @@ running where it has a terminal.`,
 			if err != nil {
 				return fmt.Errorf("attach %s/%s: %w", project, words[0], err)
 			}
-			return a.connect(c.Context(), s, !noStdin, s.TTY && !noStdin && isTerminal(a.In), true)
+			how := joint{stdin: !noStdin, raw: s.TTY && !noStdin && isTerminal(a.In), leave: leave}
+			ctx := c.Context()
+			if proxy && !how.raw {
+				// Signals are the process's, not ours.
+				ctx = context.WithoutCancel(ctx)
+				defer a.proxySignals(ctx, s)()
+			}
+			return a.connect(ctx, s, how)
 		},
 	}
 	c.Flags().IntVar(&index, "index", 0, "`slot` of the instance (default: the first that runs)")
 	c.Flags().BoolVar(&noStdin, "no-stdin", false, "leave stdin alone")
+	c.Flags().BoolVar(&proxy, "sig-proxy", true, "send signals on to the process")
+	c.Flags().StringVar(&keys, "detach-keys", dockersKeys, "`keys` that leave it running")
 	a.inFile(c)
 	return c
 }

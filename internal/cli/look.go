@@ -52,7 +52,7 @@ func (a *app) lsCommand() *cobra.Command {
 				projects = slices.DeleteFunc(projects, func(p api.Project) bool { return !strings.Contains(p.Name, part) })
 			}
 			if !all {
-				projects = slices.DeleteFunc(projects, idle)
+				projects = slices.DeleteFunc(projects, func(p api.Project) bool { return p.State == "stopped" })
 			}
 			if quiet {
 				for _, p := range projects {
@@ -75,12 +75,6 @@ func (a *app) lsCommand() *cobra.Command {
 	c.Flags().StringVar(&format, "format", "", "table, json, or a `template` as for docker")
 	c.Flags().StringArrayVar(&filters, "filter", nil, "keep what `matches`: name=PART")
 	return c
-}
-
-// idle reports whether nothing of a project runs, as far as it is Tender's to say.
-func idle(p api.Project) bool {
-	ready := slices.ContainsFunc(p.Services, func(s api.Service) bool { return s.Ready > 0 })
-	return p.State == "stopped" || p.State == "foreign" && !ready
 }
 
 func newLsRow(p api.Project) lsRow {

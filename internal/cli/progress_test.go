@@ -59,19 +59,32 @@ func TestLiveDisplayEndsWithALinePerItem(t *testing.T) {
 
 func TestLeaveKeys(t *testing.T) {
 	for _, c := range []struct {
-		typed, passed string
-		left          bool
+		keys, typed, passed string
+		left                bool
 	}{
-		{"ls\r", "ls\r", false},
-		{"a\x10b", "a\x10b", false},
-		{"a\x10\x11b", "a", true},
-		{"\x10\x10\x11", "\x10", true},
-		{"\x11\x10", "\x11", false},
+		{dockersKeys, "ls\r", "ls\r", false},
+		{dockersKeys, "a\x10b", "a\x10b", false},
+		{dockersKeys, "a\x10\x11b", "a", true},
+		{dockersKeys, "\x10\x10\x11", "\x10", true},
+		{dockersKeys, "\x11\x10", "\x11\x10", false},
+		{"ctrl-], q", "", "", false},
+		{"ctrl-]", "\x10\x11a\x1d", "\x10\x11a", true},
+		{"a,ctrl-a,b", "aa\x01aa\x01b", "aa\x01a", true},
 	} {
+		keys, err := detachKeys(c.keys)
+		if strings.Contains(c.keys, " ") {
+			if err == nil {
+				t.Errorf("%s was taken for keys", c.keys)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		for name, r := range map[string]io.Reader{"at once": strings.NewReader(c.typed), "key by key": iotest.OneByteReader(strings.NewReader(c.typed))} {
-			got, err := io.ReadAll(&leaveKeys{r: r})
+			got, err := io.ReadAll(&leaveKeys{r: r, keys: keys})
 			if string(got) != c.passed || errors.Is(err, errDetached) != c.left {
-				t.Errorf("%q %s: passed %q, left %v; want %q, %v", c.typed, name, got, err, c.passed, c.left)
+				t.Errorf("%s, %q %s: passed %q, left %v; want %q, %v", c.keys, c.typed, name, got, err, c.passed, c.left)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"github.com/tenderhq/tender/internal/api"
@@ -251,12 +252,23 @@ func (a *app) imagesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			about, err := a.describe(c.Context(), found)
+			if err != nil {
+				return err
+			}
+			now := time.Now()
 			var rows []imageRow
 			for _, i := range found {
 				repository, tag := splitReference(i.Image)
+				of := about[i.ImageID]
+				size := ""
+				if of.ID != "" {
+					size = units.HumanSizeWithPrecision(float64(of.Size), 3)
+				}
 				rows = append(rows, imageRow{
 					ID: shortID(i.ImageID), FullID: i.ImageID, ContainerName: i.Name, Service: i.Service, Revision: orDash(i.Revision),
-					Repository: repository, Tag: tag,
+					Repository: repository, Tag: tag, Platform: of.Platform, Size: size, Bytes: of.Size,
+					Created: ago(of.Created, now), CreatedAt: of.Created,
 				})
 			}
 			if quiet {
@@ -272,7 +284,7 @@ func (a *app) imagesCommand() *cobra.Command {
 			if a.json {
 				return printJSON(a.Out, rows)
 			}
-			return listed(a.Out, format, "{{.ContainerName}}\t{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Revision}}", imageHeadings, rows)
+			return listed(a.Out, format, "{{.ContainerName}}\t{{.Repository}}\t{{.Tag}}\t{{.Platform}}\t{{.ID}}\t{{.Size}}\t{{.Created}}\t{{.Revision}}", imageHeadings, rows)
 		},
 	}
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print ids alone")
@@ -289,11 +301,43 @@ type imageRow struct {
 	Revision      string
 	Repository    string
 	Tag           string
+	Platform      string
+	Size          string    `json:"-"`
+	Bytes         int64     `json:"Size"`
+	Created       string    `json:"-"`
+	CreatedAt     time.Time `json:"Created,omitzero"`
 }
 
 var imageHeadings = map[string]string{
 	"ID": "IMAGE ID", "FullID": "IMAGE ID", "ContainerName": "CONTAINER", "Service": "SERVICE", "Revision": "REVISION",
-	"Repository": "REPOSITORY", "Tag": "TAG",
+	"Repository": "REPOSITORY", "Tag": "TAG", "Platform": "PLATFORM", "Size": "SIZE", "Bytes": "SIZE", "Created": "CREATED", "CreatedAt": "CREATED AT",
+}
+
+// describe asks for the images of instances, by id. One that is not there any
+// more is left out.
+func (a *app) describe(ctx context.Context, of []api.Instance) (map[string]api.Image, error) {
+	d, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, i := range of {
+		if !slices.Contains(ids, i.ImageID) {
+			ids = append(ids, i.ImageID)
+		}
+	}
+	about := map[string]api.Image{}
+	if len(ids) == 0 {
+		return about, nil
+	}
+	images, err := d.Images(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("describe images: %w", err)
+	}
+	for _, i := range images {
+		about[i.Reference] = i
+	}
+	return about, nil
 }
 
 // splitReference parts a reference into repository and tag; a digest stands for a tag.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"golang.org/x/term"
@@ -26,14 +27,21 @@ func (a *app) window(tty bool) (width, height int) {
 // errDetached: the user typed the keys to leave a process running.
 var errDetached = errors.New("detached")
 
+// joint says how the user's streams are joined with a process.
+type joint struct {
+	stdin bool   // it reads
+	raw   bool   // every key is handed over
+	leave []byte // keys that leave the process running, where raw; none: there are none
+}
+
 // connect joins the user's streams with a process until it ends, and returns
-// its code as exit. stdin says whether it reads; raw hands every key over; keys lets Ctrl-P Ctrl-Q leave.
-func (a *app) connect(ctx context.Context, s api.Stream, stdin, raw, keys bool) error {
+// its code as exit.
+func (a *app) connect(ctx context.Context, s api.Stream, how joint) error {
 	defer s.Close()
 	// Ctrl-C ends the wait where the terminal is not raw: the connection is what is read from.
 	defer context.AfterFunc(ctx, func() { s.Close() })()
 
-	if raw {
+	if how.raw {
 		in := a.In.(*os.File)
 		before, err := term.MakeRaw(int(in.Fd()))
 		if err != nil {
@@ -46,10 +54,10 @@ func (a *app) connect(ctx context.Context, s api.Stream, stdin, raw, keys bool) 
 	}
 
 	detached := make(chan struct{})
-	if stdin && s.Input != nil {
+	if how.stdin && s.Input != nil {
 		in := a.In
-		if raw && keys {
-			in = &leaveKeys{r: a.In}
+		if how.raw && len(how.leave) > 0 {
+			in = &leaveKeys{r: a.In, keys: how.leave}
 		}
 		// Nobody waits for this one: a read from a terminal cannot be called back. It ends
 		// with the process or at the next key.
@@ -138,33 +146,107 @@ func demultiplex(out, errw io.Writer, r io.Reader) error {
 	}
 }
 
-// leaveKeys reads until Ctrl-P Ctrl-Q, Docker's keys to leave.
-type leaveKeys struct {
-	r    io.Reader
-	held bool // a Ctrl-P that is not passed on yet
+// proxied are the signals that a process gets in our place; what ends us
+// unseen, and what says that the terminal or a child has changed, are none.
+var proxied = map[os.Signal]string{
+	syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT",
+	syscall.SIGUSR1: "USR1", syscall.SIGUSR2: "USR2", syscall.SIGALRM: "ALRM", syscall.SIGCONT: "CONT",
 }
 
-const ctrlP, ctrlQ = 16, 17
+// proxySignals hands signals on to a process instead of ending this one. The
+// function returned ends it.
+func (a *app) proxySignals(ctx context.Context, s api.Stream) func() {
+	got := make(chan os.Signal, 16)
+	for sig := range proxied {
+		signal.Notify(got, sig)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-got:
+				if err := s.Signal(ctx, proxied[sig]); err != nil && ctx.Err() == nil {
+					a.note("signal %s: %v", proxied[sig], err)
+				}
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(got)
+		cancel()
+		<-ended
+	}
+}
+
+// dockersKeys leave a process running unless others are given.
+const dockersKeys = "ctrl-p,ctrl-q"
+
+// detachKeys reads keys as docker's --detach-keys has them: single characters
+// and ctrl-X, separated by commas.
+func detachKeys(s string) ([]byte, error) {
+	var keys []byte
+	for _, k := range strings.Split(s, ",") {
+		name, ctrl := strings.CutPrefix(k, "ctrl-")
+		switch {
+		case len(name) != 1 || name[0] > 126 || name[0] < 32:
+			return nil, misuse("as a, or ctrl-p,ctrl-q", "--detach-keys %q: %q is no key", s, k)
+		case !ctrl:
+			keys = append(keys, name[0])
+		case name[0] >= 'a' && name[0] <= 'z':
+			keys = append(keys, name[0]-'a'+1)
+		case name[0] >= '@' && name[0] <= '_':
+			keys = append(keys, name[0]-'@')
+		default:
+			return nil, misuse("ctrl- goes with a-z @ [ \\ ] ^ _", "--detach-keys %q: %q is no key", s, k)
+		}
+	}
+	return keys, nil
+}
+
+// leaveKeys reads until the keys to leave come one after the other.
+type leaveKeys struct {
+	r    io.Reader
+	keys []byte
+	held int    // how many of keys have come and are not passed on yet
+	rest []byte // read and not passed on yet
+	end  error  // comes after rest
+}
 
 func (k *leaveKeys) Read(p []byte) (int, error) {
-	if len(p) < 2 {
-		return k.r.Read(p)
+	for len(k.rest) == 0 && k.end == nil {
+		buf := make([]byte, max(len(p), 1))
+		n, err := k.r.Read(buf)
+		k.take(buf[:n])
+		if err != nil && k.end == nil {
+			k.rest = append(k.rest, k.keys[:k.held]...)
+			k.end = err
+		}
 	}
-	buf := make([]byte, len(p)/2)
-	n, err := k.r.Read(buf)
-	out := 0
-	for _, b := range buf[:n] {
-		if k.held && b == ctrlQ {
-			return out, errDetached
-		}
-		if k.held {
-			p[out], out, k.held = ctrlP, out+1, false
-		}
-		if b == ctrlP {
-			k.held = true
-			continue
-		}
-		p[out], out = b, out+1
+	n := copy(p, k.rest)
+	if k.rest = k.rest[n:]; n > 0 {
+		return n, nil
 	}
-	return out, err
+	return 0, k.end
+}
+
+func (k *leaveKeys) take(typed []byte) {
+	for _, b := range typed {
+		if b != k.keys[k.held] && k.held > 0 {
+			k.rest = append(k.rest, k.keys[:k.held]...)
+			k.held = 0
+		}
+		switch {
+		case b != k.keys[k.held]:
+			k.rest = append(k.rest, b)
+		case k.held+1 == len(k.keys):
+			k.end = errDetached
+			return
+		default:
+			k.held++
+		}
+	}
 }

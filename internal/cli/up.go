@@ -25,6 +25,7 @@ type upFlags struct {
 	detach, wait               bool
 	waitTimeout                int
 	token                      string
+	grace                      *time.Duration
 }
 
 func (f *upFlags) common(c *cobra.Command) {
@@ -59,6 +60,10 @@ after that it only stops watching, and the rollout goes on in the daemon.`,
 		RunE: func(c *cobra.Command, services []string) error {
 			// docker compose up -d --wait returns when all is healthy.
 			f.detach = f.detach && !c.Flags().Changed("wait") || !f.wait
+			var err error
+			if f.grace, err = grace(c); err != nil {
+				return err
+			}
 			return a.up(c.Context(), f, services)
 		},
 	}
@@ -69,6 +74,7 @@ after that it only stops watching, and the rollout goes on in the daemon.`,
 	s.IntVar(&f.waitTimeout, "wait-timeout", 0, "`seconds` to watch at most; then exit code 5, and the rollout goes on")
 	s.BoolVar(&f.build, "build", false, "build images although they are there")
 	s.BoolVar(&f.noBuild, "no-build", false, "build nothing")
+	s.IntP("timeout", "t", 0, "`seconds` until an instance that is replaced is killed (default: its stop_grace_period)")
 	s.BoolVar(&f.supersede, "supersede", false, "take over from a rollout that is still going on")
 	s.StringVar(&f.token, "plan", "", "do exactly what tender plan said, or nothing: its `token`")
 	a.inFile(c)
@@ -196,7 +202,7 @@ func (a *app) submission(doc compose.Document, f upFlags, services []string) (ap
 	}
 	return api.Submission{
 		Project: doc.Name, YAML: doc.YAML, Files: doc.Files, Secrets: doc.Secrets, ComposeFiles: doc.ComposeFiles, WorkingDir: doc.WorkingDir,
-		Services: services, NoDeps: f.noDeps, Scale: scale, Strategy: f.strategy, Hold: f.hold, Supersede: f.supersede, Recreate: f.recreate,
+		Services: services, NoDeps: f.noDeps, Scale: scale, Strategy: f.strategy, Grace: f.grace, Hold: f.hold, Supersede: f.supersede, Recreate: f.recreate,
 		RenewAnon: f.renew, Orphans: f.orphans, Pull: f.pull, Auths: auths, Token: f.token, Detach: f.detach,
 	}, p, nil
 }

@@ -398,7 +398,9 @@ func (b *backend) Attach(ctx context.Context, who api.Person, t api.Target, stdi
 	if err != nil {
 		return api.Stream{}, err
 	}
-	return stream(i.Name, s), nil
+	out := stream(i.Name, s)
+	out.Signal = func(ctx context.Context, signal string) error { return b.engine.Signal(ctx, i.ID, signal) }
+	return out, nil
 }
 
 func stream(name string, s *engine.Session) api.Stream {

@@ -151,14 +151,14 @@ func (b *backend) imagesOf(ctx context.Context, project, which string) ([]string
 func (b *backend) Images(ctx context.Context, refs []string) ([]api.Image, error) {
 	var out []api.Image
 	for _, ref := range refs {
-		id, err := b.engine.Resolve(ctx, ref)
+		i, err := b.engine.Describe(ctx, ref)
 		if tender.KindOf(err) == tender.NotFound {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, api.Image{Reference: ref, ID: id.ID, Digest: id.Digest})
+		out = append(out, api.Image{Reference: ref, ID: i.ID, Digest: i.Digest, Platform: i.Platform, Size: i.Size, Created: i.Created})
 	}
 	return out, nil
 }

@@ -14,7 +14,7 @@ import (
 func instance(i tender.Instance, now time.Time) api.Instance {
 	out := api.Instance{
 		ID: i.ID, Name: i.Name, Project: i.Project, Service: i.Service, Revision: i.Revision, Slot: i.Slot,
-		Image: i.Image, ImageID: i.ImageID, State: string(i.State), Health: string(i.Health), ExitCode: i.ExitCode, OOM: i.OOM,
+		Command: i.Command, Image: i.Image, ImageID: i.ImageID, State: string(i.State), Health: string(i.Health), ExitCode: i.ExitCode, OOM: i.OOM,
 		Status: status(i, now), Restarts: i.Restarts, Created: i.Created, Started: i.Started,
 		Foreign: i.Foreign, Oneoff: i.Oneoff, Drift: i.Drift, Addresses: i.Addresses,
 	}

@@ -23,6 +23,7 @@ type Submission struct {
 	Scale        map[string]int
 	Versions     map[string]int // of the project's own secrets, where the caller knows them: key under secrets: -> version
 	Strategy     string         // for this rollout
+	StopIn       *time.Duration // grace of the instances that are replaced; nil: that of each
 	Hold         bool           // blue-green and canary wait for a person at each step
 	Supersede    bool
 	Recreate     bool   // new revisions although nothing changed

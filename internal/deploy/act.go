@@ -111,6 +111,7 @@ func (w *worker) scale(ctx context.Context, a plan.Action) error {
 	}
 	want := wantOf(r.head, s)
 	want.Slots, want.Drop, want.Inherit, want.Files = a.Slots, a.Drop, a.Inherit, files
+	want.StopIn = a.StopIn
 	return w.l.o.Engine.Scale(ctx, want)
 }
 

@@ -79,7 +79,7 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		d.supersedes = append(d.supersedes, open)
 	}
 	r := store.Rollout{
-		Project: d.next.Project, Service: name, Generation: d.next.N, To: to, ToImage: w.Image, Who: d.next.Who, Asked: w.Strategy,
+		Project: d.next.Project, Service: name, Generation: d.next.N, To: to, ToImage: w.Image, Who: d.next.Who, Asked: w.Strategy, StopIn: s.StopIn,
 		Started: d.next.At, First: (good.To == "" || reborn) && !foreign, Diff: v.Diff,
 	}
 	switch {

@@ -104,7 +104,7 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try, traf
 // planned says a rollout in plan's words.
 func planned(o store.Rollout) *plan.Rollout {
 	r := &plan.Rollout{
-		ID: o.ID, From: o.From, To: o.To, Stale: o.Stale, First: o.First, Back: o.Back, Reverse: o.Reverse, Strategy: o.Asked,
+		ID: o.ID, From: o.From, To: o.To, Stale: o.Stale, First: o.First, Back: o.Back, Reverse: o.Reverse, Strategy: o.Asked, StopIn: o.StopIn,
 		Checked: o.Checked, Held: o.Held(), Aborted: o.Aborted,
 	}
 	for _, s := range o.Shifts {

@@ -111,6 +111,8 @@ type Want struct {
 	Image      tender.ImageID
 	Slots      []int
 	Drop       []string // instance ids
+	// StopIn is the grace of those in Drop; nil: that which each was made with.
+	StopIn *time.Duration
 	// Inherit names, per slot, the instance whose anonymous volumes the newcomer takes over. It may be in
 	// Drop: then its volumes outlive it.
 	Inherit map[int]string
@@ -153,6 +155,8 @@ type Info struct {
 type Images interface {
 	// Resolve looks ref up among the engine's images: NotFound if it is not there.
 	Resolve(ctx context.Context, ref string) (tender.ImageID, error)
+	// Describe is Resolve with what people want to know beside it.
+	Describe(ctx context.Context, ref string) (Description, error)
 	// Pull fetches ref; progress lines go to report, which may be nil. auth is
 	// base64 JSON as in X-Registry-Auth, or "".
 	Pull(ctx context.Context, ref, platform, auth string, report func(Progress)) error
@@ -176,6 +180,14 @@ type Images interface {
 	// Login asks the registry at host whether it knows a user, and returns what to keep
 	// for Pull and Push, as in X-Registry-Auth. Denied: it does not.
 	Login(ctx context.Context, host, user, password string) (auth string, err error)
+}
+
+// Description is an image that the engine has.
+type Description struct {
+	tender.ImageID
+	Platform string // linux/amd64
+	Size     int64  // bytes, with the layers that it shares
+	Created  time.Time
 }
 
 // Progress is one piece of news of a pull, a push or a build.

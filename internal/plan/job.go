@@ -153,7 +153,7 @@ func (m *maker) makeJob(v *view, stale []string, cause string) {
 		m.pause(v, t, t.Reason)
 		return
 	}
-	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: []int{1}, Grace: v.grace(), Cause: cause}
+	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Slots: []int{1}, Grace: v.grace(), StopIn: v.askedGrace(), Cause: cause}
 	for _, old := range v.instances() {
 		if old == v.leftover[1] && !slices.Contains(stale, old.ID) {
 			continue // Scale starts it

@@ -62,6 +62,8 @@ type Action struct {
 	// Inherit names, per slot, the instance whose anonymous volumes the newcomer takes.
 	Inherit map[int]string
 	Grace   time.Duration
+	// StopIn is the grace that somebody asked for of what is in Drop; nil: that which each was made with.
+	StopIn  *time.Duration
 	Volumes bool // Remove: anonymous volumes go too
 
 	Rollout int64 // Check, Shift, Finish, Fail, Rollback, and a Wait that is a step of it: which; 0: none is open

@@ -259,7 +259,7 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 		m.pause(v, t, t.Reason)
 		return
 	}
-	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Grace: v.grace()}
+	a := Action{Verb: Scale, Service: v.Name, Revision: v.Revision, Grace: v.grace(), StopIn: v.askedGrace()}
 	if len(v.old) == 0 {
 		a.Slots = todo
 		switch {

@@ -87,6 +87,8 @@ type Rollout struct {
 	Reverse bool
 	// Strategy said on the command line; empty: the service's.
 	Strategy string
+	// StopIn is the grace asked for of what it stops; nil: the service's own.
+	StopIn *time.Duration
 
 	// Shifts are the shares that it was given, the newest last. Checked: its checks were answered well.
 	Shifts  []Shifted
@@ -194,8 +196,16 @@ func (s *Service) policy() tender.Rollout {
 }
 
 func (s *Service) grace() time.Duration {
-	if s.StopIn != nil {
-		return *s.StopIn
+	if g := s.askedGrace(); g != nil {
+		return *g
 	}
 	return s.Grace
+}
+
+// askedGrace is what somebody said; nil: nobody did.
+func (s *Service) askedGrace() *time.Duration {
+	if s.StopIn == nil && s.Open != nil {
+		return s.Open.StopIn
+	}
+	return s.StopIn
 }

@@ -67,10 +67,12 @@ type Rollout struct {
 	// Strategy for people: "rolling start-first", "rolling stop-first", "recreate", "blue-green", "canary", "first deploy".
 	Strategy string `json:"strategy"`
 	// Asked is the strategy said on the command line.
-	Asked   string `json:"asked,omitempty"`
-	First   bool   `json:"first,omitempty"`   // nothing was there before
-	Back    bool   `json:"back,omitempty"`    // a failure goes back to From
-	Reverse bool   `json:"reverse,omitempty"` // it is such a way back
+	Asked string `json:"asked,omitempty"`
+	// StopIn is the grace of what it stops, as the command line said; nil: that of each instance.
+	StopIn  *time.Duration `json:"stop_in,omitempty"`
+	First   bool           `json:"first,omitempty"`   // nothing was there before
+	Back    bool           `json:"back,omitempty"`    // a failure goes back to From
+	Reverse bool           `json:"reverse,omitempty"` // it is such a way back
 	// Stale are the ids of the instances that were there when it began, and of those of the job before it.
 	Stale []string `json:"stale,omitempty"`
 	Diff  string   `json:"diff,omitempty"` // of the two specs; never a secret

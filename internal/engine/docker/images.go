@@ -23,14 +23,32 @@ import (
 func (e *Engine) Resolve(ctx context.Context, ref string) (tender.ImageID, error) {
 	got, err := e.c().ImageInspect(ctx, ref)
 	if err != nil {
-		err := wrap(err, "image %s", ref)
-		if tender.KindOf(err) == tender.NotFound {
-			return tender.ImageID{}, tender.Errorf(tender.NotFound, "image %s is not among the engine's images", ref).
-				Hint("docker pull %s, or load it: docker load -i FILE", ref)
-		}
-		return tender.ImageID{}, err
+		return tender.ImageID{}, noImage(err, ref)
 	}
 	return imageID(ref, got.InspectResponse), nil
+}
+
+// Describe implements engine.Images.
+func (e *Engine) Describe(ctx context.Context, ref string) (engine.Description, error) {
+	got, err := e.c().ImageInspect(ctx, ref)
+	if err != nil {
+		return engine.Description{}, noImage(err, ref)
+	}
+	platform := got.Os + "/" + got.Architecture
+	if got.Variant != "" {
+		platform += "/" + got.Variant
+	}
+	return engine.Description{ImageID: imageID(ref, got.InspectResponse), Platform: platform, Size: got.Size, Created: when(got.Created)}, nil
+}
+
+// noImage says why an image was not found.
+func noImage(err error, ref string) error {
+	err = wrap(err, "image %s", ref)
+	if tender.KindOf(err) == tender.NotFound {
+		return tender.Errorf(tender.NotFound, "image %s is not among the engine's images", ref).
+			Hint("docker pull %s, or load it: docker load -i FILE", ref)
+	}
+	return err
 }
 
 func imageID(ref string, i image.InspectResponse) tender.ImageID {

@@ -146,6 +146,7 @@ func (e *Engine) look(ctx context.Context, c container.Summary) (tender.Instance
 		return tender.Instance{}, errors.New("the engine's answer lacks its configuration")
 	}
 	i = e.instance(got.Container)
+	i.Command = c.Command
 	e.seen.put(c.ID, key, touched, i)
 	return i, nil
 }

@@ -63,7 +63,7 @@ func (e *Engine) scale(ctx context.Context, w engine.Want) error {
 			return err
 		}
 	}
-	if err := each(len(w.Drop), func(i int) error { return e.stopAndRemove(ctx, w.Drop[i]) }); err != nil {
+	if err := each(len(w.Drop), func(i int) error { return e.stopAndRemove(ctx, w.Drop[i], w.StopIn) }); err != nil {
 		e.undo(ctx, coming)
 		return err
 	}
@@ -341,11 +341,16 @@ func (e *Engine) image(ctx context.Context, want tender.ImageID) (image.InspectR
 	return image.InspectResponse{}, "", out.Hint("tender pull, or tender build; then tender up")
 }
 
-// stopAndRemove lets a container end in its own time and removes it; its volumes stay.
-func (e *Engine) stopAndRemove(ctx context.Context, id string) error {
+// stopAndRemove lets a container end, in its own time where grace is nil, and
+// removes it; its volumes stay.
+func (e *Engine) stopAndRemove(ctx context.Context, id string, grace *time.Duration) error {
 	defer e.seen.touch(id)
 	e.preStop(ctx, id)
-	if _, err := e.c().ContainerStop(ctx, id, client.ContainerStopOptions{}); err != nil && kind(err) != tender.NotFound {
+	in := time.Duration(-1)
+	if grace != nil {
+		in = *grace
+	}
+	if _, err := e.c().ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: timeout(in)}); err != nil && kind(err) != tender.NotFound {
 		return wrap(err, "stop %s", short(id))
 	}
 	return e.remove(ctx, id)

@@ -392,6 +392,7 @@ func (f *Fake) scale(w engine.Want) {
 		i := f.slot(w, slot)
 		if i == nil {
 			i = f.create(w, slot, inherit[slot])
+			f.happens(i, "create")
 		}
 		if i.State != tender.Running && i.State != tender.Restarting {
 			f.start(i)
@@ -436,7 +437,6 @@ func (f *Fake) create(w engine.Want, slot int, inherited []string) *instance {
 		i.Anonymous = append(i.Anonymous, volume)
 	}
 	f.instances = append(f.instances, i)
-	f.happens(i, "create")
 	return i
 }
 

@@ -283,6 +283,12 @@ func (f *Fake) Recall(_ context.Context, id string) (engine.Want, error) {
 	}, nil
 }
 
+// Describe implements engine.Images.
+func (f *Fake) Describe(ctx context.Context, ref string) (engine.Description, error) {
+	id, err := f.Resolve(ctx, ref)
+	return engine.Description{ImageID: id, Platform: "linux/amd64", Size: 1 << 20}, err
+}
+
 // Layers implements engine.Images: an image has one layer of its own.
 func (f *Fake) Layers(ctx context.Context, ref string) ([]string, error) {
 	id, err := f.Resolve(ctx, ref)
