@@ -1,18 +1,23 @@
 package e2e
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// What fingers have learned from docker compose must come to the same with
-// tender, on one and the same project.
-func TestHabitsMustWork(t *testing.T) {
-	h := newHost(t)
-	h.file("compose.yaml", `
+// habits is a project of what fingers meet: a server, a terminal, one that
+// reads, one that takes signals, one that is deaf to them, one that has ended.
+const habits = `
 services:
   web:
     image: busybox
@@ -21,82 +26,501 @@ services:
     ports: ["127.0.0.1::8080"]
     volumes: ["data:/data", "./www:/www"]
     environment: {COLOUR: blue}
+  term:
+    image: busybox
+    command: [sh, -c, "while read x; do stty size; done; exit 4"]
+    tty: true
+    stdin_open: true
+    stop_signal: SIGKILL
+    restart: "no"
+  pipe:
+    image: busybox
+    command: [sh, -c, "read x; echo said $$x; read y; exit 7"]
+    stdin_open: true
+    stop_signal: SIGKILL
+    restart: "no"
+  sig:
+    image: busybox
+    command: [sh, -c, "trap 'echo got int; exit 6' INT; trap 'echo got usr1' USR1; echo ready; while :; do sleep 0.1; done"]
+    stop_signal: SIGKILL
+    restart: "no"
+  deaf:
+    image: busybox
+    command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"]
+    stop_grace_period: 10m
   job:
     image: busybox
     command: [sh, -c, "echo worked; exit 3"]
     restart: "no"
     profiles: [tools]
 volumes: {data: {}}
-`)
+`
+
+// habit is a command that is typed to both on the same project.
+type habit struct {
+	args []string
+	// as says what must be the same: "" code and lines of output, in any order; "keys" of the JSON, too, how
+	// many objects and whether they are one list; "code" alone; "nothing": they differ, and ours ends with code.
+	as   string
+	code int
+	// lacks are keys of theirs that we have not; agree are those whose values are the same.
+	lacks, agree []string
+	// why is the reason for anything but the same.
+	why string
+}
+
+const (
+	typo   = "a name that the project does not have is a mistake, said with the nearest one; they print an empty list"
+	layout = "the table shows the revision, which theirs does not know"
+)
+
+// list is what both are asked, reviewed where they differ.
+var list = []habit{
+	{args: []string{"config", "--services"}},
+	{args: []string{"--profile", "tools", "config", "--services"}},
+	{args: []string{"config", "--images"}},
+	{args: []string{"config", "--images", "web"}},
+	{args: []string{"config", "--volumes"}},
+	{args: []string{"config", "--networks"}},
+	{args: []string{"config", "--profiles"}},
+	{args: []string{"config", "--hash", "*"}},
+	{args: []string{"config", "--hash", "web,term"}},
+	{args: []string{"config", "--hash", "nosuch"}, as: "code", why: "the words"},
+	{args: []string{"config", "-q"}},
+	{
+		args: []string{"config", "--format", "json"}, as: "keys", agree: []string{"name"},
+		why: "ours leaves out what is null or empty: entrypoint, ipam",
+	},
+	{args: []string{"config", "--format", "toml"}, as: "nothing", code: 2, why: "a command line that is not understood ends with 2; theirs with 1"},
+	{args: []string{"port", "web", "8080"}},
+	{args: []string{"port", "web", "9999"}, as: "code", why: "the words"},
+	{args: []string{"port", "--protocol", "udp", "web", "8080"}, as: "code", why: "the words"},
+	{args: []string{"port", "--index", "1", "web", "8080"}},
+	{args: []string{"ps", "-q"}},
+	{args: []string{"ps", "-a", "-q"}},
+	{args: []string{"ps", "-q", "web"}},
+	{args: []string{"ps", "--services"}},
+	{args: []string{"ps", "--format", "{{.Name}}"}},
+	{args: []string{"ps", "--format", "{{.Service}} {{.State}} {{.Health}}"}},
+	{args: []string{"ps", "--format", "{{.Command}} {{.Image}} {{.Ports}}"}},
+	{args: []string{"ps", "--no-trunc", "--format", "{{.ID}} {{.Command}}"}},
+	{args: []string{"ps", "--format", "table {{.Name}}\t{{.Service}}"}},
+	{args: []string{"ps", "-a", "--format", "{{.Name}} {{.ExitCode}}"}},
+	{args: []string{"ps", "--status", "running", "-q"}},
+	{args: []string{"ps", "--status", "exited", "-q"}},
+	{args: []string{"ps", "--filter", "status=running", "--format", "{{.Name}}"}},
+	{args: []string{"ps", "--filter", "status=paused", "-q"}},
+	{args: []string{"ps", "--filter", "nosuch=x"}, as: "nothing", code: 2, why: "a command line that is not understood ends with 2; theirs with 1"},
+	{args: []string{"ps", "--status", "nosuch", "-q"}, as: "nothing", code: 2, why: "a state that there is not is a mistake; theirs is an empty list"},
+	{
+		args: []string{"ps", "--format", "json"}, as: "keys", agree: []string{"Command", "CreatedAt", "ExitCode", "Health", "ID", "Image", "Name", "Names", "Networks", "Ports", "Project", "Publishers", "Service", "State"},
+		lacks: []string{"Engine", "Labels", "LocalVolumes", "Mounts", "Size"},
+		why:   "labels hold the whole service; docker inspect has them, and the rest",
+	},
+	{args: []string{"ps"}, as: "code", why: layout},
+	{args: []string{"ps", "nosuch"}, as: "nothing", code: 1, why: typo},
+	{args: []string{"ls", "-q", "--filter", "name=PROJECT"}},
+	{args: []string{"ls", "-a", "-q", "--filter", "name=PROJECT"}},
+	{
+		args: []string{"ls", "--format", "json", "--filter", "name=PROJECT"}, as: "keys", agree: []string{"Name", "ConfigFiles"},
+		why: "Status says how the project is, not how many containers run",
+	},
+	{args: []string{"ls", "--filter", "nosuch=x"}, as: "nothing", code: 2, why: "a command line that is not understood ends with 2; theirs with 1"},
+	{args: []string{"images", "-q"}},
+	{args: []string{"images", "-q", "web"}},
+	{
+		args: []string{"images", "--format", "json"}, as: "keys", agree: []string{"ID", "ContainerName", "Repository", "Tag", "Platform", "Size", "Created"},
+		lacks: []string{"LastTagTime"}, why: "when a tag was set here says nothing of the image",
+	},
+	{args: []string{"images"}, as: "code", why: layout},
+	{args: []string{"images", "nosuch"}, as: "nothing", code: 1, why: typo},
+	{args: []string{"top", "nosuch"}, as: "nothing", code: 1, why: typo},
+	{args: []string{"logs", "--no-log-prefix", "web"}},
+	{args: []string{"logs", "sig"}},
+	{args: []string{"logs", "-n", "1", "--no-log-prefix", "sig"}},
+	{args: []string{"logs", "--tail", "0", "sig"}},
+	{args: []string{"logs", "--no-color", "sig"}},
+	{args: []string{"logs", "--index", "1", "sig"}},
+	{args: []string{"logs", "--since", "1h", "sig"}},
+	{args: []string{"logs", "--until", "1h", "sig"}},
+	{args: []string{"logs", "--since", "2099-01-01T00:00:00Z", "sig"}},
+	{args: []string{"logs", "nosuch"}, as: "nothing", code: 1, why: typo},
+	{args: []string{"logs", "--tail", "x", "sig"}, as: "nothing", code: 2, why: "no number is a mistake; theirs prints all"},
+	{args: []string{"exec", "-T", "web", "sh", "-c", "echo $COLOUR"}},
+	{args: []string{"exec", "-T", "-e", "COLOUR=red", "-w", "/data", "web", "sh", "-c", "echo $COLOUR; pwd"}},
+	{args: []string{"exec", "-T", "--index", "1", "web", "cat", "/www/index.html"}},
+	{args: []string{"exec", "-T", "-u", "nobody", "--privileged", "web", "id", "-un"}},
+	{args: []string{"exec", "-T", "web", "sh", "-c", "exit 7"}},
+	{args: []string{"exec", "--no-tty", "web", "true"}},
+	{args: []string{"exec", "-d", "web", "true"}},
+	{args: []string{"exec", "-T", "nosuch", "true"}, as: "code", why: "the words"},
+	{args: []string{"exec", "-T", "--index", "9", "web", "true"}, as: "code", why: "the words"},
+	{args: []string{"run", "--rm", "-T", "--no-deps", "web", "echo", "once"}},
+	{args: []string{"run", "--rm", "--no-tty", "--no-deps", "web", "echo", "once"}},
+	{args: []string{"run", "--rm", "-T", "-e", "X=1", "--entrypoint", "sh", "web", "-c", "echo $X; exit 5"}},
+	{args: []string{"run", "--rm", "-T", "-u", "nobody", "-w", "/tmp", "-l", "a=b", "web", "sh", "-c", "id -un; pwd"}},
+	{args: []string{"run", "--rm", "-T", "nosuch"}, as: "code", why: "the words"},
+	{args: []string{"run", "--rm", "-T", "job"}, as: "nothing", code: 1, why: "run is of a service that the daemon holds: tender --profile tools up comes first, or docker compose for a file that nobody keeps"},
+	{args: []string{"version", "--short"}, as: "code", why: "our version"},
+	{args: []string{"version", "--format", "json"}, as: "keys", why: "our version"},
+	{args: []string{"cp", "web:/nosuch", "y"}, as: "code", why: "the words"},
+	{args: []string{"cp", "nosuch:/x", "y"}, as: "code", why: "the words"},
+	{args: []string{"wait", "nosuch"}, as: "code", why: "the words"},
+	{args: []string{"attach", "nosuch"}, as: "code", why: "the words"},
+	{args: []string{"restart", "nosuch"}, as: "code", why: "the words"},
+	{args: []string{"stop", "nosuch"}, as: "nothing", code: 1, why: typo},
+	{args: []string{"kill", "nosuch"}, as: "nothing", code: 1, why: typo},
+}
+
+// What fingers have learned from docker compose must come to the same with
+// tender, on one and the same project.
+func TestHabitsMustWork(t *testing.T) {
+	h := newHost(t)
+	h.file("compose.yaml", habits)
 	h.file("www/index.html", "hello")
 	h.must("up")
+	h.until("sig has said that it is ready", func() error {
+		if out := h.must("logs", "sig"); !strings.Contains(out, "ready") {
+			return fmt.Errorf("%q", out)
+		}
+		return nil
+	})
+	// One that has ended, and one beside the slots.
+	h.exits(3, "run", "-T", "--entrypoint", "sh", "web", "-c", "exit 3")
 
+	try := func(x habit) {
+		args := slices.Clone(x.args)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "PROJECT", h.project)
+		}
+		if err := x.held(h.tender(args...), compose(h, args...)); err != nil {
+			t.Error(err)
+		}
+	}
+	// Those that only look, side by side; then those that make something, which the others would see.
+	makes := func(x habit) bool { return x.args[0] == "run" }
+	var looks sync.WaitGroup
+	places := make(chan struct{}, 6)
+	for _, x := range list {
+		if !makes(x) {
+			places <- struct{}{}
+			looks.Go(func() {
+				defer func() { <-places }()
+				try(x)
+			})
+		}
+	}
+	looks.Wait()
+	for _, x := range list {
+		if makes(x) {
+			try(x)
+		}
+	}
+
+	t.Run("top", func(t *testing.T) {
+		// The columns are aligned otherwise, and the words are the same.
+		words := func(r result) (lines []string) {
+			for line := range strings.Lines(r.out) {
+				lines = append(lines, strings.Join(strings.Fields(line), " "))
+			}
+			slices.Sort(lines)
+			return lines
+		}
+		ours, theirs := h.tender("top", "web"), compose(h, "top", "web")
+		if ours.code != theirs.code || !slices.Equal(words(ours), words(theirs)) {
+			t.Errorf("not the same:\n%s\n%s", ours.all(), theirs.all())
+		}
+	})
+
+	t.Run("cp", func(t *testing.T) {
+		// Files in and out, as tar would: a file, a folder, a folder's content, a stream.
+		h.file("in/a", "alpha")
+		h.file("in/deep/c", "gamma")
+		for tool, run := range map[string]func(...string) result{"tender": h.tender, "compose": func(a ...string) result { return compose(h, a...) }} {
+			for _, args := range [][]string{
+				{"cp", "in", "web:/data/" + tool},
+				{"cp", "in/a", "web:/data/" + tool + "/b"},
+				{"cp", "in/.", "web:/data/" + tool + "/deep"},
+				{"cp", "--index", "1", "web:/data/" + tool + "/b", "out-" + tool},
+				{"cp", "-a", "web:/data/" + tool, "dir-" + tool},
+				{"cp", "web:/data/" + tool + "/deep/.", "content-" + tool},
+			} {
+				if r := run(args...); r.err() != nil {
+					t.Fatal(r.all())
+				}
+			}
+		}
+		tree := func(tool string) map[string]string {
+			files := map[string]string{}
+			for _, top := range []string{"out-", "dir-", "content-"} {
+				for path, content := range filesUnder(t, filepath.Join(h.dir, top+tool)) {
+					files[strings.Replace(strings.TrimPrefix(path, h.dir), "-"+tool, "", 1)] = content
+				}
+			}
+			return files
+		}
+		if ours, theirs := tree("tender"), tree("compose"); !maps.Equal(ours, theirs) || len(ours) < 6 {
+			t.Errorf("not the same files:\n%q\n%q", ours, theirs)
+		}
+	})
+
+	t.Run("pull and push in silence", func(t *testing.T) {
+		// No registry has this: both say so, and neither shows progress.
+		h.file("away.yaml", "services:\n  away:\n    image: 127.0.0.1:1/nowhere:1\n    build: {context: in}\n  far:\n    image: 127.0.0.1:1/nowhere:2\n")
+		for _, args := range [][]string{{"-f", "away.yaml", "pull", "-q", "far"}, {"-f", "away.yaml", "push", "-q", "away"}} {
+			ours, theirs := h.tender(args...), compose(h, args...)
+			if ours.code != theirs.code || ours.out != theirs.out || ours.code == 0 {
+				t.Errorf("not the same:\n%s\n%s", ours.all(), theirs.all())
+			}
+		}
+	})
+}
+
+// held says how ours and theirs are not what x says of them.
+func (x habit) held(ours, theirs result) error {
 	sorted := func(r result) string {
 		lines := strings.Split(strings.TrimSpace(r.out), "\n")
 		slices.Sort(lines)
 		return strings.Join(lines, "\n")
 	}
-	for _, args := range [][]string{
-		{"config", "--services"},
-		{"--profile", "tools", "config", "--services"},
-		{"config", "--images"},
-		{"config", "--volumes"},
-		{"config", "--profiles"},
-		{"config", "-q"},
-		{"port", "web", "8080"},
-		{"ps", "-q"},
-		{"ps", "-a", "-q"},
-		{"ps", "--services"},
-		{"ps", "--format", "{{.Name}}"},
-		{"ps", "--format", "{{.Service}} {{.State}} {{.Health}}"},
-		{"ps", "--status", "running", "-q"},
-		{"ps", "--status", "exited", "-q"},
-		{"ps", "--filter", "status=running", "--format", "{{.Name}}"},
-		{"exec", "-T", "web", "sh", "-c", "echo $COLOUR"},
-		{"exec", "-T", "-e", "COLOUR=red", "-w", "/data", "web", "sh", "-c", "echo $COLOUR; pwd"},
-		{"exec", "-T", "--index", "1", "web", "cat", "/www/index.html"},
-		{"exec", "-T", "web", "sh", "-c", "exit 7"},
-		{"run", "--rm", "-T", "--no-deps", "web", "echo", "once"},
-		{"run", "--rm", "-T", "-e", "X=1", "--entrypoint", "sh", "web", "-c", "echo $X; exit 5"},
-		{"logs", "--no-log-prefix", "web"},
-		{"images", "-q"},
-	} {
-		ours, theirs := h.tender(args...), compose(h, args...)
-		if ours.code != theirs.code || sorted(ours) != sorted(theirs) {
-			t.Errorf("not the same:\n%s\n%s", ours.all(), theirs.all())
-		}
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("%s:\n%s\n%s", fmt.Sprintf(format, args...), ours.all(), theirs.all())
 	}
-
-	// Files in and out, as tar would: a file, and a folder's content.
-	h.file("in/a", "alpha")
-	for tool, run := range map[string]func(...string) result{"tender": h.tender, "compose": func(a ...string) result { return compose(h, a...) }} {
-		for _, args := range [][]string{
-			{"cp", "in", "web:/data/" + tool},
-			{"cp", "in/a", "web:/data/" + tool + "/b"},
-			{"cp", "web:/data/" + tool + "/b", "out-" + tool},
-			{"cp", "web:/data/" + tool, "dir-" + tool},
-		} {
-			if r := run(args...); r.err() != nil {
-				t.Fatal(r.all())
+	if x.as != "" && x.why == "" {
+		return fail("it differs for no reason")
+	}
+	if x.as == "nothing" {
+		if ours.code != x.code || theirs.code == x.code {
+			return fail("ours ends with %d, and theirs does not, because %s", x.code, x.why)
+		}
+		return nil
+	}
+	if ours.code != theirs.code {
+		return fail("not the same code")
+	}
+	switch x.as {
+	case "":
+		if sorted(ours) != sorted(theirs) {
+			return fail("not the same")
+		}
+	case "code":
+		if ours.code == 0 && sorted(ours) == sorted(theirs) {
+			return fail("they do not differ any more, and are said to, because %s", x.why)
+		}
+	case "keys":
+		a, alist, err := objects(ours.out)
+		if err != nil {
+			return fail("ours: %v", err)
+		}
+		b, blist, err := objects(theirs.out)
+		if err != nil {
+			return fail("theirs: %v", err)
+		}
+		if len(a) != len(b) || alist != blist {
+			return fail("%d objects and %d, lists: %v and %v", len(a), len(b), alist, blist)
+		}
+		for i := range b {
+			for k := range b[i] {
+				if _, ok := a[i][k]; ok == slices.Contains(x.lacks, k) {
+					return fail("key %s: ours has it: %v", k, ok)
+				}
+			}
+			for _, k := range x.agree {
+				var x, y any
+				if err := errors.Join(json.Unmarshal(a[i][k], &x), json.Unmarshal(b[i][k], &y)); err != nil || !reflect.DeepEqual(x, y) {
+					return fail("%s: %s and %s (%v)", k, a[i][k], b[i][k], err)
+				}
 			}
 		}
-		for _, f := range []string{"out-" + tool, "dir-" + tool + "/a", "dir-" + tool + "/b"} {
-			if b, err := os.ReadFile(filepath.Join(h.dir, f)); string(b) != "alpha" {
-				t.Errorf("%s: %q %v", f, b, err)
+	}
+	return nil
+}
+
+// objects reads JSON objects, one after the other or as a list, sorted by what tells them apart.
+func objects(text string) (all []map[string]json.RawMessage, isList bool, err error) {
+	text = strings.TrimSpace(text)
+	d := json.NewDecoder(strings.NewReader(text))
+	if isList = strings.HasPrefix(text, "["); isList {
+		err = d.Decode(&all)
+	} else {
+		for d.More() && err == nil {
+			var one map[string]json.RawMessage
+			if err = d.Decode(&one); err == nil {
+				all = append(all, one)
 			}
 		}
 	}
+	name := func(o map[string]json.RawMessage) string { return string(o["Name"]) + string(o["ContainerName"]) }
+	slices.SortFunc(all, func(x, y map[string]json.RawMessage) int { return strings.Compare(name(x), name(y)) })
+	return all, isList, err
+}
 
-	// A service that ends: wait passes its code on.
-	h.must("up", "-d")
-	id := h.one("web")
-	waiting := h.command("wait", "web")
-	if err := waiting.Start(); err != nil {
-		t.Fatal(err)
+// twin is one of two projects of the same file: tender keeps one, docker
+// compose made the other.
+type twin struct {
+	*host
+	tool    string
+	project string
+}
+
+// twins starts both.
+func twins(t *testing.T) []twin {
+	h := newHost(t)
+	h.file("compose.yaml", habits)
+	h.file("www/index.html", "hello")
+	theirs := twin{h, yardstick(t), h.project + "-theirs"}
+	t.Cleanup(func() { wipe(t, theirs.project) })
+	both := []twin{{h, binary, h.project}, theirs}
+	for _, w := range both {
+		w.ok("up", "-d", "--wait")
 	}
-	h.must("stop", "web")
-	err := waiting.Wait()
-	if code := waiting.ProcessState.ExitCode(); code != 137 {
-		t.Errorf("wait ended with %d (%v), and docker says %s", code, err, docker("inspect", "-f", "{{.State.ExitCode}}", id).out)
+	return both
+}
+
+func (w twin) command(args ...string) *exec.Cmd {
+	cmd := w.host.command(args...)
+	cmd.Path, cmd.Args[0] = w.tool, filepath.Base(w.tool)
+	cmd.Env = append(os.Environ(), "TENDER_HOST=unix://"+w.socket(), "COMPOSE_PROJECT_NAME="+w.project)
+	return cmd
+}
+
+func (w twin) ok(args ...string) string {
+	w.t.Helper()
+	r := run(w.command(args...))
+	if r.err() != nil {
+		w.t.Fatal(r.all())
+	}
+	return r.out
+}
+
+// state is what docker says of a service's instance.
+func (w twin) state(service string) container { return w.first(w.project, service) }
+
+// What ends, waits, stops and signals must do to instances what docker compose does.
+func TestHabitsMustDoTheSame(t *testing.T) {
+	both := twins(t)
+	for _, w := range both {
+		name := filepath.Base(w.tool)
+
+		// A signal arrives, and says nothing of the service being wanted.
+		w.ok("kill", "-s", "USR1", "sig")
+		w.until(name+": the signal arrives", func() error {
+			if out := w.ok("logs", "--no-log-prefix", "sig"); !strings.Contains(out, "got usr1") {
+				return fmt.Errorf("it wrote %q", out)
+			}
+			return nil
+		})
+
+		// Ten minutes of grace are cut short.
+		before := w.state("deaf")
+		w.ok("restart", "-t", "1", "deaf")
+		again := w.state("deaf")
+		if again.ID != before.ID || again.State.StartedAt == before.State.StartedAt || !again.State.Running {
+			t.Errorf("%s: after restart -t: %+v, before %+v", name, again, before)
+		}
+
+		// wait passes the code on of what stop -t has killed.
+		waiting := w.command("wait", "deaf")
+		if err := waiting.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.ok("stop", "-t", "1", "deaf")
+		_ = waiting.Wait() // its code tells
+		if c := w.state("deaf"); waiting.ProcessState.ExitCode() != 137 || c.State.Running || c.State.ExitCode != 137 {
+			t.Errorf("%s: wait ended with %d; after stop -t: %+v", name, waiting.ProcessState.ExitCode(), c.State)
+		}
+		w.ok("start", "deaf")
+
+		// up -t is the grace of what it replaces.
+		w.ok("up", "-d", "--wait", "-t", "1", "--force-recreate", "--no-deps", "deaf")
+		if c := w.state("deaf"); c.ID == again.ID || !c.State.Running {
+			t.Errorf("%s: after up -t: %+v", name, c)
+		}
+
+		// run --rm leaves nothing, and run leaves what ps -a alone shows.
+		w.ok("run", "--rm", "-T", "web", "true")
+		w.ok("run", "-T", "--name", w.project+"-once", "web", "true")
+		if out := w.ok("ps", "--format", "{{.Name}}"); strings.Contains(out, "once") || strings.Contains(out, "-run-") {
+			t.Errorf("%s: ps shows one-off instances:\n%s", name, out)
+		}
+		if out := w.ok("ps", "-a", "--format", "{{.Name}}"); !strings.Contains(out, w.project+"-once") || strings.Contains(out, "-run-") {
+			t.Errorf("%s: ps -a shows\n%s", name, out)
+		}
+	}
+}
+
+// Events must come in the same words with the same keys, so that a script that
+// reads docker compose events --json reads ours.
+func TestEventsMustReadTheSame(t *testing.T) {
+	type event struct {
+		Type, Service, Action string
+		Attributes            map[string]string
+	}
+	var actions, keys, attributes []string
+	for _, w := range twins(t) {
+		log, err := os.Create(filepath.Join(w.dir, "events-"+filepath.Base(w.tool)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer log.Close()
+		follow := w.command("events", "--json")
+		follow.Stdout = log
+		if err := follow.Start(); err != nil {
+			t.Fatal(err)
+		}
+		seen := func(what string, do func()) (lines []string) {
+			w.until(what, func() error {
+				do()
+				b, err := os.ReadFile(log.Name())
+				if lines = strings.Split(string(b), "\n"); err == nil && !strings.Contains(string(b), what) {
+					err = fmt.Errorf("%s", b)
+				}
+				return err
+			})
+			return lines
+		}
+		seen("exec_create: true", func() { w.ok("exec", "-T", "web", "true") })
+		w.ok("kill", "-s", "USR1", "sig")
+		w.ok("stop", "-t", "1", "deaf")
+		w.ok("start", "deaf")
+		w.ok("exec", "-T", "web", "echo", "last")
+		lines := seen("exec_create: echo last", func() {})
+		if err := follow.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = follow.Wait() // it was killed
+
+		var did, has, says []string
+		for _, line := range lines {
+			var e event
+			var raw map[string]json.RawMessage
+			if json.Unmarshal([]byte(line), &e) != nil || json.Unmarshal([]byte(line), &raw) != nil || e.Type != "container" || e.Service != "sig" && e.Service != "deaf" {
+				continue
+			}
+			did = append(did, e.Service+" "+e.Action)
+			for k := range raw {
+				if !slices.Contains([]string{"kind", "project", "instance", "text"}, k) { // ours beside theirs
+					has = append(has, k)
+				}
+			}
+			for k := range e.Attributes {
+				if !strings.HasPrefix(k, "tender.") { // theirs shows our labels; they hold the whole service
+					says = append(says, e.Action+" "+k)
+				}
+			}
+		}
+		slices.Sort(has)
+		slices.Sort(says)
+		actions = append(actions, strings.Join(did, "\n"))
+		keys = append(keys, strings.Join(slices.Compact(has), " "))
+		attributes = append(attributes, strings.Join(slices.Compact(says), "\n"))
+	}
+	if !strings.Contains(actions[0], "sig kill") || !strings.Contains(actions[0], "deaf start") {
+		t.Errorf("not all is told:\n%s", actions[0])
+	}
+	for what, x := range map[string][]string{"actions": actions, "keys": keys, "attributes": attributes} {
+		if x[0] != x[1] {
+			t.Errorf("not the same %s:\n%s\n\n%s", what, x[0], x[1])
+		}
 	}
 }

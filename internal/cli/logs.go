@@ -166,7 +166,7 @@ func (p *logPrinter) print(l api.LogLine) error {
 	if p.prefix {
 		name := shortName(p.project, l.Instance)
 		p.width = max(p.width, len(name))
-		head := fmt.Sprintf("%-*s | ", p.width, name)
+		head := fmt.Sprintf("%-*s  | ", p.width, name)
 		if p.colour {
 			head = "\x1b[" + strconv.Itoa(p.colourOf(l.Service)) + "m" + head + "\x1b[0m"
 		}
