@@ -34,7 +34,7 @@ func proxies(ctx context.Context, args []string) error {
 	runs := set.Int("runs", 5, "runs of each measurement; the median is shown")
 	requests := set.Int("requests", 20_000, "requests of each run")
 	clients := set.Int("clients", 32, "connections that ask at the same time")
-	role := set.String("role", "", "of a child: target, own or std")
+	role := set.String("role", "", "of a child: target, own, front or std")
 	listen := set.String("listen", "", "of a child")
 	target := set.String("target", "", "of a child")
 	only := set.String("only", "", "one proxy alone, for a profile")
@@ -46,14 +46,14 @@ func proxies(ctx context.Context, args []string) error {
 	case "target":
 		return serveTarget(ctx, *listen)
 	default:
-		return serveEdge(ctx, *listen, *target, *role == "std")
+		return serveEdge(ctx, *listen, *target, *role)
 	}
 	dir, err := os.MkdirTemp("", "tbp-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	at, err := ports(6)
+	at, err := ports(7)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,8 @@ http://%s {
 }
 `, at[3], at[0])))},
 		{name: "tender", addr: at[4], cmd: child("own", at[4])},
-		{name: "tender, std", addr: at[5], cmd: child("std", at[5])},
+		{name: "tender, std front", addr: at[5], cmd: child("front", at[5])},
+		{name: "tender, std", addr: at[6], cmd: child("std", at[6])},
 	}
 	if err != nil {
 		return err
@@ -144,7 +145,7 @@ http://%s {
 	fmt.Printf("machine: %d cores, load %s; medians of %d runs of %d requests on %d connections\n", runtime.NumCPU(), load(), *runs, *requests, *clients)
 	for _, size := range []string{"small", "large"} {
 		body := map[string]string{"small": "100 bytes", "large": "20 KB"}[size]
-		fmt.Printf("\n%-14s %16s %12s %10s %12s %12s\n", body, "CPU us/request", "requests/s", "p99 ms", "of haproxy", "of caddy")
+		fmt.Printf("\n%-18s %16s %12s %10s %12s %12s\n", body, "CPU us/request", "requests/s", "p99 ms", "of haproxy", "of caddy")
 		for _, p := range peers {
 			p.cpu, p.rate, p.p99 = nil, nil, nil
 		}
@@ -161,7 +162,7 @@ http://%s {
 		}
 		for _, p := range peers {
 			cpu := middle(p.cpu)
-			fmt.Printf("%-14s %16.1f %12.0f %10.2f %12.2f %12.2f\n", p.name, cpu, middle(p.rate), middle(p.p99), cpu/base["haproxy"], cpu/base["caddy"])
+			fmt.Printf("%-18s %16.1f %12.0f %10.2f %12.2f %12.2f\n", p.name, cpu, middle(p.rate), middle(p.p99), cpu/base["haproxy"], cpu/base["caddy"])
 		}
 	}
 	return nil
@@ -352,9 +353,10 @@ func serveTarget(ctx context.Context, addr string) error {
 	}
 }
 
-// serveEdge is Tender's proxy with one route.
-func serveEdge(ctx context.Context, listen, target string, std bool) error {
-	s, err := proxy.New(proxy.Options{HTTP: []string{listen}, Std: std, Drain: time.Second})
+// serveEdge is Tender's proxy with one route: "own", with the standard library's
+// server in "front", or all of it, "std".
+func serveEdge(ctx context.Context, listen, target, role string) error {
+	s, err := proxy.New(proxy.Options{HTTP: []string{listen}, Std: role == "std", StdFront: role != "own", Drain: time.Second})
 	if err != nil {
 		return err
 	}
@@ -365,7 +367,7 @@ func serveEdge(ctx context.Context, listen, target string, std bool) error {
 	if err != nil {
 		return err
 	}
-	if path := os.Getenv("BENCH_PROFILE"); path != "" && !std {
+	if path := os.Getenv("BENCH_PROFILE"); path != "" && role == "own" {
 		stop, err := profile(path)
 		if err != nil {
 			return err

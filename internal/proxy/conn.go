@@ -195,22 +195,29 @@ func (a *active) sweep(ctx context.Context) {
 	defer tick.Stop()
 	var conns []*conn
 	var clients []*guarded
+	var lines []*line
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		conns, clients = conns[:0], clients[:0]
+		conns, clients, lines = conns[:0], clients[:0], lines[:0]
 		a.mu.Lock()
 		for c := range a.conns {
 			conns = append(conns, c)
 		}
 		for g := range a.clients {
 			clients = append(clients, g)
+			if g.line != nil {
+				lines = append(lines, g.line)
+			}
 		}
 		a.mu.Unlock()
 		now := time.Now()
+		for _, l := range lines { // before conns, which ask whether their client has gone
+			l.look(now)
+		}
 		for _, c := range conns {
 			c.look(now)
 			if n%8 == 0 {
@@ -222,6 +229,7 @@ func (a *active) sweep(ctx context.Context) {
 		}
 		clear(conns)
 		clear(clients)
+		clear(lines)
 	}
 }
 

@@ -74,10 +74,11 @@ func serve(t testing.TB, o Options, table Table) *running {
 	return r
 }
 
-// both runs a test with each of the two client paths.
+// both runs a test with each of the two client paths, and with the standard library's front.
 func both(t *testing.T, f func(t *testing.T, o Options)) {
 	t.Run("own", func(t *testing.T) { f(t, Options{Drain: 5 * time.Second}) })
 	t.Run("std", func(t *testing.T) { f(t, Options{Std: true, Drain: 5 * time.Second}) })
+	t.Run("front", func(t *testing.T) { f(t, Options{StdFront: true, Drain: 5 * time.Second}) })
 }
 
 // version makes the tables of a test grow.
