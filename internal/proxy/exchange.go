@@ -161,7 +161,7 @@ func (x *exchange) find() bool {
 		x.plain(http.StatusNotFound, "No route leads here.")
 		return false
 	}
-	return x.pass(true)
+	return x.admit(true)
 }
 
 func (x *exchange) peerOf() {
@@ -189,8 +189,8 @@ func (x *exchange) peer() string {
 	return "unknown"
 }
 
-// pass takes the request through the gates of its route. counted: it counts against the rate.
-func (x *exchange) pass(counted bool) bool {
+// admit takes the request through the gates of its route. counted: it counts against the rate.
+func (x *exchange) admit(counted bool) bool {
 	r := x.route
 	if x.revision != "" {
 		return true // asked by ourselves
@@ -322,6 +322,7 @@ const (
 	gone                    // the client went
 	tooLarge                // its body is larger than max_body
 	tooSlow                 // its body came too slowly
+	stale                   // the connection had ended while it was idle: nothing was sent
 )
 
 // try sends the request to x.t and says whether that was the end of it. What
@@ -456,7 +457,7 @@ func (x *exchange) wait() bool {
 				x.plain(http.StatusNotFound, "No route leads here.")
 				return false
 			}
-			if !x.pass(false) {
+			if !x.admit(false) {
 				return false
 			}
 		}

@@ -354,7 +354,13 @@ func (l *line) answer(head []byte) bool {
 	if t.body.done {
 		l.hush()
 	}
-	abort := l.s.carry(&t.reply, r, l.guard)
+	abort := false
+	if r.Method == http.MethodOptions && r.RequestURI == "*" {
+		t.reply.header["Content-Length"] = []string{"0"} // of the server as a whole: net/http answers so
+		t.reply.WriteHeader(http.StatusOK)
+	} else {
+		abort = l.s.carry(&t.reply, r, l.guard)
+	}
 	if t.reply.hijacked {
 		return false
 	}

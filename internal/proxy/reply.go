@@ -33,6 +33,7 @@ type reply struct {
 	length   int64 // said; -1: none
 	written  int64
 	chunked  bool
+	lined    bool // lines are in out
 	full     bool // the body may be read while the answer is written
 	hijacked bool
 	timed    bool // a deadline was set
@@ -148,7 +149,7 @@ func (w *reply) leftover() {
 	w.last = true
 }
 
-// open puts the head into out. From here on the framing is decided.
+// open ends the head in out. From here on the framing is decided.
 func (w *reply) open() {
 	w.mu.Lock()
 	w.begun = true
@@ -164,46 +165,14 @@ func (w *reply) open() {
 			w.last = true
 		}
 	}
-	if w.minor > 0 {
-		w.out = append(w.out, "HTTP/1.1 "...)
-	} else {
-		w.out = append(w.out, "HTTP/1.0 "...)
+	if !w.lined {
+		w.lines()
 	}
-	w.out = appendStatus(w.out, w.status)
-	for _, k := range keys(h) {
-		switch k {
-		case "Connection", "Transfer-Encoding":
-			continue
-		case "Content-Length":
-			if w.chunked || w.empty() {
-				continue
-			}
-		case "Content-Type":
-			if w.status == http.StatusNotModified {
-				continue // net/http's habit
-			}
-		case "Trailer":
-			for _, v := range h[k] {
-				for name := range strings.SplitSeq(v, ",") {
-					w.trailer = append(w.trailer, trim(name))
-				}
-			}
-		}
-		if strings.HasPrefix(k, http.TrailerPrefix) {
-			continue
-		}
-		for _, v := range h[k] {
-			w.out = appendField(w.out, k, v)
-		}
+	if w.length >= 0 && !w.empty() {
+		w.out = append(w.out, "Content-Length: "...)
+		w.out = appendInt(w.out, w.length)
+		w.out = append(w.out, crlf...)
 	}
-	if h["Date"] == nil {
-		w.out = appendField(w.out, "Date", w.l.s.lines.now())
-	}
-	w.frame()
-}
-
-// frame ends the head.
-func (w *reply) frame() {
 	switch {
 	case w.last && w.minor > 0:
 		w.out = append(w.out, "Connection: close\r\n"...)
@@ -213,7 +182,70 @@ func (w *reply) frame() {
 	if w.chunked {
 		w.out = append(w.out, "Transfer-Encoding: chunked\r\n"...)
 	}
-	w.out = append(w.out, "\r\n"...)
+	w.out = append(w.out, crlf...)
+}
+
+// lines puts all of the head into out that does not hang on its framing.
+func (w *reply) lines() {
+	w.line()
+	h := w.header
+	for _, k := range keys(h) {
+		switch {
+		case framing(k), k == "Content-Type" && w.status == http.StatusNotModified, strings.HasPrefix(k, http.TrailerPrefix):
+			continue
+		case k == "Trailer":
+			for _, v := range h[k] {
+				for name := range strings.SplitSeq(v, ",") {
+					w.trailer = append(w.trailer, trim(name))
+				}
+			}
+		}
+		for _, v := range h[k] {
+			w.out = appendField(w.out, k, v)
+		}
+	}
+	if h["Date"] == nil {
+		w.out = appendField(w.out, "Date", w.l.s.lines.now())
+	}
+}
+
+// framing says whether a line is the connection's own.
+func framing(key string) bool {
+	return key == "Content-Length" || key == "Connection" || key == "Transfer-Encoding"
+}
+
+// line puts the status line into out.
+func (w *reply) line() {
+	if w.minor > 0 {
+		w.out = append(w.out, "HTTP/1.1 "...)
+	} else {
+		w.out = append(w.out, "HTTP/1.0 "...)
+	}
+	w.out = appendStatus(w.out, w.status)
+}
+
+// pass is WriteHeader for the head of a target's answer that nobody adds to: it takes no way by a map.
+func (w *reply) pass(a *answer) {
+	w.status, w.length, w.lined = a.status, a.length, true
+	w.leftover()
+	w.line()
+	dated := false
+	for _, f := range a.fields {
+		dated = dated || f.key == "Date"
+		if f.key == "Content-Type" && w.status == http.StatusNotModified {
+			continue
+		}
+		b := append(w.out, f.key...)
+		b = append(b, ": "...)
+		b = append(b, f.value...)
+		w.out = append(b, crlf...)
+	}
+	if !dated {
+		w.out = appendField(w.out, "Date", w.l.s.lines.now())
+	}
+	if w.length >= 0 || w.empty() || w.head {
+		w.open()
+	}
 }
 
 // Write writes a piece of the body.
@@ -261,7 +293,7 @@ func (w *reply) decide() {
 func (w *reply) put(b []byte) {
 	if w.chunked {
 		w.out = strconv.AppendInt(w.out, int64(len(b)), 16)
-		w.out = append(w.out, "\r\n"...)
+		w.out = append(w.out, crlf...)
 	}
 	if len(w.out)+len(b) <= replyKept || w.l.tls != nil && len(w.out)+len(b) <= 16<<10 {
 		w.out = append(w.out, b...)
@@ -323,7 +355,6 @@ func (w *reply) finish() bool {
 		}
 		if !told {
 			w.length = int64(len(w.pend))
-			w.header["Content-Length"] = []string{strconv.Itoa(len(w.pend))}
 		}
 		w.decide()
 	}
