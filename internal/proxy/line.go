@@ -28,25 +28,25 @@ const preface = "PRI * HTTP/2.0\r\n\r\n"
 // requests, one after the other, and answers each. Between requests it holds no
 // buffer; the sweep sees to its time limits, and that a client has gone.
 type line struct {
-	s      *Server
-	guard  *guarded
-	c      net.Conn        // guard, or TLS over it
-	raw    syscall.RawConn // of the socket; nil: it has none to look at
-	tls    *tls.ConnectionState
-	born   time.Time
-	in     input
-	take   func(fd uintptr) bool // read once, for raw; made once
-	peek   func(fd uintptr)
-	saw    error // of take
-	posted bool  // the request before was a POST
-	held   int   // bytes that peek saw; -1: the client has gone
-	first  [1]byte
+	s     *Server
+	guard *guarded
+	c     net.Conn        // guard, or TLS over it
+	raw   syscall.RawConn // of the socket; nil: it has none to look at
+	tls   *tls.ConnectionState
+	born  time.Time
+	in    input
+	take  func(fd uintptr) bool // read once, for raw; made once
+	peek  func(fd uintptr)
+	saw   error // of take
+	spare int   // line ends that old clients send behind the body of a POST, at most
+	held  int   // bytes that peek saw; -1: the client has gone
+	first [1]byte
 
 	stage atomic.Uint32 // what it is at, and in the upper bits how often that changed
-	since time.Time     // of seen; both are the sweep's
-	seen  uint32
 
 	mu      sync.Mutex
+	since   time.Time // of seen, which is what the sweep saw last
+	seen    uint32
 	turn    *turn         // under way
 	quiet   bool          // all of the request has been read: nobody else reads
 	early   bool          // a byte of the next one is in first
@@ -219,12 +219,17 @@ func (l *line) head(first bool) ([]byte, error) {
 	if !l.begin() {
 		return nil, errEnded
 	}
-	if b := l.in.held(); l.posted && len(b) > 2 && b[0] == '\r' && b[1] == '\n' {
-		l.in.skip(2) // old clients send this behind the body of a POST
-	}
 	seen, waits := 0, false
 	for {
 		var head []byte
+		for b := l.in.held(); l.spare > 0 && len(b) > 0; b = l.in.held() {
+			if b[0] != '\r' && b[0] != '\n' {
+				l.spare = 0
+				break
+			}
+			l.in.skip(1)
+			l.spare--
+		}
 		if head, seen = l.in.head(seen); head != nil {
 			if waits {
 				l.move(atWork)
@@ -343,7 +348,9 @@ func (l *line) answer(head []byte) bool {
 		return l.refuse(status, why) == nil
 	}
 	r := t.r
-	l.posted = r.Method == http.MethodPost
+	if l.spare = 0; r.Method == http.MethodPost {
+		l.spare = 4
+	}
 	if values := r.Header["Expect"]; values != nil {
 		if !anyLists(values, "100-continue") {
 			_ = l.refuse(http.StatusExpectationFailed, "")
@@ -422,6 +429,8 @@ func (l *line) refuse(status int, why string) error {
 
 // look is the sweep's: it ends what takes too long, and sees to a client that has gone.
 func (l *line) look(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	at := l.stage.Load()
 	if at != l.seen || l.since.IsZero() {
 		l.seen, l.since = at, now
@@ -437,23 +446,25 @@ func (l *line) look(now time.Time) {
 			_ = l.guard.cut()
 		}
 	case atWork:
-		if l.raw == nil || l.raw.Control(l.peek) != nil {
-			return
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.turn == nil || l.stage.Load() != at {
+		if l.turn == nil || l.turn.gone || l.raw == nil || l.raw.Control(l.peek) != nil {
 			return
 		}
 		switch {
 		case l.held < 0:
-			l.turn.gone = true
-			l.turn.cancel()
+			l.goes()
 		case l.held > 0 && l.quiet && l.listens == nil:
 			// In TLS the end is a record, which only reading it tells from a request.
 			l.listens = make(chan struct{})
 			go l.listen(l.listens)
 		}
+	}
+}
+
+// goes ends what is under way for a client that has gone; l.mu is held.
+func (l *line) goes() {
+	if l.turn != nil {
+		l.turn.gone = true
+		l.turn.cancel()
 	}
 }
 
@@ -464,9 +475,8 @@ func (l *line) listen(done chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.early = n > 0
-	if n == 0 && err != nil && !isDeadline(err) && l.turn != nil {
-		l.turn.gone = true
-		l.turn.cancel()
+	if n == 0 && err != nil && !isDeadline(err) {
+		l.goes()
 	}
 }
 

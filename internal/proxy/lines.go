@@ -128,10 +128,7 @@ func (s *Server) shutLines(ctx context.Context) error {
 func (s *Server) cutLines() {
 	for _, l := range s.active.list() {
 		l.mu.Lock()
-		if l.turn != nil {
-			l.turn.gone = true
-			l.turn.cancel()
-		}
+		l.goes()
 		l.mu.Unlock()
 		if l.stage.Load()&atMask != atEnd { // else it is not ours
 			_ = l.guard.cut()
