@@ -37,6 +37,7 @@ func proxies(ctx context.Context, args []string) error {
 	role := set.String("role", "", "of a child: target, own, front or std")
 	listen := set.String("listen", "", "of a child")
 	target := set.String("target", "", "of a child")
+	idle := set.Int("idle", 10_000, "connections that have asked once and stay open, for the memory of each")
 	only := set.String("only", "", "one proxy alone, for a profile")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -89,7 +90,7 @@ backend b
 daemon off;
 worker_processes auto;
 pid %[3]s/nginx.pid;
-events { worker_connections 1024; }
+events { worker_connections 30000; }
 http {
   access_log off;
   keepalive_requests 100000000;
@@ -165,7 +166,78 @@ http://%s {
 			fmt.Printf("%-18s %16.1f %12.0f %10.2f %12.2f %12.2f\n", p.name, cpu, middle(p.rate), middle(p.p99), cpu/base["haproxy"], cpu/base["caddy"])
 		}
 	}
+	fmt.Printf("\n%-18s %16s\n", fmt.Sprintf("%d idle", *idle), "KB each")
+	for _, p := range peers {
+		each, err := p.hold(*idle)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Printf("%-18s %16.1f\n", p.name, each*1024)
+	}
 	return nil
+}
+
+// hold opens n connections that ask once and stay, and returns what each costs in
+// MB of the process's own memory. What the kernel keeps for a socket is not in it.
+func (p *peer) hold(n int) (float64, error) {
+	before, err := held(p.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	var open []net.Conn
+	defer func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}()
+	buf := make([]byte, 4096)
+	for range n {
+		c, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			return 0, err
+		}
+		open = append(open, c)
+		if _, err := fmt.Fprintf(c, "GET /small HTTP/1.1\r\nHost: %s\r\n\r\n", p.addr); err != nil {
+			return 0, err
+		}
+		for got := 0; ; {
+			m, err := c.Read(buf[got:])
+			if err != nil {
+				return 0, err
+			}
+			got += m
+			if head := bytes.Index(buf[:got], []byte("\r\n\r\n")); head >= 0 && got >= head+4+100 {
+				break
+			}
+		}
+	}
+	time.Sleep(3 * time.Second) // a collector of garbage may have its turn
+	after, err := held(p.cmd.Process.Pid)
+	return (after - before) / float64(n), err
+}
+
+// held is the memory of a process and its children, in MB.
+func held(pid int) (float64, error) {
+	sum, err := memory(pid)
+	if err != nil {
+		return 0, err
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return 0, err
+	}
+	for one := range strings.FieldsSeq(string(children)) {
+		n, err := strconv.Atoi(one)
+		if err != nil {
+			return 0, err
+		}
+		more, err := held(n)
+		if err != nil {
+			return 0, err
+		}
+		sum += more
+	}
+	return sum, nil
 }
 
 // peer is one proxy under measurement.

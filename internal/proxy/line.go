@@ -351,8 +351,8 @@ func (l *line) answer(head []byte) bool {
 	if l.spare = 0; r.Method == http.MethodPost {
 		l.spare = 4
 	}
-	if values := r.Header["Expect"]; values != nil {
-		if !anyLists(values, "100-continue") {
+	if values := r.Header["Expect"]; values != nil && values[0] != "" {
+		if !lists(values[0], "100-continue") {
 			_ = l.refuse(http.StatusExpectationFailed, "")
 			return false
 		}

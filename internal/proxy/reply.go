@@ -33,7 +33,7 @@ type reply struct {
 	length   int64 // said; -1: none
 	written  int64
 	chunked  bool
-	lined    bool // lines are in out
+	lined    bool // all that does not hang on framing is in out
 	full     bool // the body may be read while the answer is written
 	hijacked bool
 	timed    bool // a deadline was set
@@ -166,7 +166,7 @@ func (w *reply) open() {
 		}
 	}
 	if !w.lined {
-		w.lines()
+		w.fields()
 	}
 	if w.length >= 0 && !w.empty() {
 		w.out = append(w.out, "Content-Length: "...)
@@ -185,9 +185,9 @@ func (w *reply) open() {
 	w.out = append(w.out, crlf...)
 }
 
-// lines puts all of the head into out that does not hang on its framing.
-func (w *reply) lines() {
-	w.line()
+// fields puts all of the head into out that does not hang on its framing.
+func (w *reply) fields() {
+	w.first()
 	h := w.header
 	for _, k := range keys(h) {
 		switch {
@@ -214,8 +214,8 @@ func framing(key string) bool {
 	return key == "Content-Length" || key == "Connection" || key == "Transfer-Encoding"
 }
 
-// line puts the status line into out.
-func (w *reply) line() {
+// first puts the status line into out.
+func (w *reply) first() {
 	if w.minor > 0 {
 		w.out = append(w.out, "HTTP/1.1 "...)
 	} else {
@@ -228,7 +228,7 @@ func (w *reply) line() {
 func (w *reply) pass(a *answer) {
 	w.status, w.length, w.lined = a.status, a.length, true
 	w.leftover()
-	w.line()
+	w.first()
 	dated := false
 	for _, f := range a.fields {
 		dated = dated || f.key == "Date"
