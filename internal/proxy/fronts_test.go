@@ -297,7 +297,8 @@ var (
 	length   = regexp.MustCompile(`(?i)\ncontent-length`)
 	encoding = regexp.MustCompile(`(?i)\ntransfer-encoding`)
 	nameless = regexp.MustCompile("\n[^\n:]*[^!#$%&'*+.^_`|~0-9A-Za-z\n:-][^\n:]*:")
-	ends     = regexp.MustCompile(`(?i)\nconnection:[^\n]*close`)
+	keeps    = regexp.MustCompile(`(?i)\nconnection:[ \t]*(\S[^\r\n]*keep-alive|keep-alive[^\r\n]*[^\r\n \t])`)
+	expects  = regexp.MustCompile(`(?i)\nexpect:[ \t]*(\S[^\r\n]*100-continue|100-continue[^\r\n]*[^\r\n \t])`)
 	chunk    = regexp.MustCompile(`\n[0-9a-fA-F]+[ \t]*;[^\n]*[\x00-\x08\x0b-\x1f\x7f][^\n]*\n`)
 	absolute = regexp.MustCompile(` [a-zA-Z][a-zA-Z0-9+.-]*:`)
 )
@@ -322,8 +323,10 @@ func refuses(text string) string {
 		return "control characters behind the size of a chunk"
 	case nameless.MatchString(text):
 		return "a trailer whose name is none"
-	case ends.MatchString(text) && strings.Contains(text, "HTTP/1.0"):
-		return "close and keep-alive at once, where close is the last word"
+	case keeps.MatchString(text):
+		return "keep-alive among other words, which may be another one"
+	case expects.MatchString(text):
+		return "an expectation beside that of 100, which nobody meets"
 	case absolute.MatchString(text):
 		return "a host in an address with characters that no host has"
 	}

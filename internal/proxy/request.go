@@ -91,7 +91,7 @@ func (t *turn) ask(l *line, head string) (status int, why string) {
 			encoded = true
 			continue
 		case "Connection":
-			if lists(value, "close") {
+			if strings.Contains(strings.ToLower(value), "close") { // however it is written
 				t.reply.last = true
 			} else if lists(value, "keep-alive") {
 				r.Close = false
