@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -40,7 +41,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.done {
 		b.l.hush()
 	}
-	if err != nil && err != io.EOF && !isDeadline(err) { //nolint:errorlint // exactly this
+	if err != nil && !errors.Is(err, io.EOF) && !isDeadline(err) {
 		b.err = err
 	}
 	return n, err

@@ -98,26 +98,19 @@ func (s *Server) newLine(g *guarded) *line {
 	}
 	l.take = func(fd uintptr) bool {
 		l.in.borrowFrom(&lineInputs)
-		var n int
-		for {
-			n, l.saw = syscall.Read(int(fd), l.in.buf)
-			if l.saw != syscall.EINTR { //nolint:errorlint // system calls return numbers
-				break
-			}
+		n, err := syscall.Read(int(fd), l.in.buf)
+		for err == syscall.EINTR { //nolint:errorlint // system calls return numbers
+			n, err = syscall.Read(int(fd), l.in.buf)
 		}
-		if l.saw == syscall.EAGAIN { //nolint:errorlint // likewise
-			l.in.release()
-			return false
-		}
-		if n <= 0 {
-			if l.saw == nil {
-				l.saw = io.EOF
-			}
-			l.in.release()
+		if n > 0 {
+			l.in.end, l.saw = n, nil
 			return true
 		}
-		l.in.end = n
-		return true
+		l.in.release()
+		if l.saw = err; err == nil {
+			l.saw = io.EOF
+		}
+		return err != syscall.EAGAIN //nolint:errorlint // likewise
 	}
 	l.peek = func(fd uintptr) {
 		var b [1]byte
