@@ -146,5 +146,22 @@ type Served struct {
 	Cut uint64 `json:"cut"`
 }
 
+// Plus is what both have counted.
+func (s Served) Plus(o Served) Served {
+	s.Requests += o.Requests
+	s.Failed += o.Failed
+	s.Seconds += o.Seconds
+	s.BytesIn += o.BytesIn
+	s.BytesOut += o.BytesOut
+	s.Cut += o.Cut
+	for i := range s.Class {
+		s.Class[i] += o.Class[i]
+	}
+	for i := range s.Latency {
+		s.Latency[i] += o.Latency[i]
+	}
+	return s
+}
+
 // LatencyBounds are the upper bounds of Served.Latency, in seconds.
 var LatencyBounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}

@@ -34,9 +34,10 @@ func proxies(ctx context.Context, args []string) error {
 	runs := set.Int("runs", 5, "runs of each measurement; the median is shown")
 	requests := set.Int("requests", 20_000, "requests of each run")
 	clients := set.Int("clients", 32, "connections that ask at the same time")
-	role := set.String("role", "", "of a child: target, own or std")
+	role := set.String("role", "", "of a child: target, own, front or std")
 	listen := set.String("listen", "", "of a child")
 	target := set.String("target", "", "of a child")
+	idle := set.Int("idle", 10_000, "connections that have asked once and stay open, for the memory of each")
 	only := set.String("only", "", "one proxy alone, for a profile")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -46,14 +47,14 @@ func proxies(ctx context.Context, args []string) error {
 	case "target":
 		return serveTarget(ctx, *listen)
 	default:
-		return serveEdge(ctx, *listen, *target, *role == "std")
+		return serveEdge(ctx, *listen, *target, *role)
 	}
 	dir, err := os.MkdirTemp("", "tbp-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	at, err := ports(6)
+	at, err := ports(7)
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ backend b
 daemon off;
 worker_processes auto;
 pid %[3]s/nginx.pid;
-events { worker_connections 1024; }
+events { worker_connections 30000; }
 http {
   access_log off;
   keepalive_requests 100000000;
@@ -117,7 +118,8 @@ http://%s {
 }
 `, at[3], at[0])))},
 		{name: "tender", addr: at[4], cmd: child("own", at[4])},
-		{name: "tender, std", addr: at[5], cmd: child("std", at[5])},
+		{name: "tender, std front", addr: at[5], cmd: child("front", at[5])},
+		{name: "tender, std", addr: at[6], cmd: child("std", at[6])},
 	}
 	if err != nil {
 		return err
@@ -144,7 +146,7 @@ http://%s {
 	fmt.Printf("machine: %d cores, load %s; medians of %d runs of %d requests on %d connections\n", runtime.NumCPU(), load(), *runs, *requests, *clients)
 	for _, size := range []string{"small", "large"} {
 		body := map[string]string{"small": "100 bytes", "large": "20 KB"}[size]
-		fmt.Printf("\n%-14s %16s %12s %10s %12s %12s\n", body, "CPU us/request", "requests/s", "p99 ms", "of haproxy", "of caddy")
+		fmt.Printf("\n%-18s %16s %12s %10s %12s %12s\n", body, "CPU us/request", "requests/s", "p99 ms", "of haproxy", "of caddy")
 		for _, p := range peers {
 			p.cpu, p.rate, p.p99 = nil, nil, nil
 		}
@@ -161,10 +163,81 @@ http://%s {
 		}
 		for _, p := range peers {
 			cpu := middle(p.cpu)
-			fmt.Printf("%-14s %16.1f %12.0f %10.2f %12.2f %12.2f\n", p.name, cpu, middle(p.rate), middle(p.p99), cpu/base["haproxy"], cpu/base["caddy"])
+			fmt.Printf("%-18s %16.1f %12.0f %10.2f %12.2f %12.2f\n", p.name, cpu, middle(p.rate), middle(p.p99), cpu/base["haproxy"], cpu/base["caddy"])
 		}
 	}
+	fmt.Printf("\n%-18s %16s\n", fmt.Sprintf("%d idle", *idle), "KB each")
+	for _, p := range peers {
+		each, err := p.hold(*idle)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Printf("%-18s %16.1f\n", p.name, each*1024)
+	}
 	return nil
+}
+
+// hold opens n connections that ask once and stay, and returns what each costs in
+// MB of the process's own memory. What the kernel keeps for a socket is not in it.
+func (p *peer) hold(n int) (float64, error) {
+	before, err := held(p.cmd.Process.Pid)
+	if err != nil {
+		return 0, err
+	}
+	var open []net.Conn
+	defer func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}()
+	buf := make([]byte, 4096)
+	for range n {
+		c, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			return 0, err
+		}
+		open = append(open, c)
+		if _, err := fmt.Fprintf(c, "GET /small HTTP/1.1\r\nHost: %s\r\n\r\n", p.addr); err != nil {
+			return 0, err
+		}
+		for got := 0; ; {
+			m, err := c.Read(buf[got:])
+			if err != nil {
+				return 0, err
+			}
+			got += m
+			if head := bytes.Index(buf[:got], []byte("\r\n\r\n")); head >= 0 && got >= head+4+100 {
+				break
+			}
+		}
+	}
+	time.Sleep(3 * time.Second) // a collector of garbage may have its turn
+	after, err := held(p.cmd.Process.Pid)
+	return (after - before) / float64(n), err
+}
+
+// held is the memory of a process and its children, in MB.
+func held(pid int) (float64, error) {
+	sum, err := memory(pid)
+	if err != nil {
+		return 0, err
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return 0, err
+	}
+	for one := range strings.FieldsSeq(string(children)) {
+		n, err := strconv.Atoi(one)
+		if err != nil {
+			return 0, err
+		}
+		more, err := held(n)
+		if err != nil {
+			return 0, err
+		}
+		sum += more
+	}
+	return sum, nil
 }
 
 // peer is one proxy under measurement.
@@ -352,9 +425,10 @@ func serveTarget(ctx context.Context, addr string) error {
 	}
 }
 
-// serveEdge is Tender's proxy with one route.
-func serveEdge(ctx context.Context, listen, target string, std bool) error {
-	s, err := proxy.New(proxy.Options{HTTP: []string{listen}, Std: std, Drain: time.Second})
+// serveEdge is Tender's proxy with one route: "own", with the standard library's
+// server in "front", or all of it, "std".
+func serveEdge(ctx context.Context, listen, target, role string) error {
+	s, err := proxy.New(proxy.Options{HTTP: []string{listen}, Std: role == "std", StdFront: role != "own", Drain: time.Second})
 	if err != nil {
 		return err
 	}
@@ -365,7 +439,7 @@ func serveEdge(ctx context.Context, listen, target string, std bool) error {
 	if err != nil {
 		return err
 	}
-	if path := os.Getenv("BENCH_PROFILE"); path != "" && !std {
+	if path := os.Getenv("BENCH_PROFILE"); path != "" && role == "own" {
 		stop, err := profile(path)
 		if err != nil {
 			return err

@@ -60,7 +60,7 @@ func leftOf(before map[counter]tender.Served, last, now proxy.Report) map[counte
 					left = map[counter]tender.Served{}
 				}
 				c := counter{r.Project, x.Aim, x.Revision}
-				left[c] = addServed(left[c], x.Served)
+				left[c] = left[c].Plus(x.Served)
 			}
 		}
 	}
@@ -142,7 +142,7 @@ func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
 					x.State, x.Reason = "down", r.Problem
 				}
 				t.Instances[x.ID] = flowOf(t.Instances, x)
-				t.Revisions[x.Revision] = addServed(t.Revisions[x.Revision], x.Served)
+				t.Revisions[x.Revision] = t.Revisions[x.Revision].Plus(x.Served)
 			}
 		}
 	}
@@ -161,7 +161,7 @@ func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
 	}
 	for c, n := range v.left {
 		if t := out[c.project][c.service]; t != nil {
-			t.Revisions[c.revision] = addServed(t.Revisions[c.revision], n)
+			t.Revisions[c.revision] = t.Revisions[c.revision].Plus(n)
 		}
 	}
 	return out
@@ -192,18 +192,6 @@ func flowOf(flows map[string]plan.Flow, x proxy.TargetReport) plan.Flow {
 	}
 	out.Open = before.Open + now.Open
 	return out
-}
-
-func addServed(a, b tender.Served) tender.Served {
-	a.Requests, a.Failed, a.Cut = a.Requests+b.Requests, a.Failed+b.Failed, a.Cut+b.Cut
-	a.Seconds, a.BytesIn, a.BytesOut = a.Seconds+b.Seconds, a.BytesIn+b.BytesIn, a.BytesOut+b.BytesOut
-	for i := range a.Class {
-		a.Class[i] += b.Class[i]
-	}
-	for i := range a.Latency {
-		a.Latency[i] += b.Latency[i]
-	}
-	return a
 }
 
 // sameTraffic compares what deploy decides on: states and what is open. Counts

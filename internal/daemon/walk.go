@@ -102,7 +102,7 @@ func servedOf(r proxy.Report, route, aim string) (out tender.Served) {
 		}
 		for _, t := range x.Targets {
 			if t.Aim == aim {
-				out = addServed(out, t.Served)
+				out = out.Plus(t.Served)
 			}
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/proxy"
 )
 
@@ -123,7 +122,7 @@ func joinRoutes(a, b []proxy.RouteReport) []proxy.RouteReport {
 			continue
 		}
 		o := &out[i]
-		o.Served = add(o.Served, r.Served)
+		o.Served = o.Served.Plus(r.Served)
 		o.Waiting += r.Waiting
 		o.Targets = slices.Clone(o.Targets)
 		for _, t := range r.Targets {
@@ -136,24 +135,8 @@ func joinRoutes(a, b []proxy.RouteReport) []proxy.RouteReport {
 				continue
 			}
 			o.Targets[k].Open += t.Open
-			o.Targets[k].Served = add(o.Targets[k].Served, t.Served)
+			o.Targets[k].Served = o.Targets[k].Served.Plus(t.Served)
 		}
 	}
 	return out
-}
-
-func add(a, b tender.Served) tender.Served {
-	a.Requests += b.Requests
-	a.Failed += b.Failed
-	a.Seconds += b.Seconds
-	a.BytesIn += b.BytesIn
-	a.BytesOut += b.BytesOut
-	a.Cut += b.Cut
-	for i := range b.Class {
-		a.Class[i] += b.Class[i]
-	}
-	for i := range b.Latency {
-		a.Latency[i] += b.Latency[i]
-	}
-	return a
 }

@@ -18,9 +18,7 @@ func (x *exchange) byOwn() (verdict, error) {
 		var c *conn
 		if !fresh {
 			c = x.t.conns.get()
-			if c != nil && !c.alive() {
-				// What may not be sent twice does not begin on a connection that has ended,
-				// and what was said on it meanwhile is nobody's answer.
+			if c != nil && x.streams() && !c.alive() {
 				c.Close()
 				continue
 			}
@@ -36,6 +34,9 @@ func (x *exchange) byOwn() (verdict, error) {
 		}
 		reused := c.reused
 		v, err := x.over(c)
+		if v == stale {
+			continue
+		}
 		if v == broken && reused && !x.begun && idempotent(x.r.Method) && !errors.Is(err, errTimeout) {
 			// It ended while it was idle: that says nothing of the target.
 			fresh = true
@@ -67,8 +68,11 @@ func (x *exchange) over(c *conn) (v verdict, err error) {
 	if !x.streams() {
 		x.out = append(x.out, x.body...)
 		x.o.in = uint64(len(x.body))
-		// An error is of no interest yet: the target may have answered before it closed.
-		_, err = c.Write(x.out)
+		// What may not be sent twice does not begin on a connection that has ended,
+		// and what was said on it meanwhile is nobody's answer.
+		if !c.ask(x.out) {
+			return stale, nil
+		}
 	} else {
 		asked := x.r.Header["Expect"] != nil
 		up = &upload{x: x, c: c, done: make(chan struct{})}
@@ -172,6 +176,9 @@ func (x *exchange) head() {
 	case n < 0:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		for k := range x.r.Trailer {
+			if !token(k) || !trailing(k) {
+				continue // it would not be sent
+			}
 			b = append(b, "Trailer: "...)
 			b = append(b, k...)
 			b = append(b, "\r\n"...)
@@ -221,24 +228,26 @@ func (x *exchange) relay(c *conn) (keep bool, err error) {
 		return false, x.tunnel(c)
 	}
 	h := x.w.Header()
-	values := make([]string, len(a.fields)+1)
-	for i, f := range a.fields {
-		values[i] = f.value
-		if old := h[f.key]; old != nil {
-			h[f.key] = append(old, f.value)
-		} else {
-			h[f.key] = values[i : i+1 : i+1]
-		}
-	}
 	none := a.bodiless(x.r.Method)
-	if a.length >= 0 && a.status != http.StatusNoContent {
-		values[len(a.fields)] = a.said
-		h["Content-Length"] = values[len(a.fields):]
+	if !x.pass(a) {
+		values := make([]string, len(a.fields)+1)
+		for i, f := range a.fields {
+			values[i] = f.value
+			if old := h[f.key]; old != nil {
+				h[f.key] = append(old, f.value)
+			} else {
+				h[f.key] = values[i : i+1 : i+1]
+			}
+		}
+		if a.length >= 0 && a.status != http.StatusNoContent {
+			values[len(a.fields)] = a.said
+			h["Content-Length"] = values[len(a.fields):]
+		}
+		if len(a.trailer) > 0 && a.chunked && !none {
+			h["Trailer"] = append([]string(nil), a.trailer...)
+		}
+		x.commit(h, a.status, a.length, a.typed)
 	}
-	if len(a.trailer) > 0 && a.chunked && !none {
-		h["Trailer"] = append([]string(nil), a.trailer...)
-	}
-	x.commit(h, a.status, a.length, a.typed)
 	var list []field
 	whole := true
 	switch {

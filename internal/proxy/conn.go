@@ -34,6 +34,10 @@ type conn struct {
 	home   *active
 	in     input
 	reused bool
+	say    []byte                // of ask, and what is left of it
+	said   bool                  // it was sent
+	dead   bool                  // ask found that it had ended
+	step   func(fd uintptr) bool // of ask; made once
 
 	limit atomic.Int64 // unix nanoseconds; 0: it may take its time
 
@@ -102,17 +106,63 @@ func (c *conn) look(now time.Time) {
 	}
 }
 
+// ask sends b and reads what comes first. Both are one wait of the poller, so that
+// nobody looks for an answer before it can be there. An error is of no interest yet:
+// the target may have answered before it closed, and who reads next meets it
+// again. False: the connection had ended while it was idle, or something was said on it; nothing was sent.
+func (c *conn) ask(b []byte) bool {
+	c.say, c.said, c.dead = b, false, false
+	_ = c.raw.Read(c.step)
+	rest := c.say
+	c.say = nil
+	if !c.dead && len(rest) > 0 {
+		_, _ = c.Write(rest)
+	}
+	return !c.dead
+}
+
+// takeStep is one of ask's: false waits until there is something to read.
+func (c *conn) takeStep(fd uintptr) bool {
+	if !c.said {
+		c.said = true
+		if c.reused && !untouched(fd) {
+			c.dead = true
+			return true
+		}
+		n, err := syscall.Write(int(fd), c.say)
+		if n > 0 {
+			c.say = c.say[n:]
+		}
+		// On one that is new something may have come before: only reading tells.
+		return err != nil || len(c.say) > 0 || !c.reused
+	}
+	n, err := syscall.Read(int(fd), c.in.buf[c.in.end:])
+	if err == syscall.EAGAIN || err == syscall.EINTR { //nolint:errorlint // system calls return numbers
+		return err == syscall.EINTR //nolint:errorlint // likewise
+	}
+	if n > 0 {
+		c.in.end += n
+		c.in.read = true
+	}
+	return true
+}
+
 // alive looks, without waiting, whether the target has closed an idle
 // connection, or said something that nobody asked for.
 func (c *conn) alive() bool {
 	ok := false
 	err := c.raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		ok = err == syscall.EAGAIN || err == syscall.EINTR //nolint:errorlint // system calls return numbers
+		ok = untouched(fd)
 		return true
 	})
 	return err == nil && ok
+}
+
+// untouched: nothing is to be read from a socket, not even its end.
+func untouched(fd uintptr) bool {
+	var b [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return err == syscall.EAGAIN || err == syscall.EINTR //nolint:errorlint // system calls return numbers
 }
 
 // idle is the idle connections of a target. The last used is the next used.
@@ -195,22 +245,29 @@ func (a *active) sweep(ctx context.Context) {
 	defer tick.Stop()
 	var conns []*conn
 	var clients []*guarded
+	var lines []*line
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		conns, clients = conns[:0], clients[:0]
+		conns, clients, lines = conns[:0], clients[:0], lines[:0]
 		a.mu.Lock()
 		for c := range a.conns {
 			conns = append(conns, c)
 		}
 		for g := range a.clients {
 			clients = append(clients, g)
+			if g.line != nil {
+				lines = append(lines, g.line)
+			}
 		}
 		a.mu.Unlock()
 		now := time.Now()
+		for _, l := range lines { // before conns, which ask whether their client has gone
+			l.look(now)
+		}
 		for _, c := range conns {
 			c.look(now)
 			if n%8 == 0 {
@@ -222,6 +279,7 @@ func (a *active) sweep(ctx context.Context) {
 		}
 		clear(conns)
 		clear(clients)
+		clear(lines)
 	}
 }
 
@@ -257,6 +315,7 @@ func (s *Server) dial(ctx context.Context, t *target, timeout time.Duration) (*c
 		return nil, err
 	}
 	c.in.conn = n
+	c.step = c.takeStep
 	s.active.add(c)
 	return c, nil
 }

@@ -63,7 +63,7 @@ func (x *exchange) reset() {
 	*x = exchange{out: x.out[:0], body: x.body[:0], ans: answer{fields: x.ans.fields[:0], listed: x.ans.listed[:0], trailer: x.ans.trailer[:0]}}
 }
 
-// front is the server that clients speak to: net/http's, whose strict parsers are worth having.
+// front is the server for clients that speak HTTP/2, and with Options.StdFront for all.
 func (s *Server) front() *http.Server {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
@@ -95,27 +95,32 @@ var lastAnswer = []string{"close"}
 
 // ServeHTTP carries one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := exchanges.Get().(*exchange)
-	x.s, x.w, x.r = s, w, r
-	if s.leaving.Load() != 0 {
-		w.Header()["Connection"] = lastAnswer
-	}
-	x.serve()
-	abort, guard := x.abort, x.guard
-	x.reset()
-	exchanges.Put(x)
-	if abort {
-		if guard != nil && !r.ProtoAtLeast(1, 1) {
-			guard.harshly()
+	g, _ := r.Context().Value(guardKey{}).(*guarded)
+	if s.carry(w, r, g) {
+		if g != nil && !r.ProtoAtLeast(1, 1) {
+			g.harshly()
 		}
 		panic(http.ErrAbortHandler)
 	}
 }
 
+// carry answers one request. abort: the answer was cut off, and the connection or stream must end so.
+func (s *Server) carry(w http.ResponseWriter, r *http.Request, g *guarded) (abort bool) {
+	x := exchanges.Get().(*exchange)
+	x.s, x.w, x.r, x.guard = s, w, r, g
+	if s.leaving.Load() != 0 {
+		w.Header()["Connection"] = lastAnswer
+	}
+	x.serve()
+	abort = x.abort
+	x.reset()
+	exchanges.Put(x)
+	return abort
+}
+
 func (x *exchange) serve() {
 	x.start = time.Now()
 	x.flusher, _ = x.w.(http.Flusher)
-	x.guard, _ = x.r.Context().Value(guardKey{}).(*guarded)
 	x.host, x.path = hostOf(x.r.Host), pathOf(x.r)
 	x.tried = x.room[:0]
 	if !x.find() {
@@ -156,7 +161,7 @@ func (x *exchange) find() bool {
 		x.plain(http.StatusNotFound, "No route leads here.")
 		return false
 	}
-	return x.pass(true)
+	return x.admit(true)
 }
 
 func (x *exchange) peerOf() {
@@ -184,8 +189,8 @@ func (x *exchange) peer() string {
 	return "unknown"
 }
 
-// pass takes the request through the gates of its route. counted: it counts against the rate.
-func (x *exchange) pass(counted bool) bool {
+// admit takes the request through the gates of its route. counted: it counts against the rate.
+func (x *exchange) admit(counted bool) bool {
 	r := x.route
 	if x.revision != "" {
 		return true // asked by ourselves
@@ -317,6 +322,7 @@ const (
 	gone                    // the client went
 	tooLarge                // its body is larger than max_body
 	tooSlow                 // its body came too slowly
+	stale                   // the connection had ended while it was idle: nothing was sent
 )
 
 // try sends the request to x.t and says whether that was the end of it. What
@@ -451,7 +457,7 @@ func (x *exchange) wait() bool {
 				x.plain(http.StatusNotFound, "No route leads here.")
 				return false
 			}
-			if !x.pass(false) {
+			if !x.admit(false) {
 				return false
 			}
 		}

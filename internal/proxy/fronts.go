@@ -132,7 +132,12 @@ func (s *Server) acceptFront(ctx context.Context, server *http.Server, f *front,
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	defer l.Close()
-	if f.tls {
+	switch {
+	case !s.o.StdFront && f.tls:
+		return s.serveLines(s.guard(l), s.certs.config())
+	case !s.o.StdFront:
+		return s.serveLines(s.guard(l), nil)
+	case f.tls:
 		return server.ServeTLS(s.guard(l), "", "")
 	}
 	return server.Serve(s.guard(l))

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/textproto"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +89,62 @@ func FuzzChunks(f *testing.F) {
 		}
 		if got := w.body.String(); got != string(want) {
 			t.Errorf("%q: %q, not %q", text, got, want)
+		}
+	})
+}
+
+// What our parser takes for a request, the standard library must take for the
+// same, and its body too. It may refuse more than that one does, never read it differently.
+func FuzzRequest(f *testing.F) {
+	for _, text := range asks {
+		f.Add(text)
+	}
+	s, err := New(Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		l := s.newLine(&guarded{Conn: &script{strings.NewReader(text)}})
+		l.in.conn = l.c
+		head, err := l.head(true)
+		if err != nil {
+			return
+		}
+		x := l.borrow()
+		if status, _ := x.ask(l, string(head)); status != 0 {
+			return
+		}
+		want, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))
+		if err != nil {
+			t.Fatalf("%q: taken, but not by the standard library: %v", head, err)
+		}
+		r := x.r
+		delete(want.Header, "Host")
+		delete(want.Header, "Trailer")
+		delete(r.Header, "Trailer")
+		delete(r.Header, "Content-Length")
+		delete(want.Header, "Content-Length")
+		if r.Method != want.Method || r.RequestURI != want.RequestURI || r.Host != want.Host || !reflect.DeepEqual(r.URL, want.URL) || !same(r.Header, want.Header) {
+			t.Errorf("%q: %s %s %q %#v %v\nnot %s %s %q %#v %v", head, r.Method, r.RequestURI, r.Host, r.URL, r.Header, want.Method, want.RequestURI, want.Host, want.URL, want.Header)
+		}
+		if r.ContentLength != want.ContentLength || x.body.chunked != (len(want.TransferEncoding) > 0) {
+			t.Errorf("%q: length %d, not %d", head, r.ContentLength, want.ContentLength)
+		}
+		if want.Close && !x.reply.last {
+			t.Errorf("%q: the connection goes on", head)
+		}
+		got, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		body, err := io.ReadAll(want.Body)
+		if err != nil || string(got) != string(body) {
+			t.Errorf("%q: body %q, not %q, %v", text, got, body, err)
+		}
+		for k, v := range r.Trailer {
+			if token(k) && trailing(k) && len(v) > 0 && !slices.Equal(v, want.Trailer[k]) {
+				t.Errorf("%q: trailer %s %q, not %q", text, k, v, want.Trailer[k])
+			}
 		}
 	})
 }

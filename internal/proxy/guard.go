@@ -20,6 +20,8 @@ type guarded struct {
 	writing atomic.Int64 // since when, in unix nanoseconds; 0: it is not
 	reading atomic.Int64 // a body, since when
 	linger  atomic.Bool  // the client may be sending still as it closes
+	early   []byte       // read by a line before it was passed on
+	line    *line        // that it is; nil: it is net/http's
 }
 
 // lingerMax is for how long, and lingerBytes how much, is read of a client that is
@@ -29,11 +31,28 @@ const (
 	lingerBytes = 256 << 10
 )
 
+func (g *guarded) Read(b []byte) (int, error) {
+	if len(g.early) > 0 {
+		n := copy(b, g.early)
+		g.early = g.early[n:]
+		return n, nil
+	}
+	return g.Conn.Read(b)
+}
+
 func (g *guarded) Write(b []byte) (int, error) {
 	g.writing.Store(time.Now().UnixNano())
 	n, err := g.Conn.Write(b)
 	g.writing.Store(0)
 	return n, err
+}
+
+// writeAll writes several pieces with one system call.
+func (g *guarded) writeAll(b *net.Buffers) error {
+	g.writing.Store(time.Now().UnixNano())
+	_, err := b.WriteTo(g.Conn)
+	g.writing.Store(0)
+	return err
 }
 
 func (g *guarded) Close() error {

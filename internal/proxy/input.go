@@ -15,21 +15,31 @@ var inputs = sync.Pool{New: func() any { b := make([]byte, inputSize); return &b
 type input struct {
 	conn    net.Conn
 	pooled  *[]byte
+	pool    *sync.Pool // of pooled
 	buf     []byte
 	at, end int
 	read    bool // something came since borrow
 }
 
-func (i *input) borrow() {
-	i.pooled = inputs.Get().(*[]byte)
+func (i *input) borrow() { i.borrowFrom(&inputs) }
+
+func (i *input) borrowFrom(pool *sync.Pool) {
+	i.pool, i.pooled = pool, pool.Get().(*[]byte)
 	i.buf, i.at, i.end, i.read = *i.pooled, 0, 0, false
 }
 
 func (i *input) release() {
 	if i.pooled != nil {
-		inputs.Put(i.pooled)
-		i.pooled, i.buf = nil, nil
+		i.pool.Put(i.pooled)
+		i.pooled, i.buf, i.at, i.end = nil, nil, 0, 0
 	}
+}
+
+// unread puts a byte behind what is held.
+func (i *input) unread(b byte) {
+	i.buf = append(i.buf[:i.end:i.end], b)
+	i.end = len(i.buf)
+	i.buf = i.buf[:cap(i.buf)]
 }
 
 func (i *input) held() []byte { return i.buf[i.at:i.end] }

@@ -118,7 +118,7 @@ func (l *ledger) report(now time.Time) RouteReport {
 		return strings.Compare(a.Aim+"\x00"+a.Revision+"\x00"+a.Name+"\x00"+a.ID+a.Address, b.Aim+"\x00"+b.Revision+"\x00"+b.Name+"\x00"+b.ID+b.Address)
 	})
 	for _, t := range r.Targets {
-		add(&r.Served, t.Served)
+		r.Served = r.Served.Plus(t.Served)
 	}
 	return r
 }

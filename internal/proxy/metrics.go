@@ -103,7 +103,7 @@ func (s *Server) Metrics(w io.Writer) {
 func merged(list []TargetReport) (out []TargetReport) {
 	for _, t := range list { // in the order of its labels
 		if n := len(out) - 1; n >= 0 && out[n].Aim == t.Aim && out[n].Revision == t.Revision && out[n].Name == t.Name {
-			add(&out[n].Served, t.Served)
+			out[n].Served = out[n].Served.Plus(t.Served)
 			out[n].Open += t.Open
 			if t.State == "up" {
 				out[n].State = t.State

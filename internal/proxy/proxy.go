@@ -23,6 +23,8 @@ type Options struct {
 	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
 	// Std sends requests by the standard library's transport instead of our own client path.
 	Std bool
+	// StdFront serves HTTP/1 by net/http's server instead of our own.
+	StdFront bool
 	// Drain is how long Run waits for what is under way once ctx has ended; default 1 h.
 	Drain time.Duration
 	ACME  ACME
@@ -49,6 +51,7 @@ type Server struct {
 	tunnels     tunnels // upgraded connections
 	ports       ports
 	fronts      fronts
+	lines       lines // of HTTP/1
 	transparent transparency
 	leaving     atomic.Int64 // how long clients may go on asking at the end, in nanoseconds; 0: they may not
 	succeeded   atomic.Bool  // another one serves the same addresses
@@ -84,6 +87,7 @@ func New(o Options) (*Server, error) {
 		o.ListenPacket = l.ListenPacket
 	}
 	s := &Server{o: o, log: o.Log, ledgers: map[string]*ledger{}, changed: make(chan struct{})}
+	s.lines.next, s.lines.done = make(chan net.Conn), make(chan struct{})
 	s.bytes.New = func() any { b := make([]byte, copySize); return &b }
 	s.table.Store(&snapshot{})
 	s.certs = newCerts(o)
@@ -227,6 +231,11 @@ func (s *Server) Run(ctx context.Context) error {
 	drainPorts := s.startPorts(ctx)
 	s.certs.start(work)
 	front := s.front()
+	passed := make(chan struct{})
+	go func() {
+		defer close(passed)
+		_ = front.Serve(&s.lines) // until Shutdown
+	}()
 	s.startFronts(ctx, front)
 	s.wg.Go(func() { s.active.sweep(work) })
 
@@ -239,12 +248,15 @@ func (s *Server) Run(ctx context.Context) error {
 	var left sync.WaitGroup
 	left.Go(func() { drainPorts(drain) })
 	s.linger(drain)
-	if front.Shutdown(drain) != nil {
+	if s.shutdown(drain, front) != nil {
 		s.tunnels.close()
 		s.active.hurry()
+		s.cutLines()
 		front.Close()
 	}
+	<-passed
 	s.tunnels.wait(drain)
+	s.lines.work.Wait()
 	left.Wait()
 	s.mu.Lock()
 	s.ctx = nil

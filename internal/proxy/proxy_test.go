@@ -30,12 +30,14 @@ func serve(t testing.TB, o Options, table Table) *running {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	o.HTTP = []string{"127.0.0.1:0"}
-	listening := make(chan string, 2)
+	listening, secure := make(chan string, 8), make(chan string, 8)
 	o.Listen = func(ctx context.Context, network, address string) (net.Listener, error) {
 		var c net.ListenConfig
 		l, err := c.Listen(ctx, network, address)
-		if err == nil {
+		if err == nil && address == o.HTTP[0] {
 			listening <- l.Addr().String()
+		} else if err == nil {
+			secure <- l.Addr().String()
 		}
 		return l, err
 	}
@@ -51,7 +53,7 @@ func serve(t testing.TB, o Options, table Table) *running {
 	go func() { done <- s.Run(ctx) }()
 	r := &running{Server: s, addr: <-listening}
 	if len(o.HTTPS) > 0 {
-		r.secure = <-listening
+		r.secure = <-secure
 	}
 	r.url = "http://" + r.addr
 	transport := &http.Transport{DisableCompression: true}
@@ -74,10 +76,11 @@ func serve(t testing.TB, o Options, table Table) *running {
 	return r
 }
 
-// both runs a test with each of the two client paths.
+// both runs a test with each of the two client paths, and with the standard library's front.
 func both(t *testing.T, f func(t *testing.T, o Options)) {
 	t.Run("own", func(t *testing.T) { f(t, Options{Drain: 5 * time.Second}) })
 	t.Run("std", func(t *testing.T) { f(t, Options{Std: true, Drain: 5 * time.Second}) })
+	t.Run("front", func(t *testing.T) { f(t, Options{StdFront: true, Drain: 5 * time.Second}) })
 }
 
 // version makes the tables of a test grow.

@@ -71,10 +71,28 @@ func (x *exchange) commit(h http.Header, status int, length int64, typed bool) {
 		x.compress(h, status, length)
 	}
 	x.last(h)
+	x.committed(status)
+	x.w.WriteHeader(status)
+}
+
+func (x *exchange) committed(status int) {
 	x.o.status = status
 	x.o.took = time.Since(x.tryAt)
 	x.sent, x.fresh = true, true
-	x.w.WriteHeader(status)
+}
+
+// pass is commit for an answer that goes on as it came, by the front of our own.
+// False: this one does not, or not by that.
+func (x *exchange) pass(a *answer) bool {
+	w, ok := x.w.(*reply)
+	r := x.route
+	if !ok || r.Sticky || r.HSTS || r.Compress || len(r.setAnswer) > 0 || len(a.trailer) > 0 || len(w.header) > 0 {
+		return false
+	}
+	x.last(w.header)
+	x.committed(a.status)
+	w.pass(a)
+	return true
 }
 
 // inform sends an interim answer (103 and the like).

@@ -96,18 +96,3 @@ func (c *counters) absorb(o *counters) {
 		c.latency[i].Add(o.latency[i].Load())
 	}
 }
-
-func add(a *tender.Served, b tender.Served) {
-	a.Requests += b.Requests
-	a.Failed += b.Failed
-	a.BytesIn += b.BytesIn
-	a.BytesOut += b.BytesOut
-	a.Cut += b.Cut
-	a.Seconds += b.Seconds
-	for i := range a.Class {
-		a.Class[i] += b.Class[i]
-	}
-	for i := range a.Latency {
-		a.Latency[i] += b.Latency[i]
-	}
-}
