@@ -64,7 +64,7 @@ func (m *maker) promote(v *view) {
 		if i.State != tender.Running || i.Foreign || i.Found == tender.ByService || v.lost(i) {
 			continue
 		}
-		due := v.mayBeNamed() && (v.Open == nil || m.settled(v, i))
+		due := v.mayBeNamed() && (m.settled(v, i) || v.Open == nil && i.Found == tender.Nowhere)
 		t := v.tries(slot)
 		switch {
 		case i.Found == tender.BySlot && !due:

@@ -176,8 +176,11 @@ func (e *Engine) seat(ctx context.Context, w engine.Want, slot int, h *container
 	if err != nil {
 		return err
 	}
-	if !healthchecked(w, s.HealthCheck != nil && !s.HealthCheck.Disable) || len(h.PortBindings) > 0 || len(endpoints) == 0 {
+	if !healthchecked(w, s.HealthCheck != nil && !s.HealthCheck.Disable) || len(endpoints) == 0 || len(h.PortBindings) > 0 {
 		return nil
+	}
+	if h.Privileged || slices.ContainsFunc(h.CapAdd, func(c string) bool { return strings.TrimPrefix(c, "CAP_") == "NET_ADMIN" || c == "ALL" }) {
+		return nil // what it has changed in its network itself would be gone
 	}
 	list, err := e.c().NetworkList(ctx, client.NetworkListOptions{Filters: make(client.Filters).Add("label", labelRange)})
 	if err != nil {
@@ -234,10 +237,10 @@ func (s *seats) take(name string, ours netip.Prefix, taken map[netip.Addr]bool, 
 		s.given, s.last = map[netip.Addr]time.Time{}, map[string]netip.Addr{}
 	}
 	a := s.last[name]
-	// All of it but the last address, which is the broadcast one.
-	for range 1<<(32-ours.Bits()) - 1 {
+	// All of it but the first, which some take for a network's, and the last, the broadcast address.
+	for range 1<<(32-ours.Bits()) - 2 {
 		if a = a.Next(); !ours.Contains(a) || !ours.Contains(a.Next()) {
-			a = ours.Masked().Addr()
+			a = ours.Masked().Addr().Next()
 		}
 		if at, ok := s.given[a]; taken[a] || ok && now.Before(at.Add(seatHeld)) {
 			continue
