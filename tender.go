@@ -230,6 +230,10 @@ type Instance struct {
 	Ports   []Port
 	// Addresses holds the address per network name; Aliases the names there.
 	Addresses map[string]string
+	// Found says under which names it is found inside of its networks. Pinned: its addresses are its own, so that
+	// it keeps them when it leaves a network and joins it again.
+	Found  Found
+	Pinned bool
 	// Anonymous lists the anonymous volumes that it holds.
 	Anonymous []string
 	// Drift says how it differs from its own revision (limits, restart policy, networks) without Tender
@@ -238,6 +242,15 @@ type Instance struct {
 	// HealthOutput is the last output of a failing healthcheck, cut at 1 KB.
 	HealthOutput string
 }
+
+// Found says under which names an instance is found by its neighbours.
+type Found string
+
+const (
+	ByService Found = ""        // that of its service, and its aliases
+	BySlot    Found = "slot"    // SERVICE-N alone: nobody who asks for the service gets to it
+	Nowhere   Found = "nowhere" // it is not in a network that its revision joins
+)
 
 // Ready reports whether the instance serves: running, and healthy where it has a healthcheck.
 func (i *Instance) Ready() bool {
@@ -256,6 +269,8 @@ type Port struct {
 type Network struct {
 	ID, Name, Project, Key string // Key: the name under networks: in the file
 	Foreign                bool
+	// Roomy: it has addresses that the engine gives to nobody by itself. Instances with one of them are Pinned.
+	Roomy bool
 }
 
 // Volume is a named volume of a project.

@@ -332,7 +332,7 @@ func (p *making) name(s tender.Service) dns.Service {
 			continue
 		}
 		out.Endpoints = append(out.Endpoints, dns.Endpoint{
-			ID: i.ID, Name: i.Name, Slot: i.Slot, Address: address, Healthy: l.State == plan.In && l.Share > 0, Node: p.node,
+			ID: i.ID, Name: i.Name, Slot: i.Slot, Address: address, Healthy: l.State == plan.In && l.Share > 0 && i.Found == tender.ByService, Node: p.node,
 		})
 	}
 	return out

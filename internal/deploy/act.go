@@ -37,6 +37,10 @@ func (w *worker) act(ctx context.Context, a plan.Action) error {
 		return w.scale(ctx, a)
 	case plan.Name:
 		return e.Name(ctx, a.ID)
+	case plan.Promote:
+		return e.Promote(ctx, a.ID)
+	case plan.Demote:
+		return e.Demote(ctx, a.ID)
 	case plan.Start:
 		if err := w.files(ctx, a.Service); err != nil {
 			return err
@@ -111,7 +115,7 @@ func (w *worker) scale(ctx context.Context, a plan.Action) error {
 	}
 	want := wantOf(r.head, s)
 	want.Slots, want.Drop, want.Inherit, want.Files = a.Slots, a.Drop, a.Inherit, files
-	want.StopIn = a.StopIn
+	want.Unnamed, want.StopIn = a.Unnamed, a.StopIn
 	return w.l.o.Engine.Scale(ctx, want)
 }
 

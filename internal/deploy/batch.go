@@ -179,6 +179,8 @@ func (w *worker) failed(key string, a plan.Action, err error) {
 		w.mu.Unlock()
 	case !a.Repair && a.Verb == plan.Scale:
 		w.tried(a.Service, a.Slots, text)
+	case !a.Repair && (a.Verb == plan.Promote || a.Verb == plan.Demote):
+		w.tried(a.Service, []int{a.Slot}, text)
 	case a.Verb == plan.Check:
 		w.tried(a.Service, []int{plan.CheckSlot}, text)
 	}

@@ -64,6 +64,20 @@ func (d *deadly) Name(ctx context.Context, id string) error {
 	return d.call(ctx, func(ctx context.Context) error { return d.Fake.Name(ctx, id) }, nil)
 }
 
+func (d *deadly) Promote(ctx context.Context, id string) error {
+	return d.call(ctx, func(ctx context.Context) error { return d.Fake.Promote(ctx, id) }, func(context.Context) error {
+		d.Tear(id)
+		return nil
+	})
+}
+
+func (d *deadly) Demote(ctx context.Context, id string) error {
+	return d.call(ctx, func(ctx context.Context) error { return d.Fake.Demote(ctx, id) }, func(context.Context) error {
+		d.Tear(id)
+		return nil
+	})
+}
+
 func (d *deadly) Ensure(ctx context.Context, p tender.Project) error {
 	return d.call(ctx, func(ctx context.Context) error { return d.Fake.Ensure(ctx, p) }, nil)
 }
@@ -88,7 +102,7 @@ func killed(r *rig, random *rand.Rand) {
 				s.DependsOn = []tender.Dependency{{Service: "db", Condition: tender.Healthy, Required: true}}
 			}),
 			svc("web", v, 3, func(s *tender.Service) {
-				s.Healthcheck = 1
+				s.Healthcheck, s.Networks = 1, []string{"shop_default"}
 				s.DependsOn = []tender.Dependency{{Service: "migrate", Condition: tender.Completed, Required: true}}
 				if random.IntN(2) == 0 {
 					s.Rollout.Order = "stop-first"
@@ -158,6 +172,11 @@ shop-web-2 %[1]s running healthy
 shop-web-3 %[1]s running healthy`, want))
 	if now := r.instances("db")[0].Anonymous; !slices.Equal(now, data) || len(r.fake.AnonymousVolumes()) != 1 {
 		r.Errorf("volumes %v of %v, before %v", now, r.fake.AnonymousVolumes(), data)
+	}
+	for _, i := range r.instances("web") {
+		if i.Found != tender.ByService || len(i.Addresses) == 0 {
+			r.Errorf("found under the wrong names: %+v", i)
+		}
 	}
 	if open, _ := r.loop.Project(r.Context(), "shop"); open.State != "healthy" || len(open.Plan) > 0 {
 		r.Errorf("in the end: %+v", open)

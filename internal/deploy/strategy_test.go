@@ -17,7 +17,7 @@ import (
 // web is three instances of service web.
 func web(version string, change func(*tender.Rollout)) deploy.Submission {
 	s := submission(svc("web", version, 3, func(s *tender.Service) {
-		s.Healthcheck = 1
+		s.Healthcheck, s.Networks = 1, []string{"shop_default"}
 		if change != nil {
 			change(&s.Rollout)
 		}

@@ -17,6 +17,7 @@ type exchange struct {
 	reply  reply
 	client netip.AddrPort
 	stream bool // over TCP
+	inside *inside
 }
 
 func (x *exchange) limit() int {
@@ -38,7 +39,7 @@ func (s *Server) ours(x *exchange, packet []byte) (msg []byte, more bool) {
 	}
 	r := &x.reply
 	r.start(x.out[:], q, x.limit())
-	if !s.allowed(x.client.Addr()) {
+	if !s.allowed(x.inside, x.client.Addr()) {
 		s.count.refused.Add(1)
 		return r.finish(dns.RcodeRefused), false
 	}
@@ -60,6 +61,11 @@ func (s *Server) ours(x *exchange, packet []byte) (msg []byte, more bool) {
 		return nil, true
 	}
 	r.flags |= bitAA
+	if set := x.inside.consul(t, q); set != nil {
+		s.count.answered.Add(1)
+		r.records(set)
+		return r.finish(dns.RcodeSuccess), false
+	}
 	if q.class != dns.ClassINET && q.class != dns.ClassANY || q.kind == dns.TypeAXFR || q.kind == dns.TypeIXFR {
 		s.count.refused.Add(1)
 		return r.finish(dns.RcodeRefused), false

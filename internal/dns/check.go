@@ -45,6 +45,11 @@ func (s *Server) change(f func(map[string]*registration) error) error {
 	if err := f(all); err != nil {
 		return err
 	}
+	return s.commit(all)
+}
+
+// commit makes all what is registered. s.mu is held.
+func (s *Server) commit(all map[string]*registration) error {
 	if err := s.save(all); err != nil {
 		return err
 	}
@@ -100,13 +105,7 @@ func (s *Server) update(check, status, output string) error {
 	}
 	all := maps.Clone(s.registered)
 	all[r.ID] = r
-	if err := s.save(all); err != nil {
-		return err
-	}
-	s.registered = all
-	s.publish()
-	s.nudge()
-	return nil
+	return s.commit(all)
 }
 
 func (s *Server) putCheck(r *http.Request) (any, error) {

@@ -22,9 +22,16 @@ type consul struct {
 // blocking queries, and the agent's registration of services with TTL checks. It asks
 // for no token: whoever mounts it does.
 func (s *Server) Consul() http.Handler {
+	return s.consul(func(c *catalog) *catalog { return c })
+}
+
+// consul serves what of the catalogue part lets through.
+func (s *Server) consul(part func(*catalog) *catalog) http.Handler {
 	c := &consul{s: s, mux: http.NewServeMux()}
 	get := func(path string, f func(*http.Request, *catalog) (uint64, view, error)) {
-		c.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { s.block(w, r, f) })
+		c.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			s.block(w, r, func(r *http.Request, c *catalog) (uint64, view, error) { return f(r, part(c)) })
+		})
 	}
 	get("/v1/catalog/datacenters", func(_ *http.Request, c *catalog) (uint64, view, error) {
 		return c.nodes, func() any { return []string{s.o.Datacenter} }, nil

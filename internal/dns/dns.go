@@ -241,9 +241,13 @@ var private = []netip.Prefix{
 }
 
 // allowed reports whether a client at a is served.
-func (s *Server) allowed(a netip.Addr) bool {
+func (s *Server) allowed(in *inside, a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
-	for _, p := range s.o.Allow {
+	allow := s.o.Allow
+	if in != nil {
+		allow = in.networks
+	}
+	for _, p := range allow {
 		if p.Contains(a) {
 			return true
 		}

@@ -31,6 +31,10 @@ const (
 // finishes what it has read, and returns nil if ctx has ended. A socket that is to live
 // on in another process must have been duplicated before.
 func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners []net.Listener) error {
+	return s.serve(ctx, nil, packets, listeners)
+}
+
+func (s *Server) serve(ctx context.Context, in *inside, packets []net.PacketConn, listeners []net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if s.forward != nil {
@@ -53,14 +57,14 @@ func (s *Server) Serve(ctx context.Context, packets []net.PacketConn, listeners 
 			wild := askDestination(u)
 			_ = u.SetReadBuffer(1 << 20) // for bursts; as much of it as the kernel gives
 			for range min(runtime.GOMAXPROCS(0), 4) {
-				run(end, func(ctx context.Context) error { return s.packets(ctx, &udp{conn: u, wild: wild}) })
+				run(end, func(ctx context.Context) error { return s.packets(ctx, in, &udp{conn: u, wild: wild}) })
 			}
 			continue
 		}
-		run(end, func(ctx context.Context) error { return s.packets(ctx, &anyPacket{conn: p}) })
+		run(end, func(ctx context.Context) error { return s.packets(ctx, in, &anyPacket{conn: p}) })
 	}
 	for _, l := range listeners {
-		run(l.Close, func(ctx context.Context) error { return s.accept(ctx, l) })
+		run(l.Close, func(ctx context.Context) error { return s.accept(ctx, in, l) })
 	}
 	<-ctx.Done()
 	wg.Wait()
@@ -83,10 +87,10 @@ type socket interface {
 }
 
 // packets answers what comes in on one socket until it is closed.
-func (s *Server) packets(ctx context.Context, conn socket) error {
+func (s *Server) packets(ctx context.Context, inside *inside, conn socket) error {
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
-	var x exchange
+	x := exchange{inside: inside}
 	in := make([]byte, queryMax)
 	for {
 		n, from, err := conn.read(in)
@@ -123,7 +127,7 @@ func (s *Server) later(ctx context.Context, waiting *sync.WaitGroup, x *exchange
 		x.reply.start(x.out[:], &x.q, x.limit())
 		return x.reply.finish(dns.RcodeServerFailure)
 	}
-	own := &exchange{q: x.q, client: x.client}
+	own := &exchange{q: x.q, client: x.client, inside: x.inside}
 	own.q.question = append([]byte(nil), x.q.question...)
 	answer := conn.answerer()
 	waiting.Go(func() {
@@ -136,7 +140,7 @@ func (s *Server) later(ctx context.Context, waiting *sync.WaitGroup, x *exchange
 }
 
 // accept serves the connections of one listener.
-func (s *Server) accept(ctx context.Context, l net.Listener) error {
+func (s *Server) accept(ctx context.Context, in *inside, l net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	var mu sync.Mutex
@@ -175,7 +179,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 			from = a.AddrPort()
 		}
 		switch {
-		case !s.allowed(from.Addr()):
+		case !s.allowed(in, from.Addr()):
 			_ = conn.Close()
 			s.count.refused.Add(1)
 			continue
@@ -189,14 +193,14 @@ func (s *Server) accept(ctx context.Context, l net.Listener) error {
 			stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now().Add(farewell)) })
 			defer stop()
 			defer conn.Close()
-			s.stream(ctx, conn, from)
+			s.stream(ctx, in, conn, from)
 		})
 	}
 }
 
 // stream answers the queries of one connection, one after the other.
-func (s *Server) stream(ctx context.Context, conn net.Conn, from netip.AddrPort) {
-	x := &exchange{client: from, stream: true}
+func (s *Server) stream(ctx context.Context, inside *inside, conn net.Conn, from netip.AddrPort) {
+	x := &exchange{client: from, stream: true, inside: inside}
 	var length [2]byte
 	in := make([]byte, queryMax)
 	for {

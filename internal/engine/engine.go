@@ -46,6 +46,13 @@ type Engine interface {
 	// container_name, once nobody else has it.
 	Name(ctx context.Context, id string) error
 
+	// Promote lets an instance be found by the names of its service, in all networks of its revision, and
+	// Demote by SERVICE-N alone, where it is pinned. Neither restarts it; a pinned one keeps its addresses, and
+	// what is connected to it goes on after a moment. One that is not in a network of its revision joins it.
+	// A call that was cut off may leave it outside of a network: Found says so, and the next call mends it.
+	Promote(ctx context.Context, id string) error
+	Demote(ctx context.Context, id string) error
+
 	Start(ctx context.Context, id string) error
 	// Stop sends the stop signal and kills after grace, a negative one being that
 	// which the instance was made with; so do Restart and Remove.
@@ -116,6 +123,9 @@ type Want struct {
 	// Inherit names, per slot, the instance whose anonymous volumes the newcomer takes over. It may be in
 	// Drop: then its volumes outlive it.
 	Inherit map[int]string
+	// Unnamed: newcomers are found by SERVICE-N alone until they are promoted, in networks that are roomy. An
+	// instance with a healthcheck that publishes no port is pinned there.
+	Unnamed bool
 	// Files are bind-mounted read-only: secrets and configs, which lie on the host already.
 	Files []File
 	// ComposeFiles and WorkingDir go into Docker Compose's labels.

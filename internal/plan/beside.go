@@ -146,6 +146,9 @@ func (m *maker) besideNext(v *view) {
 		m.stepWait(v, time.Time{}, "held before it gets traffic, by %s, until tender rollout resume %d", r.Held, r.ID)
 		return
 	}
+	if v.next() == whole && m.promoteAll(v) {
+		return
+	}
 	a.Verb, a.Share, a.Step = Shift, v.next(), len(r.Shifts)
 	switch {
 	case last != nil:
@@ -187,6 +190,7 @@ func (m *maker) leaves(v *view) {
 	for _, i := range v.old {
 		switch {
 		case i.State == tender.Removing:
+		case r.promoted() && !m.demoted(v, i):
 		case r.promoted() && !(keep && !i.Foreign && i.Revision == r.From):
 			m.removeDrained(v, i, v.RenewAnon, "replaced by %s", v.Revision)
 		case !r.promoted() && proven && i.Revision != r.From:

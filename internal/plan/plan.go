@@ -23,7 +23,10 @@ const (
 	// Scale removes the instances in Drop, then makes one started instance in each of Slots.
 	Scale Verb = "scale"
 	// Name gives an instance the plain name of its slot.
-	Name    Verb = "name"
+	Name Verb = "name"
+	// Promote lets an instance be found by the names of its service, Demote by SERVICE-N alone.
+	Promote Verb = "promote"
+	Demote  Verb = "demote"
 	Start   Verb = "start"
 	Stop    Verb = "stop"
 	Restart Verb = "restart"
@@ -61,6 +64,8 @@ type Action struct {
 	dropped  []string // their names
 	// Inherit names, per slot, the instance whose anonymous volumes the newcomer takes.
 	Inherit map[int]string
+	// Unnamed: the newcomers are found by SERVICE-N alone until they are promoted.
+	Unnamed bool
 	Grace   time.Duration
 	// StopIn is the grace that somebody asked for of what is in Drop; nil: that which each was made with.
 	StopIn  *time.Duration
@@ -122,7 +127,7 @@ func (a Action) Target() string {
 	switch a.Verb {
 	case RemoveVolume:
 		return a.ID
-	case Name, Start, Stop, Restart, Drain, Remove, RemoveNetwork:
+	case Name, Promote, Demote, Start, Stop, Restart, Drain, Remove, RemoveNetwork:
 		return a.Instance
 	}
 	if a.Revision != "" {
@@ -145,6 +150,9 @@ func (a Action) Detail() string {
 	}
 	if len(a.dropped) > 0 {
 		d = append(d, "drop "+strings.Join(a.dropped, " "))
+	}
+	if a.Unnamed {
+		d = append(d, "not named yet")
 	}
 	if len(a.Inherit) > 0 {
 		d = append(d, "inherit volumes")

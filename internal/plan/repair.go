@@ -57,6 +57,9 @@ func (m *maker) mend(v *view) {
 			m.pause(v, t, why)
 			continue
 		}
+		if a.Verb == Scale {
+			m.unnamed(v, &a)
+		}
 		m.add(a)
 	}
 }

@@ -26,10 +26,12 @@ func (m *maker) run(v *view) {
 	if m.tidy(v, tolerated) {
 		// Old ones leave before the next newcomers come.
 		m.mend(v)
+		m.promote(v)
 		return
 	}
 	m.move(v, tolerated)
 	m.mend(v)
+	m.promote(v)
 	m.restarts(v)
 	done := func() bool {
 		return !slices.ContainsFunc(m.plan[before:], func(a Action) bool { return a.Verb != Name })
@@ -175,7 +177,7 @@ func (m *maker) replaced(v *view, tolerated map[int]bool) {
 // serves reports whether a newcomer is settled, and gets traffic where the edge gives it.
 func (m *maker) serves(v *view, i *tender.Instance) bool {
 	ok, _, _ := m.confirmed(v, i)
-	return ok && m.settled(v, i)
+	return ok && m.settled(v, i) && m.named(v, i)
 }
 
 // settled reports whether a newcomer is good and was so for long enough.
@@ -205,6 +207,8 @@ func (m *maker) busy(v *view, tolerated map[int]bool) (n int, what Action) {
 		what = Action{Verb: Wait, Service: v.Name, Revision: v.Revision}
 		shape, why := v.judge(i, m.now)
 		switch {
+		case shape == good && m.settled(v, i) && !m.named(v, i):
+			// That is planned beside it.
 		case shape == good && m.settled(v, i):
 			_, what.Cause, what.Until = m.confirmed(v, i)
 		case shape == good:
@@ -231,7 +235,7 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 		case i == nil && slot > limit:
 		case i == nil:
 			todo = append(todo, slot)
-		case i.Drift != "" && i.State == tender.Running && v.Open == nil:
+		case i.Drift != "" && i.State == tender.Running && v.Open == nil && (i.Found != tender.Nowhere || v.lost(i)):
 			drifted = append(drifted, slot)
 		}
 	}
@@ -286,6 +290,7 @@ func (m *maker) replace(v *view, a Action, todo []int, tolerated map[int]bool) {
 		if v.Open.promoted() {
 			a.Cause = "missing"
 		}
+		m.unnamed(v, &a)
 		m.add(a)
 		return
 	}
@@ -346,6 +351,7 @@ func (m *maker) replace(v *view, a Action, todo []int, tolerated map[int]bool) {
 	} else {
 		a.Cause = fmt.Sprintf("replaces %s, %s: %s", from, order, why)
 	}
+	m.unnamed(v, &a)
 	m.add(a)
 }
 

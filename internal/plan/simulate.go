@@ -208,6 +208,10 @@ func (s *simulation) touch(a Action, v *Service) {
 		switch a.Verb {
 		case Name:
 			i.Name = strings.TrimSuffix(i.Name, "-"+i.Revision)
+		case Promote:
+			i.Found = tender.ByService
+		case Demote:
+			i.Found = tender.BySlot
 		case Stop:
 			i.State, i.Health, i.ExitCode, i.Error, i.Since = tender.Exited, "", 0, "", s.now
 		case Start, Restart:
@@ -243,6 +247,9 @@ func (s *simulation) scale(a Action, v *Service) {
 				Revision: a.Revision, Slot: slot, Created: s.now.Add(time.Millisecond),
 			})
 			k = len(s.seen.Instances) - 1
+			if a.Unnamed {
+				s.seen.Instances[k].Found, s.seen.Instances[k].Pinned = tender.BySlot, true
+			}
 		}
 		s.start(&s.seen.Instances[k], v)
 	}

@@ -108,7 +108,7 @@ func (m *maker) lane(v *view, i *tender.Instance, alone bool) LaneState {
 		return Leaving
 	case !i.Ready():
 		return Out
-	case v.fresh[i.Slot] != i || alone || m.settled(v, i) || m.served(v, i):
+	case v.fresh[i.Slot] != i || alone || m.settled(v, i) && m.named(v, i) || m.served(v, i):
 		return In
 	}
 	return Out

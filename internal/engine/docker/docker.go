@@ -32,7 +32,7 @@ var _ engine.Engine = (*Engine)(nil)
 // DefaultHost is where an engine listens unless it is told otherwise.
 const DefaultHost = "unix:///var/run/docker.sock"
 
-// DefaultPool is cut into /24 networks for those that name no subnet.
+// DefaultPool is cut into /23 networks for those that name no subnet.
 var DefaultPool = netip.MustParsePrefix("10.201.0.0/16")
 
 // atOnce bounds what is created, started or removed side by side: the engine
@@ -44,7 +44,7 @@ type Options struct {
 	Log *slog.Logger
 	// Parse reads the canonical YAML of a Spec.
 	Parse func(spec []byte) (*types.Project, error)
-	// Pool is what networks without a subnet are cut from, /24 each.
+	// Pool is what networks without a subnet are cut from, /23 each.
 	Pool netip.Prefix
 	// PullPatience is how long a pull may tell of no progress; default 2 min.
 	PullPatience time.Duration
@@ -62,6 +62,7 @@ type Engine struct {
 	info       atomic.Pointer[system.Info]
 	networking sync.Mutex // makes networks one after the other: old engines allow two of one name
 	seen       cache
+	seats      seats
 
 	mu     sync.Mutex
 	parsed map[[32]byte]*types.Project

@@ -18,7 +18,7 @@ func TestEnsureHonoursSubnetsAndFindsConflicts(t *testing.T) {
 	h.must(ensure(a("")))
 	n, err := h.raw.NetworkInspect(t.Context(), h.project+"_a", client.NetworkInspectOptions{})
 	h.must(err)
-	if s := n.Network.IPAM.Config[0].Subnet; !docker.DefaultPool.Contains(s.Addr()) || s.Bits() != 24 {
+	if s := n.Network.IPAM.Config[0].Subnet; !docker.DefaultPool.Contains(s.Addr()) || s.Bits() != 23 {
 		t.Errorf("subnet %s is not of the pool %s", s, docker.DefaultPool)
 	}
 	h.must(ensure(a(`, driver: bridge, internal: false`)))

@@ -40,6 +40,7 @@ const (
 	labelImage      = "tender.image" // tender.ImageID as JSON
 	labelSpec       = "tender.spec"  // canonical YAML of the service
 	labelHome       = "tender.home"  // data directory of the Tender that made it
+	labelRange      = "tender.range" // of a network: the addresses that Tender gives to instances, one by one
 )
 
 // ours reports whether a label belongs to Tender or Docker Compose, not to the user.

@@ -60,6 +60,7 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 	for _, n := range networks.Items {
 		p.Networks = append(p.Networks, tender.Network{
 			ID: n.ID, Name: n.Name, Project: n.Labels[composeProject], Key: n.Labels[composeNetwork], Foreign: n.Labels[labelProject] == "",
+			Roomy: n.Labels[labelRange] != "",
 		})
 	}
 	volumes, err := e.c().VolumeList(ctx, client.VolumeListOptions{Filters: ours})
@@ -227,6 +228,7 @@ func (e *Engine) instance(c container.InspectResponse) tender.Instance {
 	// One that is only created may still be on its way into its networks.
 	if !i.Foreign && !i.Oneoff && i.State != tender.Created {
 		i.Drift = e.drift(c)
+		i.Found, i.Pinned = e.found(c)
 	}
 	return i
 }

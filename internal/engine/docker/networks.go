@@ -294,6 +294,10 @@ func (e *Engine) createNetwork(ctx context.Context, project, key, name string, n
 			continue
 		}
 		o.IPAM = &network.IPAM{Config: []network.IPAMConfig{{Subnet: subnet}}}
+		if engines, ours, ok := halves(subnet); ok && (n.EnableIPv6 == nil || !*n.EnableIPv6) {
+			o.IPAM.Config[0].IPRange = engines
+			o.Labels[labelRange] = ours.String()
+		}
 		if ipam != nil {
 			o.IPAM.Driver, o.IPAM.Options = ipam.Driver, ipam.Options
 		}
@@ -306,6 +310,7 @@ func (e *Engine) createNetwork(ctx context.Context, project, key, name string, n
 	// A route of the host may cover the whole pool: then the engine's own choice is better than none.
 	e.o.Log.Warn("no subnet of the pool is free: the engine chooses one", "pool", e.o.Pool, "network", name)
 	o.IPAM = ipam
+	delete(o.Labels, labelRange)
 	_, err = e.c().NetworkCreate(ctx, name, o)
 	return overlapHint(err, name)
 }

@@ -154,6 +154,9 @@ func (e *Engine) prepare(ctx context.Context, w engine.Want, there []container.S
 		if err != nil {
 			return err
 		}
+		if err := e.seat(ctx, w, n.slot, r.host, r.endpoints); err != nil {
+			return err
+		}
 		r.config.Image = ref
 		n.heir = len(inherited) > 0
 		if !allAtOnce && len(r.endpoints) > 1 {
@@ -216,7 +219,7 @@ func (e *Engine) complete(ctx context.Context, w engine.Want, img image.InspectR
 			n.missing = append(n.missing, ep)
 		}
 	}
-	return nil
+	return e.seat(ctx, w, n.slot, c.Container.HostConfig, n.missing)
 }
 
 // undo removes what this call made and could not start. One that holds

@@ -13,19 +13,32 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// subnets are the /24s of a pool, in order.
+// subnets are the /23s of a pool, in order; of a pool of 24 bits, itself.
 func subnets(pool netip.Prefix) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
 		base := pool.Masked().Addr().As4()
 		first := binary.BigEndian.Uint32(base[:])
-		for n := range uint32(1) << (24 - pool.Bits()) {
+		bits := max(pool.Bits(), 23)
+		for n := range uint32(1) << (bits - pool.Bits()) {
 			var a [4]byte
-			binary.BigEndian.PutUint32(a[:], first+n<<8)
-			if !yield(netip.PrefixFrom(netip.AddrFrom4(a), 24)) {
+			binary.BigEndian.PutUint32(a[:], first+n<<(32-bits))
+			if !yield(netip.PrefixFrom(netip.AddrFrom4(a), bits)) {
 				return
 			}
 		}
 	}
+}
+
+// halves divides a /23: the engine gives out the lower half by itself, Tender
+// the upper one. An address that is somebody's own must not be one that the engine
+// gives to another while he is stopped: he could not start again.
+func halves(subnet netip.Prefix) (engines, ours netip.Prefix, ok bool) {
+	if subnet.Bits() != 23 {
+		return engines, ours, false
+	}
+	a := subnet.Addr().As4()
+	a[2]++
+	return netip.PrefixFrom(subnet.Addr(), 24), netip.PrefixFrom(netip.AddrFrom4(a), 24), true
 }
 
 // taken are the subnets that a new one must not overlap: those of the engine's

@@ -256,6 +256,15 @@ func (f *Fake) Break(err error) {
 	}
 }
 
+// Tear takes an instance out of its network, as a Promote does that is killed in the middle.
+func (f *Fake) Tear(id string) {
+	f.change(func() {
+		if i := f.byID(id); i != nil {
+			i.Found, i.Pinned, i.Addresses = tender.Nowhere, false, map[string]string{}
+		}
+	})
+}
+
 // AnonymousVolumes returns the names of the anonymous volumes that exist.
 func (f *Fake) AnonymousVolumes() []string {
 	f.mu.Lock()
@@ -427,6 +436,12 @@ func (f *Fake) create(w engine.Want, slot int, inherited []string) *instance {
 		plain: plain, restart: policy(w.Service), max: w.Service.RestartMax,
 		health: w.Service.Healthcheck > 0 || w.Service.Healthcheck == 0 && w.Image.Healthcheck,
 		ended:  make(chan struct{}),
+	}
+	if i.health {
+		i.Pinned = true
+		if w.Unnamed {
+			i.Found = tender.BySlot
+		}
 	}
 	for n := range w.Image.Volumes {
 		volume := fmt.Sprintf("anonymous-%s-%d", i.ID, n+1)

@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -104,6 +105,29 @@ func (f *Fake) exit(i *instance, code int, oom bool) {
 		i.Restarts++
 		f.start(i)
 	})
+}
+
+// Promote implements engine.Engine.
+func (f *Fake) Promote(_ context.Context, id string) error {
+	return f.one("Promote", "promote ", id, func(i *instance) { f.rejoin(i, tender.ByService) })
+}
+
+// Demote implements engine.Engine.
+func (f *Fake) Demote(_ context.Context, id string) error {
+	return f.one("Demote", "demote ", id, func(i *instance) {
+		if i.Pinned || i.Found == tender.Nowhere {
+			f.rejoin(i, tender.BySlot)
+		}
+	})
+}
+
+func (f *Fake) rejoin(i *instance, found tender.Found) {
+	if len(i.Addresses) == 0 {
+		f.next++
+		i.Addresses = map[string]string{i.Project + "_default": fmt.Sprintf("10.201.1.%d", f.next%250+2)}
+		i.Pinned = i.health
+	}
+	i.Found = found
 }
 
 // Start implements engine.Engine.

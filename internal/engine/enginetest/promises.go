@@ -29,6 +29,7 @@ func Run(t *testing.T, start func(testing.TB) engine.Engine) {
 		"scale is exact and repeatable":                     scaleIsExact,
 		"revisions do not touch each other":                 revisionsApart,
 		"a newcomer gets the plain name when it is free":    plainNames,
+		"a newcomer is found by name once it is promoted":   promotes,
 		"scale removes what it is told to drop":             drops,
 		"events come in the engine's words":                 tellsEvents,
 		"a newcomer inherits the anonymous volumes":         inherits,
@@ -94,6 +95,55 @@ func plainNames(_ *testing.T, x *trial) {
 	x.must(x.e.Name(x.Context(), list[1].ID))
 	if got := x.shows("web@r2/1 running"); got[0].Name != plain {
 		x.Errorf("name %s", got[0].Name)
+	}
+}
+
+func promotes(_ *testing.T, x *trial) {
+	found := func(what string, want ...tender.Found) []tender.Instance {
+		x.Helper()
+		list := x.instances()
+		var got []tender.Found
+		for _, i := range list {
+			got = append(got, i.Found)
+			if !i.Pinned || i.Drift != "" {
+				x.Errorf("%s: %s is pinned: %t, drift %q", what, i.Name, i.Pinned, i.Drift)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			x.Fatalf("%s (-want +got):\n%s", what, diff)
+		}
+		return list
+	}
+	x.must(x.e.Scale(x.Context(), x.want("sound", "r1", 1)))
+	w := x.want("sound", "r2", 1)
+	w.Unnamed = true
+	x.must(x.e.Scale(x.Context(), w))
+	before := found("made", tender.ByService, tender.BySlot)
+	x.must(x.e.Scale(x.Context(), w))
+	found("made again", tender.ByService, tender.BySlot)
+	for range 2 {
+		x.must(x.e.Promote(x.Context(), before[1].ID))
+		found("promoted", tender.ByService, tender.ByService)
+	}
+	for range 2 {
+		x.must(x.e.Demote(x.Context(), before[0].ID))
+		found("and the old one is not", tender.BySlot, tender.ByService)
+	}
+	x.must(x.e.Promote(x.Context(), before[0].ID))
+	after := found("both", tender.ByService, tender.ByService)
+	for n := range before {
+		if diff := cmp.Diff(before[n].Addresses, after[n].Addresses); diff != "" || !before[n].Started.Equal(after[n].Started) {
+			x.Errorf("%s was restarted, or has another address (-before +after):\n%s", after[n].Name, diff)
+		}
+	}
+	x.is(x.e.Promote(x.Context(), "nobody"), tender.NotFound)
+	x.is(x.e.Demote(x.Context(), "nobody"), tender.NotFound)
+	// Without a healthcheck nobody waits for it.
+	plain := x.want("web", "r1", 1)
+	plain.Unnamed = true
+	x.must(x.e.Scale(x.Context(), plain))
+	if list := x.instances(); list[len(list)-1].Found != tender.ByService {
+		x.Errorf("without a healthcheck: %+v", list[len(list)-1])
 	}
 }
 

@@ -102,7 +102,7 @@ func (f *Fake) Ensure(_ context.Context, p tender.Project) error {
 	name := p.Name + "_default"
 	f.change(func() {
 		if !slices.ContainsFunc(f.networks, func(n tender.Network) bool { return n.Name == name }) {
-			f.networks = append(f.networks, tender.Network{ID: "net-" + name, Name: name, Project: p.Name, Key: "default"})
+			f.networks = append(f.networks, tender.Network{ID: "net-" + name, Name: name, Project: p.Name, Key: "default", Roomy: true})
 		}
 	})
 	return nil
