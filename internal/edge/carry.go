@@ -115,7 +115,7 @@ func joinRoutes(a, b []proxy.RouteReport) []proxy.RouteReport {
 	for _, r := range b {
 		i := slices.IndexFunc(out, func(o proxy.RouteReport) bool { return o.ID == r.ID })
 		if i < 0 {
-			r.Targets = slices.Clone(r.Targets)
+			r.Targets, r.Certificates = slices.Clone(r.Targets), nil
 			for k := range r.Targets {
 				r.Targets[k].State = "gone"
 			}

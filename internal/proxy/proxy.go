@@ -203,6 +203,9 @@ func (s *Server) Report() Report {
 		} else {
 			one := l.report(now)
 			one.Problem = deaf
+			if route := s.table.Load().routes.all[l.id]; route != nil {
+				one.Certificates = s.certs.report(route.Route, now)
+			}
 			r.Routes = append(r.Routes, one)
 		}
 	}
