@@ -279,6 +279,9 @@ func (v view) said() string {
 			out = append(out, project+": "+p)
 		}
 	}
+	for _, p := range uncertain(v.report, nil) {
+		out = append(out, p.project+": "+p.text)
+	}
 	return strings.Join(out, "; ")
 }
 
