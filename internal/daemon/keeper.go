@@ -63,6 +63,8 @@ type keeper struct {
 	names     *dns.Server                     // answers Consul's API and Prometheus here
 	node      string
 	socket    string
+	// looked closes once the store knows what it should: a table of less would take routes away. nil: it does.
+	looked <-chan struct{}
 
 	tell func(problem string) // for tender status; "" all is well
 
@@ -150,6 +152,13 @@ func (k *keeper) run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case <-k.inventory.Ready():
+	}
+	if k.looked != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.looked:
+		}
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
