@@ -151,6 +151,7 @@ func (e *edge) open() error {
 	e.proxy, err = proxy.New(proxy.Options{
 		Log: e.log.With("part", "proxy"), Dir: e.config.Dir, HTTP: e.config.HTTP, HTTPS: e.config.HTTPS,
 		Listen: e.sockets.Listen, ListenPacket: e.sockets.ListenPacket, Drain: e.config.Drain, ACME: e.config.ACME,
+		Rules: e.config.number(),
 	})
 	if err != nil {
 		return err
