@@ -268,6 +268,14 @@ func (k *keeper) watch(ctx context.Context) {
 	}
 }
 
+// lose notes that the edge is away. Since when does not depend on how it says so.
+func (v *view) lose(before view, why error) {
+	v.away, v.awayAt = why.Error(), before.awayAt
+	if before.away == "" {
+		v.awayAt = v.at
+	}
+}
+
 // said is what status shows of it.
 func (v view) said() string {
 	var out []string
@@ -322,11 +330,7 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 		seen.withheld[project] = part.withheld
 	}
 	if err = k.serve(ctx, before, &seen, t, k.waits(all, now)); err != nil {
-		// Since when it is away does not depend on how it says so.
-		seen.away, seen.awayAt = err.Error(), before.awayAt
-		if before.away == "" {
-			seen.awayAt = now
-		}
+		seen.lose(before, err)
 	}
 	seen.left = pruned(seen.left, all, picture)
 	seen.count()
