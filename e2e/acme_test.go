@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -121,6 +122,7 @@ func pebble(t *testing.T, program, dir string, httpPort, tlsPort int) (directory
 	config := filepath.Join(dir, "pebble.json")
 	raw, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": listen, "managementListenAddress": manage, "certificate": cert, "privateKey": key, "httpPort": httpPort, "tlsPort": tlsPort,
+		"domainBlocklist": []string{"refused.example.com"},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +171,8 @@ func pebble(t *testing.T, program, dir string, httpPort, tlsPort int) (directory
 }
 
 // A route with tls: auto must get its certificate from an ACME authority, by
-// either way of proving a name, and keep it over a hand-over.
+// either way of proving a name, and keep it over a hand-over; a name below a
+// wildcard when it is asked for. A name that is refused must be reported.
 func TestACertificateMustComeByACME(t *testing.T) {
 	if os.Getenv("TENDER_E2E") == "" {
 		t.Skip("builds an ACME authority: TENDER_E2E=1")
@@ -222,46 +225,83 @@ func TestACertificateMustComeByACME(t *testing.T) {
 				return cmd
 			}
 			first := start()
-			err = edge.NewClient(filepath.Join(dir, "s")).Set(t.Context(), edge.Table{Format: edge.Format, Proxy: proxy.Table{
-				Format: proxy.Format, Version: 1,
-				Routes: []proxy.Route{{
-					ID: "shop/shop.example.com/", Project: "shop", Hosts: []string{"shop.example.com"}, Path: "/", RouteOptions: tender.RouteOptions{TLS: "auto"},
+			table := proxy.Table{Format: proxy.Format, Version: 1}
+			for _, host := range []string{"shop.example.com", "*.shop.example.com", "refused.example.com"} {
+				table.Routes = append(table.Routes, proxy.Route{
+					ID: "shop/" + host + "/", Project: "shop", Hosts: []string{host}, Path: "/", RouteOptions: tender.RouteOptions{TLS: "auto"},
 					Groups: []proxy.Group{{Aim: "web", Revision: "aaa", Weight: 1, Targets: []proxy.Target{{ID: "one", Name: "web-1", Address: served.Listener.Addr().String()}}}},
-				}},
-			}})
-			if err != nil {
+				})
+			}
+			if err := edge.NewClient(filepath.Join(dir, "s")).Set(t.Context(), edge.Table{Format: edge.Format, Proxy: table}); err != nil {
 				t.Fatal(err)
 			}
-			var shown *x509.Certificate
-			ask := func() error {
+			certificate := func(host string) proxy.CertReport {
+				t.Helper()
+				r, err := edge.NewClient(filepath.Join(dir, "s")).Report(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, route := range r.Routes {
+					if route.ID == "shop/"+host+"/" && len(route.Certificates) == 1 {
+						return route.Certificates[0]
+					}
+				}
+				t.Fatalf("nothing is reported of %s", host)
+				return proxy.CertReport{}
+			}
+			ask := func(host string, shown **x509.Certificate) error {
 				client := &http.Client{Transport: &http.Transport{
-					TLSClientConfig: &tls.Config{RootCAs: issuers(), ServerName: "shop.example.com"}, DisableKeepAlives: true, ForceAttemptHTTP2: true,
+					TLSClientConfig: &tls.Config{RootCAs: issuers(), ServerName: host}, DisableKeepAlives: true, ForceAttemptHTTP2: true,
 				}}
 				req, err := http.NewRequest("GET", "https://"+secure, nil)
 				if err != nil {
 					return err
 				}
-				req.Host = "shop.example.com"
+				req.Host = host
 				res, err := client.Do(req)
 				if err != nil {
 					return err
 				}
 				defer res.Body.Close()
 				body, err := io.ReadAll(res.Body)
-				shown = res.TLS.PeerCertificates[0]
+				*shown = res.TLS.PeerCertificates[0]
 				if err == nil && (string(body) != "served by https" || res.ProtoMajor != 2) {
 					err = fmt.Errorf("%s %q", res.Proto, body)
 				}
 				return err
 			}
-			soon(t, "the route is served over https", ask)
-			certificate := shown
-			if _, err := tls.Dial("tcp", secure, &tls.Config{ServerName: "other.example.com", RootCAs: issuers()}); err == nil {
-				t.Error("a name without a route gets a certificate")
+			shown := map[string]*x509.Certificate{}
+			for _, host := range []string{"shop.example.com", "de.shop.example.com", "a.b.shop.example.com"} {
+				var c *x509.Certificate
+				soon(t, host+" is served over https", func() error { return ask(host, &c) })
+				shown[host] = c
+				if len(c.DNSNames) != 1 || c.DNSNames[0] != host {
+					t.Errorf("the certificate of %s is for %q", host, c.DNSNames)
+				}
+			}
+			for _, name := range []string{"other.example.com", "refused.example.com"} {
+				if _, err := tls.Dial("tcp", secure, &tls.Config{ServerName: name, RootCAs: issuers()}); err == nil {
+					t.Errorf("%s gets a certificate", name)
+				}
+			}
+			soon(t, "that a name is refused is reported", func() error {
+				if c := certificate("refused.example.com"); !strings.Contains(c.Problem, "there is none: ") || c.Ends != 0 {
+					return fmt.Errorf("%+v", c)
+				}
+				return nil
+			})
+			if c := certificate("shop.example.com"); c.Problem != "" || c.Ends != shown["shop.example.com"].NotAfter.UnixMilli() {
+				t.Errorf("reported %+v", c)
+			}
+			if c := certificate("*.shop.example.com"); c.Problem != "" {
+				t.Errorf("reported %+v", c)
 			}
 			second := start()
-			if err := ask(); err != nil || !shown.Equal(certificate) {
-				t.Errorf("after the hand-over: %v", err)
+			for host, before := range shown {
+				var after *x509.Certificate
+				if err := ask(host, &after); err != nil || !after.Equal(before) {
+					t.Errorf("%s after the hand-over: %v", host, err)
+				}
 			}
 			if err := first.Wait(); err != nil {
 				t.Errorf("the first edge: %v", err)

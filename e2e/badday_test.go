@@ -29,11 +29,16 @@ func (h *host) lose() {
 }
 
 func TestALostStoreMustBeRebuilt(t *testing.T) {
-	h := newHost(t)
+	plain := unused(t)
+	h := newHost(t, "--http="+plain)
 	h.file("password.txt", "pw")
+	// A route at the top is no service's: no instance carries it.
 	h.file("compose.yaml", web(2, "    depends_on: [app]")+`
 secrets:
   password: {file: ./password.txt}
+x-tender:
+  routes:
+    - {host: shop.test, max_body: 7kb, to: [{service: web, port: 8080, weight: 3}]}
 `)
 	file, err := os.ReadFile(filepath.Join(h.dir, "compose.yaml"))
 	if err != nil {
@@ -52,6 +57,8 @@ configs:`, 1))
 		return all
 	}
 	was := ids()
+	served := func() error { return run(exec.Command("curl", "-fsS", "-m", "10", "-H", "Host: shop.test", "http://"+plain)).err() }
+	h.until("the route is served", served)
 	h.kill()
 	h.lose()
 	h.start()
@@ -61,6 +68,12 @@ configs:`, 1))
 	}
 	if out := h.must("history"); !strings.Contains(out, "rebuilt") {
 		t.Errorf("history:\n%s", out)
+	}
+	if out := h.must("route", "ls", "-q"); strings.TrimSpace(out) != h.project+"/shop.test/" {
+		t.Errorf("the routes that were found: %q", out)
+	}
+	if err := served(); err != nil {
+		t.Error(err)
 	}
 	h.must("up")
 	if now := ids(); !slices.Equal(now, was) {

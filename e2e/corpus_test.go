@@ -328,7 +328,11 @@ func wipe(t *testing.T, project string) {
 	defer c.Close()
 	ctx := context.WithoutCancel(t.Context())
 	of := make(client.Filters).Add("label", "com.docker.compose.project="+project)
-	if l, err := c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: of}); err == nil {
+	for _, all := range []client.Filters{of, make(client.Filters).Add("label", "tender.keep="+project)} {
+		l, err := c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: all})
+		if err != nil {
+			continue
+		}
 		for _, i := range l.Items {
 			_, err := c.ContainerRemove(ctx, i.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 			if err != nil {

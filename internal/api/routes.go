@@ -53,6 +53,9 @@ type Route struct {
 	Balance  string   `json:"balance,omitempty"`
 	Sticky   bool     `json:"sticky,omitempty"`
 
+	// Certificates are those of its hosts, where it is served over TLS.
+	Certificates []RouteCertificate `json:"certificates,omitempty"`
+
 	Aims []RouteAim `json:"aims,omitempty"`
 	Walk *RouteWalk `json:"walk,omitempty"`
 
@@ -63,6 +66,16 @@ type Route struct {
 	P50     float64       `json:"p50_ms"`  // of late, an upper bound in milliseconds; 0: nothing was served
 	P99     float64       `json:"p99_ms"`
 	Targets []RouteTarget `json:"targets,omitempty"`
+}
+
+// RouteCertificate is how the certificate of one host of a route is.
+type RouteCertificate struct {
+	Host string    `json:"host,omitempty"` // empty: of a route for any host
+	From string    `json:"from"`           // auto, internal, file
+	Ends time.Time `json:"ends,omitzero"`  // zero: there is none yet, or each name below a wildcard has its own
+	// Problem says why there is none, why it is not renewed, or that it ends soon.
+	Problem string `json:"problem,omitempty"`
+	OCSP    string `json:"ocsp,omitempty"` // the authority's word on one in files
 }
 
 // RouteAim is one of those that share a route.

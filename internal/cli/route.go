@@ -52,7 +52,7 @@ func (a *app) routeLsCommand() *cobra.Command {
 			var rows [][]string
 			for _, r := range routes {
 				rows = append(rows, []string{
-					r.Project, plainRoute(r), leads(r), r.State, orDash(r.TLS), healthy(r), fmt.Sprint(r.Open),
+					r.Project, plainRoute(r), leads(r), r.State, secrecy(r), healthy(r), fmt.Sprint(r.Open),
 					rate(r.Rate), fmt.Sprint(r.Served.Requests), fmt.Sprint(wrong(r.Served)), millis(r.P99),
 				})
 			}
@@ -76,7 +76,48 @@ func (a *app) troubles(routes []api.Route) {
 			said = append(said, r.Detail)
 			a.note("%s: %s", r.ID, r.Detail)
 		}
+		for _, c := range r.Certificates {
+			if text := certificateText(c, time.Now()); c.Problem != "" && !slices.Contains(said, text) {
+				said = append(said, text)
+				a.note("%s: certificate of %s", r.ID, text)
+			}
+		}
 	}
+}
+
+// secrecy says how a route is served over TLS, and whether that goes well.
+func secrecy(r api.Route) string {
+	if slices.ContainsFunc(r.Certificates, func(c api.RouteCertificate) bool { return c.Problem != "" }) {
+		if r.TLS == "" {
+			return "auto: problem"
+		}
+		return r.TLS + ": problem"
+	}
+	return orDash(r.TLS)
+}
+
+func certificateText(c api.RouteCertificate, now time.Time) string {
+	text := c.Host + ": "
+	if c.Host == "" {
+		text = "any host: "
+	}
+	switch {
+	case c.Problem != "":
+		return text + c.Problem
+	case c.Ends.IsZero() && strings.HasPrefix(c.Host, "*."):
+		text += "each name below has its own, once it is asked for"
+	case c.Ends.IsZero():
+		text += "on its way"
+	default:
+		text += fmt.Sprintf("good until %s", c.Ends.UTC().Format("2006-01-02 15:04 UTC"))
+		if left := c.Ends.Sub(now); left > 48*time.Hour {
+			text += fmt.Sprintf(" (%d days)", int(left.Hours()/24))
+		}
+	}
+	if c.OCSP != "" {
+		text += "; by its authority " + c.OCSP
+	}
+	return text
 }
 
 func plainRoute(r api.Route) string { return strings.TrimPrefix(r.ID, r.Project+"/") }
@@ -239,6 +280,9 @@ func (a *app) printRoute(r api.Route, now time.Time) error {
 	line("hosts", strings.Join(r.Hosts, ", "))
 	line("listens", r.Address)
 	line("tls", r.TLS)
+	for _, c := range r.Certificates {
+		line("cert", certificateText(c, now))
+	}
 	balance := r.Balance
 	if r.Sticky {
 		balance += ", sticky"

@@ -25,6 +25,24 @@ func (a *app) load(ctx context.Context, services []string) (compose.Document, er
 	return doc, nil
 }
 
+// placed finds the place in the files for what the daemon refused because of where
+// its engine is: only the daemon knows that, and only the files have lines.
+func (a *app) placed(ctx context.Context, d *api.Client, services []string, refused error) error {
+	if tender.KindOf(refused) != tender.Invalid || slices.Contains(a.files, "-") { // which is read once
+		return refused
+	}
+	s, err := d.Status(ctx)
+	if err != nil || s.Engine.Host == "" || strings.HasPrefix(s.Engine.Host, "unix://") {
+		return refused // for another reason
+	}
+	source := a.source(services)
+	source.Far = s.Engine.Host
+	if _, err := compose.Load(ctx, source); err != nil && tender.KindOf(err) == tender.Invalid {
+		return err
+	}
+	return refused
+}
+
 func (a *app) source(services []string) compose.Source {
 	dir := a.Dir
 	projectDir := a.projectDir

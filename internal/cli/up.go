@@ -128,7 +128,8 @@ func (a *app) up(ctx context.Context, f upFlags, services []string) error {
 	}
 	defer done()
 	err = a.change(watched, doing, func(ctx context.Context, report func(api.Event)) (api.Result, error) {
-		return d.Up(ctx, sub, report)
+		result, err := d.Up(ctx, sub, report)
+		return result, a.placed(ctx, d, services, err)
 	})
 	if err != nil && ctx.Err() == nil && watched.Err() != nil {
 		a.complain(fmt.Sprintf("%s: not healthy after %d seconds", doing, f.waitTimeout), "tender status "+doc.Name)
@@ -151,7 +152,7 @@ func (a *app) plan(ctx context.Context, f upFlags, services []string) error {
 		return err
 	}
 	plan, err := d.Plan(ctx, sub)
-	if err != nil {
+	if err = a.placed(ctx, d, services, err); err != nil {
 		return fmt.Errorf("plan %s: %w", doc.Name, err)
 	}
 	if err := a.printPlan(plan); err != nil {

@@ -20,6 +20,7 @@ type check struct {
 	// no variables, and points at no other file.
 	normal bool
 	dir    string // paths below it are shown relative to it
+	far    string // Source.Far
 
 	trees    []*tree // in the order in which they are merged
 	problems []problem

@@ -32,6 +32,9 @@ type Source struct {
 	Stdin      io.Reader
 	// Remote: the engine is on another host, which has none of the user's files.
 	Remote bool
+	// Far is where the engine is, as tcp://10.0.0.8:2375, when that is not the host
+	// of the daemon and its edge: routes and ports of the edge are refused then.
+	Far string
 	// Services are those asked for by name: their profiles become active.
 	Services []string
 }

@@ -29,6 +29,7 @@ func (r *references) traffic() {
 				r.port(s, at())
 			}
 			r.reached(s, at())
+			r.near(at())
 			r.options(route, at)
 			r.twice(taken, route, at())
 		}
@@ -44,6 +45,7 @@ func (r *references) traffic() {
 		}
 		route := read.at(fmt.Sprintf("routes[%d]", i)).route(m)
 		r.aims(route, at)
+		r.near(at())
 		r.options(route, at)
 		r.twice(taken, route, at())
 	}
@@ -122,6 +124,13 @@ func (r *references) reached(s types.ServiceConfig, where []string) {
 	}
 }
 
+// near refuses what needs an edge on the engine's host.
+func (r *references) near(where []string) {
+	if r.far != "" {
+		r.add("run tender serve on the engine's host, and reach it with --host ssh://…", "the edge does not reach the networks of an engine at "+r.far, where...)
+	}
+}
+
 // options checks what stands together in one route.
 func (r *references) options(route tender.Route, at func(...string) []string) {
 	switch {
@@ -165,6 +174,7 @@ func (r *references) edgePorts(s types.ServiceConfig) {
 		r.add("add ports:, or leave publish: out where routes lead to the service", "publish: proxy, but there are no ports", where...)
 	}
 	r.reached(s, where)
+	r.near(where)
 	if s.NetworkMode == "host" {
 		r.add("", "publish: proxy and network_mode host exclude one another", where...)
 	}

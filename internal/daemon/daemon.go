@@ -104,9 +104,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		Store: st, Engine: eng, Inventory: b.inventory, Log: log.With("part", "loop"),
 		Parse: compose.Parse, Same: compose.Same, Essence: compose.Essence, Hold: compose.Hold, Edge: &asker{keeper: b.keeper, edge: edge.NewClient(edgeSocket(c))},
 		SecretVersion: b.newestSecret, Deliver: b.deliver,
-		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage,
+		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage, Routes: routesServed(edge.LastTable(filepath.Join(c.DataDir, "edge"))),
 	})
-	b.keeper.loop = b.loop
+	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
 	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: map[string]http.Handler{
 		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(),
 	}})

@@ -63,6 +63,8 @@ type keeper struct {
 	names     *dns.Server                     // answers Consul's API and Prometheus here
 	node      string
 	socket    string
+	// looked closes once the store knows what it should: a table of less would take routes away. nil: it does.
+	looked <-chan struct{}
 
 	tell func(problem string) // for tender status; "" all is well
 
@@ -150,6 +152,13 @@ func (k *keeper) run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case <-k.inventory.Ready():
+	}
+	if k.looked != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.looked:
+		}
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -259,6 +268,14 @@ func (k *keeper) watch(ctx context.Context) {
 	}
 }
 
+// lose notes that the edge is away. Since when does not depend on how it says so.
+func (v *view) lose(before view, why error) {
+	v.away, v.awayAt = why.Error(), before.awayAt
+	if before.away == "" {
+		v.awayAt = v.at
+	}
+}
+
 // said is what status shows of it.
 func (v view) said() string {
 	var out []string
@@ -278,6 +295,9 @@ func (v view) said() string {
 		for _, p := range v.problems[project] {
 			out = append(out, project+": "+p)
 		}
+	}
+	for _, p := range uncertain(v.report, nil) {
+		out = append(out, p.project+": "+p.text)
 	}
 	return strings.Join(out, "; ")
 }
@@ -310,11 +330,7 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 		seen.withheld[project] = part.withheld
 	}
 	if err = k.serve(ctx, before, &seen, t, k.waits(all, now)); err != nil {
-		// Since when it is away does not depend on how it says so.
-		seen.away, seen.awayAt = err.Error(), before.awayAt
-		if before.away == "" {
-			seen.awayAt = now
-		}
+		seen.lose(before, err)
 	}
 	seen.left = pruned(seen.left, all, picture)
 	seen.count()

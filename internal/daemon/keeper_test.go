@@ -6,9 +6,12 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/edge"
 	"github.com/tenderhq/tender/internal/proxy"
+	"github.com/tenderhq/tender/internal/store"
 )
 
 // plane is an edge of which the keeper sees only what it answers.
@@ -88,5 +91,32 @@ func TestAKeeperThatBeginsWaitsForTheLoop(t *testing.T) {
 	}
 	if k.waits([]served{{}}, k.began.Add(firstLanes)) {
 		t.Error("it waits for ever")
+	}
+}
+
+// An edge that was away for another reason than at the look before counted as away
+// from then on: a rollout waited for it anew each time.
+func TestSinceWhenAnEdgeIsAwayIsKept(t *testing.T) {
+	head := store.Generation{Project: "shop", Routes: []tender.Route{{Path: "/", Aims: []tender.Aim{{Service: "web", Port: 80}}}}}
+	before := view{}
+	since := func(after time.Duration, why error) time.Time {
+		seen := view{at: noon.Add(after), wanted: true, heads: map[string]store.Generation{"shop": head}}
+		if why != nil {
+			seen.lose(before, why)
+		}
+		before = seen
+		return seen.trafficOf()["shop"]["web"].Since
+	}
+	if at := since(0, errors.New("no edge answers")); !at.Equal(noon) {
+		t.Errorf("away since %s", at)
+	}
+	if at := since(time.Minute, errors.New("it does not take its table over")); !at.Equal(noon) {
+		t.Errorf("with another reason: away since %s", at)
+	}
+	if at := since(2*time.Minute, nil); !at.IsZero() {
+		t.Errorf("back, and away since %s", at)
+	}
+	if at := since(3*time.Minute, errors.New("no edge answers")); !at.Equal(noon.Add(3 * time.Minute)) {
+		t.Errorf("away again since %s", at)
 	}
 }

@@ -44,6 +44,11 @@ func (b *backend) Edge(ctx context.Context) (api.Edge, error) {
 			out.Problems = append(out.Problems, api.EdgeProblem{Project: project, Text: text})
 		}
 	}
+	if seen.wanted && seen.away == "" {
+		for _, p := range uncertain(seen.report, nil) {
+			out.Problems = append(out.Problems, api.EdgeProblem{Project: p.project, Text: p.text})
+		}
+	}
 	var err error
 	out.Routes, err = b.Routes(ctx, "", "")
 	return out, err
@@ -427,6 +432,13 @@ func (l lately) fill(out *api.Route, served bool) {
 	}
 	was, _ := reportOf(l.before, out.ID)
 	out.Waiting, out.Served = is.Waiting, is.Served
+	for _, c := range is.Certificates {
+		one := api.RouteCertificate{Host: c.Host, From: c.From, Problem: c.Problem, OCSP: c.OCSP}
+		if c.Ends != 0 {
+			one.Ends = time.UnixMilli(c.Ends).UTC()
+		}
+		out.Certificates = append(out.Certificates, one)
+	}
 	out.Rate, out.P50, out.P99 = l.pace(was.Served, is.Served)
 	weights := map[string]int{}
 	total := 0

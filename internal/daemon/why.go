@@ -36,7 +36,8 @@ func (b *backend) Why(ctx context.Context, project, service string) (api.Why, er
 	if at := slices.IndexFunc(rollouts, func(r store.Rollout) bool { return !r.Reverse || r.Who != "tender" }); at >= 0 {
 		s.Last = &rollouts[at]
 	}
-	out := api.Why{Project: project, Service: service, Summary: summary(s), Findings: findings(p, s)}
+	lately := b.keeper.lately()
+	out := api.Why{Project: project, Service: service, Summary: summary(s), Findings: findings(p, s, certificates(lately.now.report, lately.now.heads[project], service))}
 	if picture, _ := b.inventory.Picture(); !picture.Stale.IsZero() {
 		out.Findings = append([]api.Finding{{
 			What: "the engine does not answer: all of this is as it was at " + clock(picture.Stale), Next: "systemctl status docker; tender doctor",
@@ -98,8 +99,8 @@ func cut(s string, n int) string {
 	return s
 }
 
-// findings are the rules.
-func findings(p deploy.ProjectState, s deploy.ServiceState) []api.Finding {
+// findings are the rules. outside is what was found where its clients come from.
+func findings(p deploy.ProjectState, s deploy.ServiceState, outside []api.Finding) []api.Finding {
 	var out []api.Finding
 	add := func(what, next string, evidence ...string) {
 		out = append(out, api.Finding{What: what, Next: next, Evidence: evidence})
@@ -157,6 +158,7 @@ func findings(p deploy.ProjectState, s deploy.ServiceState) []api.Finding {
 	} else if !s.Next.IsZero() {
 		add(fmt.Sprintf("attempt %d follows at %s", s.Tries+1, clock(s.Next)), "")
 	}
+	out = append(out, outside...)
 	if len(out) == 0 {
 		what := "nothing is wrong with it that Tender can see"
 		if s.State != "healthy" && s.State != "done" {

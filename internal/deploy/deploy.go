@@ -53,6 +53,9 @@ type Options struct {
 	Join func(specs [][]byte) (p tender.Project, absent []string, err error)
 	// Salvage reads the files of a service at its revision back from the host. nil: there are none.
 	Salvage func(ctx context.Context, project string, s tender.Service) (Salvaged, error)
+	// Routes says which routes of a project are served, which its instances do not carry as they are now,
+	// and what of them is not known. nil: those that p's specs have.
+	Routes func(p tender.Project) (routes []tender.Route, lost []string)
 }
 
 // parallel is how many actions run at once over all projects, share how many of

@@ -77,6 +77,10 @@ func (l *Loop) rebuild(ctx context.Context) (again time.Time, err error) {
 	return again, nil
 }
 
+// Looked closes once projects that the store had lost have been looked for. Until
+// then what is wanted is not what the store says.
+func (l *Loop) Looked() <-chan struct{} { return l.looked }
+
 // told waits until those that the store had lost have been looked for: what is
 // asked before would take their project for a new one.
 func (l *Loop) told(ctx context.Context) error {
@@ -144,6 +148,10 @@ func (l *Loop) rebuildOne(ctx context.Context, project string, there []tender.In
 		return tender.Errorf(tender.Invalid, "the instances of %s carry specs of %s", project, p.Name)
 	}
 	g.YAML, g.Routes = p.Spec, p.Routes
+	if l.o.Routes != nil {
+		routes, lost := l.o.Routes(p)
+		g.Routes, g.Lost = routes, append(g.Lost, lost...)
+	}
 	for _, name := range absent {
 		g.Lost = append(g.Lost, fmt.Sprintf("service %s, of which no instance is there", name))
 	}

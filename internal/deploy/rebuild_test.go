@@ -114,6 +114,13 @@ func TestAStoreThatIsLostIsRebuilt(t *testing.T) {
 		r.change(deploy.Change{Verb: "scale", Scale: map[string]int{"web": 3}})
 		r.change(deploy.Change{Verb: "stop", Services: []string{"off"}})
 		before, was := r.ids(), r.there()
+		options := r.options
+		r.options = func(o *deploy.Options) {
+			options(o)
+			o.Routes = func(p tender.Project) ([]tender.Route, []string) {
+				return []tender.Route{{Hosts: []string{p.Name + ".test"}, Path: "/"}}, []string{"a route"}
+			}
+		}
 
 		r.lose()
 		after(time.Hour)
@@ -125,7 +132,11 @@ func TestAStoreThatIsLostIsRebuilt(t *testing.T) {
 		if !g.Rebuilt || g.N != 3 && g.N != 2 {
 			t.Errorf("generation %d, rebuilt %t", g.N, g.Rebuilt)
 		}
-		r.want(strings.Join(g.Lost, "\n"), `whether off is to run: it did not, and counts as stopped (tender start off)
+		if len(g.Routes) != 1 || g.Routes[0].Hosts[0] != "shop.test" {
+			t.Errorf("routes %+v", g.Routes)
+		}
+		r.want(strings.Join(g.Lost, "\n"), `a route
+whether off is to run: it did not, and counts as stopped (tender start off)
 how many of web are wanted: 3 are there, its file says 2`)
 		if s := r.state("web"); s.Wanted != 3 || s.State != "healthy" {
 			t.Errorf("web: %d wanted, %s %s", s.Wanted, s.State, s.Detail)

@@ -24,6 +24,7 @@ type worker struct {
 	project string
 	wake    chan struct{}
 	done    chan struct{} // closed when run has ended
+	kept    *string       // which images the engine was last told to keep; run's own
 	share   chan struct{} // holds a token per action of this project that runs or waits for the pool
 
 	mu     sync.Mutex
@@ -145,6 +146,7 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 	if stale {
 		r, err := w.l.records(ctx, w.project)
 		if tender.KindOf(err) == tender.NotFound {
+			w.letGo(ctx)
 			return again(errForgotten)
 		}
 		if err != nil {
@@ -154,6 +156,7 @@ func (w *worker) turn(ctx context.Context, running *sync.WaitGroup, first bool) 
 		first = first || w.known().head.Rebuilt && !r.head.Rebuilt
 		w.l.serve(&r)
 		w.renew(r)
+		w.keep(ctx, r)
 		stale = false
 	}
 	if first {

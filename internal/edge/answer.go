@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	tender "github.com/tenderhq/tender"
@@ -101,7 +102,45 @@ func (e *edge) handler() http.Handler {
 		e.setting.Unlock()
 		write(w, t)
 	})
+	m.HandleFunc("GET /table/{after}", e.next)
 	return m
+}
+
+// nextWait is how long somebody waits for another table before asking again.
+const nextWait = 20 * time.Second
+
+// next answers with the table as soon as it is another one than that of the version after.
+func (e *edge) next(w http.ResponseWriter, r *http.Request) {
+	after, err := strconv.ParseUint(r.PathValue("after"), 10, 64)
+	if err != nil {
+		problem(w, tender.Errorf(tender.Invalid, "read the version: %w", err))
+		return
+	}
+	limit := time.NewTimer(nextWait)
+	defer limit.Stop()
+	for {
+		e.setting.Lock()
+		t, moved := e.table, e.moved
+		e.setting.Unlock()
+		if t.Proxy.Version != after {
+			write(w, t)
+			return
+		}
+		select {
+		case <-moved:
+		case <-limit.C:
+			write(w, t)
+			return
+		case <-r.Context().Done():
+			return
+		case <-e.succeeded:
+			problem(w, errHanding)
+			return
+		case <-e.ending:
+			problem(w, tender.Errorf(tender.Unavailable, "this edge ends"))
+			return
+		}
+	}
 }
 
 func (e *edge) ask(w http.ResponseWriter, r *http.Request) {

@@ -31,6 +31,52 @@ const past = "past"
 type counts struct {
 	mu     sync.Mutex
 	before map[string]Carried // by run, and past
+	told   chan struct{}      // closes when one of them says something
+	late   map[string]bool    // of which nobody waits any more that it follows
+}
+
+// followWait is how long a table waits for edges that drain to serve by it.
+const followWait = time.Second
+
+// follow waits until every edge that drains serves by a table of this version.
+// One that has not answered in time is not waited for again until it does.
+func (c *counts) follow(version uint64) {
+	limit := time.NewTimer(followWait)
+	defer limit.Stop()
+	for {
+		behind, told := c.behind(version)
+		if len(behind) == 0 {
+			return
+		}
+		select {
+		case <-told:
+		case <-limit.C:
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for _, id := range behind {
+				c.late[id] = true
+			}
+			return
+		}
+	}
+}
+
+func (c *counts) behind(version uint64) (ids []string, told <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told == nil {
+		c.told, c.late = make(chan struct{}), map[string]bool{}
+	}
+	for id, b := range c.before {
+		switch {
+		case b.Ended, errors.Is(syscall.Kill(b.PID, 0), syscall.ESRCH):
+		case b.Report.Version >= version:
+			delete(c.late, id)
+		case !c.late[id]:
+			ids = append(ids, id)
+		}
+	}
+	return ids, c.told
 }
 
 func (c *counts) inherit(m map[string]Carried) {
@@ -50,6 +96,10 @@ func (c *counts) take(id string, said Carried) {
 	if _, known := c.before[id]; !known || id == past {
 		return
 	}
+	if c.told != nil {
+		close(c.told)
+		c.told = make(chan struct{})
+	}
 	if said.Ended {
 		c.end(id, said)
 		return
@@ -59,14 +109,20 @@ func (c *counts) take(id string, said Carried) {
 
 // end adds an edge to the past. c.mu is held.
 func (c *counts) end(id string, last Carried) {
+	now := time.Now().UnixMilli()
 	for _, list := range [][]proxy.RouteReport{last.Report.Routes, last.Report.Ports} {
 		for i := range list {
 			list[i].Waiting = 0
 			for k := range list[i].Targets {
-				list[i].Targets[k].Open = 0
+				t := &list[i].Targets[k]
+				t.Open = 0
+				if t.State != "gone" {
+					t.State, t.Since = "gone", now
+				}
 			}
 		}
 	}
+	delete(c.late, id)
 	sum := c.before[past]
 	sum.Report, sum.Ended = join(sum.Report, last.Report), true
 	c.before[past] = sum
@@ -83,10 +139,43 @@ func (c *counts) report(own proxy.Report) proxy.Report {
 			c.end(id, b)
 		}
 	}
+	if sum, ok := c.before[past]; ok {
+		now := time.Now()
+		sum.Report.Routes, sum.Report.Ports = remembered(sum.Report.Routes, own.Routes, now), remembered(sum.Report.Ports, own.Ports, now)
+		c.before[past] = sum
+	}
 	for _, id := range slices.Sorted(maps.Keys(c.before)) {
 		own = join(own, c.before[id].Report)
 	}
 	return own
+}
+
+// pastFor is how long the past tells of a target that is gone, as a proxy does: its
+// counts are in the sum of its route from then on.
+const pastFor = 10 * time.Minute
+
+// remembered is what the past keeps: of targets those that were here of late or
+// are, of routes those that have such or are served.
+func remembered(past, served []proxy.RouteReport, now time.Time) (out []proxy.RouteReport) {
+	for _, r := range past {
+		var is proxy.RouteReport
+		i := slices.IndexFunc(served, func(s proxy.RouteReport) bool { return s.ID == r.ID })
+		if i >= 0 {
+			is = served[i]
+		}
+		r.Targets = slices.DeleteFunc(slices.Clone(r.Targets), func(t proxy.TargetReport) bool {
+			here := slices.ContainsFunc(is.Targets, func(s proxy.TargetReport) bool { return same(s, t) })
+			return !here && now.Sub(time.UnixMilli(t.Since)) > pastFor
+		})
+		if i >= 0 || len(r.Targets) > 0 {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func same(a, b proxy.TargetReport) bool {
+	return a.ID == b.ID && a.Revision == b.Revision && a.Aim == b.Aim
 }
 
 // carry is what the next edge has to know.
@@ -114,7 +203,7 @@ func joinRoutes(a, b []proxy.RouteReport) []proxy.RouteReport {
 	for _, r := range b {
 		i := slices.IndexFunc(out, func(o proxy.RouteReport) bool { return o.ID == r.ID })
 		if i < 0 {
-			r.Targets = slices.Clone(r.Targets)
+			r.Targets, r.Certificates = slices.Clone(r.Targets), nil
 			for k := range r.Targets {
 				r.Targets[k].State = "gone"
 			}
@@ -126,9 +215,7 @@ func joinRoutes(a, b []proxy.RouteReport) []proxy.RouteReport {
 		o.Waiting += r.Waiting
 		o.Targets = slices.Clone(o.Targets)
 		for _, t := range r.Targets {
-			k := slices.IndexFunc(o.Targets, func(x proxy.TargetReport) bool {
-				return x.ID == t.ID && x.Revision == t.Revision && x.Aim == t.Aim
-			})
+			k := slices.IndexFunc(o.Targets, func(x proxy.TargetReport) bool { return same(x, t) })
 			if k < 0 {
 				t.State = "gone"
 				o.Targets = append(o.Targets, t)

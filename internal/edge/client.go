@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -119,6 +120,12 @@ func (c *Client) carry(ctx context.Context, run string, said Carried) (table uin
 
 func (c *Client) table(ctx context.Context) (t Table, err error) {
 	return t, c.do(ctx, "read the edge's table", http.MethodGet, "/table", nil, &t)
+}
+
+// next returns the table once it is another one than that of the version after, or
+// the same after a while.
+func (c *Client) next(ctx context.Context, after uint64) (t Table, err error) {
+	return t, c.do(ctx, "wait for the edge's next table", http.MethodGet, "/table/"+strconv.FormatUint(after, 10), nil, &t)
 }
 
 // do asks, and asks again while one edge hands over to another.

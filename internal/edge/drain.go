@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -30,12 +31,21 @@ func (e *edge) retire(ctx context.Context, ended <-chan struct{}) {
 	defer tick.Stop()
 	limit := time.NewTimer(e.config.Drain)
 	defer limit.Stop()
+	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer stop()
+	tables := make(chan Table)
+	following.Go(func() { e.hear(follow, client, tables) })
 	tell := func(done bool) {
 		tell, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		version, err := client.carry(tell, e.id, Carried{Report: e.proxy.Report(), PID: os.Getpid(), Ended: done})
 		if err == nil && !done && version != e.version() {
-			err = e.follow(tell, client)
+			var t Table
+			if t, err = client.table(tell); err == nil {
+				err = e.follow(t)
+			}
 		}
 		if err != nil {
 			e.log.Debug("the edge that serves does not answer", "err", err)
@@ -44,6 +54,12 @@ func (e *edge) retire(ctx context.Context, ended <-chan struct{}) {
 	for {
 		select {
 		case <-tick.C:
+			tell(false)
+			continue
+		case t := <-tables:
+			if err := e.follow(t); err != nil {
+				e.log.Warn("the table of the edge that serves is not followed", "err", err)
+			}
 			tell(false)
 			continue
 		case <-ended:
@@ -59,13 +75,33 @@ func (e *edge) retire(ctx context.Context, ended <-chan struct{}) {
 	}
 }
 
+// hear passes tables on as the edge that has taken over gets them.
+func (e *edge) hear(ctx context.Context, client *Client, tables chan<- Table) {
+	for ctx.Err() == nil {
+		served := e.version()
+		t, err := client.next(ctx, served)
+		if err == nil && t.Proxy.Version == served {
+			continue
+		}
+		if err == nil {
+			select {
+			case tables <- t:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		// It is away, or of a version that does not tell: what is counted is told to it now and then, which finds out, too.
+		select {
+		case <-time.After(carryEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // follow serves by the table of the edge that has taken over, so that what
 // clients still ask here goes to no instance that is about to stop.
-func (e *edge) follow(ctx context.Context, client *Client) error {
-	t, err := client.table(ctx)
-	if err != nil {
-		return err
-	}
+func (e *edge) follow(t Table) error {
 	e.setting.Lock()
 	defer e.setting.Unlock()
 	return e.apply(t)

@@ -100,8 +100,10 @@ type edge struct {
 	succeeded chan struct{} // closes when a new edge serves
 	replaced  chan struct{} // closes when that one has the socket's path
 
-	setting sync.Mutex // one table at a time
-	table   Table      // the one served; guarded by setting
+	setting sync.Mutex    // one table at a time
+	table   Table         // the one served; guarded by setting
+	moved   chan struct{} // closes when another one is; guarded by setting
+	ending  chan struct{} // closes when nobody is answered any more
 
 	counts counts
 }
@@ -122,7 +124,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer unlock()
-	e := &edge{config: c, id: rand.Text(), started: time.Now(), log: c.Log, succeeded: make(chan struct{}), replaced: make(chan struct{})}
+	e := &edge{config: c, id: rand.Text(), started: time.Now(), log: c.Log, succeeded: make(chan struct{}), replaced: make(chan struct{}), moved: make(chan struct{}), ending: make(chan struct{})}
 	b, err := takeOver(ctx, c.Socket, Hello{Protocol: Protocol, Format: Format, Version: c.Version, PID: os.Getpid()})
 	if err != nil {
 		return err
@@ -151,6 +153,7 @@ func (e *edge) open() error {
 	e.proxy, err = proxy.New(proxy.Options{
 		Log: e.log.With("part", "proxy"), Dir: e.config.Dir, HTTP: e.config.HTTP, HTTPS: e.config.HTTPS,
 		Listen: e.sockets.Listen, ListenPacket: e.sockets.ListenPacket, Drain: e.config.Drain, ACME: e.config.ACME,
+		Rules: e.config.number(),
 	})
 	if err != nil {
 		return err
@@ -171,12 +174,23 @@ func (e *edge) apply(t Table) error {
 	}
 	e.dns.Set(t.DNS)
 	e.table = t
+	close(e.moved)
+	e.moved = make(chan struct{})
 	return nil
 }
 
 // set is apply for what serve sends: it is kept first, and nothing changes when
-// either goes wrong.
+// either goes wrong. When it returns, edges that drain serve by it, too: a report
+// that says so later than this one would miss what they begin meanwhile.
 func (e *edge) set(t Table) error {
+	if err := e.take(t); err != nil {
+		return err
+	}
+	e.counts.follow(t.Proxy.Version)
+	return nil
+}
+
+func (e *edge) take(t Table) error {
 	if err := t.Validate(); err != nil {
 		return err
 	}
@@ -261,6 +275,7 @@ func (e *edge) admin(l net.Listener) (end func() error) {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
 	return func() error {
+		close(e.ending)
 		limit, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		if server.Shutdown(limit) != nil {

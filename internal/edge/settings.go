@@ -2,6 +2,7 @@ package edge
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -33,6 +34,15 @@ type settings struct {
 
 func (c Config) settings() settings {
 	return settings{HTTP: c.HTTP, HTTPS: c.HTTPS, DNS: c.DNS, Drain: c.Drain, Grace: c.Grace, ACME: c.ACME, Trusted: c.Trusted}
+}
+
+// number tells edges of one host apart, by their directories: 0 is the usual one's.
+func (c Config) number() int {
+	if c.Dir == DefaultDir {
+		return 0
+	}
+	h := sha256.Sum256([]byte(c.Dir))
+	return 1 + int(binary.BigEndian.Uint32(h[:4])%proxy.MaxRules)
 }
 
 // sum tells settings apart.

@@ -61,6 +61,25 @@ func loadTable(dir string, now time.Time) (t Table, aside, err error) {
 	return Table{Format: Format, Proxy: proxy.Table{Format: proxy.Format}}, fmt.Errorf("%s, now %s: %w", path, filepath.Base(away), bad), nil
 }
 
+// LastTable reads what the edge of dir was told to serve last, and changes nothing
+// there. NotFound: it was told nothing.
+func LastTable(dir string) (t Table, err error) {
+	raw, err := os.ReadFile(filepath.Join(dir, tableFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, tender.Errorf(tender.NotFound, "no edge has served from %s", dir)
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &t)
+	}
+	if err == nil {
+		err = t.Validate()
+	}
+	if err != nil {
+		return Table{}, fmt.Errorf("read the edge's last table: %w", err)
+	}
+	return t, nil
+}
+
 // saveTable writes t so that a reader, after a crash too, finds the old table or
 // the new one.
 func saveTable(dir string, t Table) error {

@@ -177,6 +177,9 @@ type Images interface {
 	Build(ctx context.Context, tarball io.Reader, o BuildOptions, report func(Progress)) (id string, err error)
 	Tag(ctx context.Context, id, ref string) error
 	RemoveImage(ctx context.Context, ref string) error
+	// Keep sees to it that no prune of images takes these, and lets go of others that were kept for the
+	// project. One that is not there is no error. It changes nothing that List or Resolve tell.
+	Keep(ctx context.Context, project string, images []tender.ImageID) error
 
 	// Layers names the layers of ref by their digests unpacked, the lowest first. NotFound: it is not there.
 	Layers(ctx context.Context, ref string) ([]string, error)

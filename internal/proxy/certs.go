@@ -32,21 +32,27 @@ type certs struct {
 	log  *slog.Logger
 	said atomic.Pointer[map[string]*certSource] // by host, lower case; "" for clients that name none
 
-	cache            *certmagic.Cache
-	public, internal *certmagic.Config
-	issuer           *certmagic.ACMEIssuer
+	cache                    atomic.Pointer[certmagic.Cache]
+	public, internal, demand *certmagic.Config
+	issuer                   *certmagic.ACMEIssuer
 
-	wanted atomic.Pointer[map[string]*certmagic.Config] // who keeps the certificate of a host
+	wanted  atomic.Pointer[map[string]*certmagic.Config] // who keeps the certificate of a host
+	trouble trouble
+	asked   asked
+	unable  atomic.Pointer[string]          // why no certificates can be kept
+	running atomic.Pointer[context.Context] // ctx, for handshakes, which do not wait for mu
 
 	mu      sync.Mutex
 	ctx     context.Context // from start to stop; nil: nothing is obtained
 	managed map[string]bool // obtained and renewed
+	work    sync.WaitGroup  // staples, and certificates that a handshake asks for
 }
 
 // certSource is where the certificate of one host comes from.
 type certSource struct {
 	config *certmagic.Config
 	file   *certFile
+	demand bool // of names below the host, each with its own as it is asked for
 }
 
 const (
@@ -67,7 +73,7 @@ func newCerts(o Options) *certs {
 // prepare makes what obtains certificates, once there is something to obtain.
 // c.mu is held.
 func (c *certs) prepare() error {
-	if c.cache != nil {
+	if c.cache.Load() != nil {
 		return nil
 	}
 	dir := c.o.Dir
@@ -80,7 +86,7 @@ func (c *certs) prepare() error {
 	}
 	logger := zap.New(&zapToSlog{log: c.log})
 	storage := &certmagic.FileStorage{Path: filepath.Join(dir, "certs")}
-	c.cache = certmagic.NewCache(certmagic.CacheOptions{
+	cache := certmagic.NewCache(certmagic.CacheOptions{
 		Logger: logger,
 		GetConfigForCert: func(cert certmagic.Certificate) (*certmagic.Config, error) {
 			for _, name := range cert.Names {
@@ -88,11 +94,21 @@ func (c *certs) prepare() error {
 					return m, nil
 				}
 			}
+			for _, name := range cert.Names {
+				if s := c.find(name); s != nil && s.demand {
+					return s.config, nil
+				}
+			}
 			return c.public, nil
 		},
 	})
-	c.internal = certmagic.New(c.cache, certmagic.Config{Logger: logger, Storage: storage, Issuers: []certmagic.Issuer{own}, OCSP: certmagic.OCSPConfig{DisableStapling: true}})
-	c.public = certmagic.New(c.cache, certmagic.Config{Logger: logger, Storage: storage})
+	// With a proxy to ask for, certmagic's client has a time limit, too.
+	ocsp := certmagic.OCSPConfig{HTTPProxy: http.ProxyFromEnvironment}
+	c.internal = certmagic.New(cache, certmagic.Config{Logger: logger, Storage: storage, Issuers: []certmagic.Issuer{own}, OnEvent: c.heard, OCSP: certmagic.OCSPConfig{DisableStapling: true}})
+	c.public = certmagic.New(cache, certmagic.Config{Logger: logger, Storage: storage, OnEvent: c.heard, OCSP: ocsp})
+	c.demand = certmagic.New(cache, certmagic.Config{
+		Logger: logger, Storage: storage, OnEvent: c.heard, OCSP: ocsp, OnDemand: &certmagic.OnDemandConfig{DecisionFunc: c.decide},
+	})
 	a := certmagic.ACMEIssuer{
 		CA: c.o.ACME.Directory, Email: c.o.ACME.Email, Agreed: true, Logger: logger,
 		DisableHTTPChallenge: len(c.o.HTTP) == 0, DisableTLSALPNChallenge: len(c.o.HTTPS) == 0,
@@ -111,6 +127,8 @@ func (c *certs) prepare() error {
 	}
 	c.issuer = certmagic.NewACMEIssuer(c.public, a)
 	c.public.Issuers = []certmagic.Issuer{c.issuer}
+	c.demand.Issuers = c.public.Issuers
+	c.cache.Store(cache)
 	return nil
 }
 
@@ -151,25 +169,23 @@ func (c *certs) set(t Table) {
 		}
 		if err := c.prepare(); err != nil {
 			c.log.Error("no certificates can be kept", "route", r.ID, "err", err)
+			c.unable.Store(new(err.Error()))
 			continue
 		}
 		for _, h := range r.Hosts {
 			if s := next[h]; s != nil && s.file != nil {
 				continue // another path of the host has a file: that stands
 			}
-			next[h] = &certSource{config: c.voucher(r, h)}
+			config := c.voucher(r, h)
+			next[h] = &certSource{config: config, demand: config == c.demand}
 		}
 		if len(r.Hosts) == 0 && r.TLS == "internal" {
 			next[""] = &certSource{config: c.internal}
 		}
 	}
-	for h, s := range next {
-		if s.config == nil && s.file == nil {
-			delete(next, h)
-		}
-	}
 	c.said.Store(&next)
 	c.manage()
+	c.staple()
 }
 
 // voucher says who issues the certificate of a host.
@@ -182,11 +198,8 @@ func (c *certs) voucher(r Route, host string) *certmagic.Config {
 	case r.TLS == "internal", !public:
 		return c.internal
 	case strings.HasPrefix(host, "*."):
-		// Neither way of proving a name works for a wildcard.
-		if r.TLS == "auto" {
-			c.log.Warn("no certificate for a wildcard by ACME; use tls: internal, or cert_file and key_file", "route", r.ID, "host", host)
-		}
-		return nil
+		// Neither way of proving a name works for a wildcard: each name has a certificate of its own.
+		return c.demand
 	}
 	return c.public
 }
@@ -196,6 +209,9 @@ func (c *certs) fileFor(before *certSource, r Route) *certSource {
 		return before
 	}
 	f := &certFile{cert: r.CertFile, key: r.KeyFile, log: c.log.With("route", r.ID)}
+	if c.o.Dir != "" {
+		f.staples = filepath.Join(c.o.Dir, "staples")
+	}
 	f.get(time.Now()) // says now what is wrong with it
 	return &certSource{file: f}
 }
@@ -206,16 +222,22 @@ func (c *certs) start(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ctx = ctx
+	c.running.Store(&ctx)
 	c.manage()
+	c.staple()
+	c.work.Go(func() { c.stapling(ctx) })
 }
 
+// stop comes after the end of start's ctx.
 func (c *certs) stop() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.ctx = nil
-	if c.cache != nil {
-		c.cache.Stop()
-		c.cache = nil
+	c.running.Store(nil)
+	cache := c.cache.Swap(nil)
+	c.mu.Unlock()
+	c.work.Wait()
+	if cache != nil {
+		cache.Stop()
 	}
 }
 
@@ -225,7 +247,7 @@ func (c *certs) manage() {
 	wanted := map[string]*certmagic.Config{}
 	for h, s := range *c.said.Load() {
 		switch {
-		case s.config == nil:
+		case s.config == nil, s.demand:
 		case h == "":
 			for _, name := range ownNames() {
 				wanted[name] = s.config
@@ -244,9 +266,10 @@ func (c *certs) manage() {
 			delete(c.managed, h)
 		}
 	}
-	if len(gone) > 0 && c.cache != nil {
-		c.cache.RemoveManaged(gone)
+	if cache := c.cache.Load(); len(gone) > 0 && cache != nil {
+		cache.RemoveManaged(gone)
 	}
+	c.trouble.keep(func(host string) bool { return wanted[host] != nil })
 	limit, cancel := context.WithTimeout(context.Background(), loadTimeout)
 	defer cancel()
 	fresh := map[*certmagic.Config][]string{}
@@ -270,6 +293,9 @@ func (c *certs) manage() {
 		}
 		if err != nil {
 			c.log.Error("certificates cannot be kept", "hosts", hosts, "err", err)
+			for _, h := range hosts {
+				c.trouble.note(h, err, time.Now())
+			}
 		}
 	}
 }
@@ -315,6 +341,9 @@ func (c *certs) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if s.file != nil {
 		return s.file.get(time.Now()), nil
 	}
+	if s.demand {
+		return c.onDemand(hello, s.config, name)
+	}
 	if s == (*c.said.Load())[""] {
 		named := *hello
 		named.ServerName = ownNames()[0]
@@ -323,17 +352,23 @@ func (c *certs) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return s.config.GetCertificate(hello)
 }
 
-// find returns the source for a name: its own, that of the wildcard above it,
-// or that of routes for any host.
+// find returns the source for a name: its own, that of the nearest wildcard above
+// it, or that of routes for any host. A certificate for a wildcard is good for one
+// label below it; names of their own may lie deeper.
 func (c *certs) find(name string) *certSource {
 	said := *c.said.Load()
 	if s := said[name]; s != nil {
 		return s
 	}
-	if _, above, ok := strings.Cut(name, "."); ok {
+	_, above, ok := strings.Cut(name, ".")
+	for depth := 1; ok; depth++ {
 		if s := said["*."+above]; s != nil {
-			return s
+			if depth == 1 || s.demand {
+				return s
+			}
+			break
 		}
+		_, above, ok = strings.Cut(above, ".")
 	}
 	return said[""]
 }
@@ -354,16 +389,26 @@ type certFile struct {
 	cert, key string
 	log       *slog.Logger
 
+	staples string // where the authority's words on it are kept; "": nowhere
+
 	mu      sync.Mutex
 	loaded  *tls.Certificate
+	problem string // why what is on disk is not what is shown
 	stamp   string // sizes and times of what was read last
 	checked time.Time
+	ocsp    stapled
 }
 
 // get returns the certificate as it is on disk, or as it was when that cannot be read.
 func (f *certFile) get(now time.Time) *tls.Certificate {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.look(now)
+}
+
+// look is get with f.mu held.
+func (f *certFile) look(now time.Time) *tls.Certificate {
+	f.outlived(now)
 	if !f.checked.IsZero() && now.Sub(f.checked) < fileCheck {
 		return f.loaded
 	}
@@ -376,9 +421,11 @@ func (f *certFile) get(now time.Time) *tls.Certificate {
 	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
 	if err != nil {
 		f.log.Error("certificate cannot be read", "cert_file", f.cert, "key_file", f.key, "before", f.loaded != nil, "err", err)
+		f.problem = "cannot be read: " + err.Error()
 		return f.loaded
 	}
-	f.loaded = &pair
+	f.loaded, f.problem, f.ocsp = &pair, "", stapled{}
+	f.recall(now)
 	return f.loaded
 }
 

@@ -29,9 +29,15 @@ type tlsRig struct {
 
 func serveTLS(t *testing.T, dir string, routes ...Route) *tlsRig {
 	t.Helper()
-	r := &tlsRig{dir: dir, address: nowhere(t)}
+	return serveTLSBy(t, Options{Dir: dir}, routes...)
+}
+
+func serveTLSBy(t *testing.T, o Options, routes ...Route) *tlsRig {
+	t.Helper()
+	r := &tlsRig{dir: o.Dir, address: nowhere(t)}
+	o.HTTPS = []string{r.address}
 	var err error
-	if r.Server, err = New(Options{Dir: dir, HTTPS: []string{r.address}}); err != nil {
+	if r.Server, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	r.table(t, 1, routes...)
@@ -174,19 +180,22 @@ func TestAnAuthorityIsMadeAnewOnlyNearItsEnd(t *testing.T) {
 // writePair makes a certificate in files, as some other tool would.
 func writePair(t *testing.T, a *authority, dir, name string) (certFile, keyFile string) {
 	t.Helper()
+	now := time.Now()
+	return writeLeaf(t, a, dir, x509.Certificate{DNSNames: []string{name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(leafLife)})
+}
+
+// writeLeaf writes a certificate of what leaf says, and its key.
+func writeLeaf(t *testing.T, a *authority, dir string, leaf x509.Certificate) (certFile, keyFile string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
-	if err != nil {
+	if leaf.SerialNumber, err = serialNumber(); err != nil {
 		t.Fatal(err)
 	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issued, err := a.Issue(t.Context(), csr)
+	leaf.KeyUsage, leaf.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	der, err := x509.CreateCertificate(rand.Reader, &leaf, a.cert, key.Public(), a.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +204,7 @@ func writePair(t *testing.T, a *authority, dir, name string) (certFile, keyFile 
 		t.Fatal(err)
 	}
 	certFile, keyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	if err := os.WriteFile(certFile, issued.Certificate, 0o600); err != nil {
+	if err := os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw}), 0o600); err != nil {
@@ -256,7 +265,7 @@ func TestWhoVouches(t *testing.T) {
 		{"shop.example.com", "", "", "public"},
 		{"shop.example.com", "auto", "", "public"},
 		{"shop.example.com", "internal", "", "internal"},
-		{"*.example.com", "auto", "", "nobody"},
+		{"*.example.com", "auto", "", "each name below"},
 		{"*.example.com", "internal", "", "internal"},
 		{"localhost", "auto", "", "internal"},
 		{"10.0.0.8", "auto", "", "internal"},
@@ -265,8 +274,8 @@ func TestWhoVouches(t *testing.T) {
 		{"10.0.0.8", "auto", "https://ca.internal/directory", "internal"},
 	} {
 		s := newCerts(Options{ACME: ACME{Directory: c.directory}})
-		s.public, s.internal = new(certmagic.Config), new(certmagic.Config)
-		got := map[*certmagic.Config]string{s.public: "public", s.internal: "internal", nil: "nobody"}[s.voucher(Route{RouteOptions: tender.RouteOptions{TLS: c.tls}}, c.host)]
+		s.public, s.internal, s.demand = new(certmagic.Config), new(certmagic.Config), new(certmagic.Config)
+		got := map[*certmagic.Config]string{s.public: "public", s.internal: "internal", s.demand: "each name below"}[s.voucher(Route{RouteOptions: tender.RouteOptions{TLS: c.tls}}, c.host)]
 		if got != c.want {
 			t.Errorf("%s, tls %q, directory %q: %s, want %s", c.host, c.tls, c.directory, got, c.want)
 		}

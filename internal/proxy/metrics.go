@@ -90,12 +90,48 @@ func (s *Server) Metrics(w io.Writer) {
 		fmt.Fprintf(b, "tender_edge_duration_seconds_sum{%s} %g\n", l, t.Served.Seconds)
 		fmt.Fprintf(b, "tender_edge_duration_seconds_count{%s} %d\n", l, sum)
 	})
+	certificates(b, head, r.Routes)
 	head("waiting", "gauge", "Requests that wait because nothing serves or the route is paused.")
 	for _, route := range r.Routes {
 		fmt.Fprintf(b, "tender_edge_waiting{%s} %d\n", labels("project", route.Project, "route", route.ID), route.Waiting)
 	}
 	head("table_version", "gauge", "Version of the table that is served.")
 	fmt.Fprintf(b, "tender_edge_table_version %d\n", r.Version)
+}
+
+// certificates writes of each host of a project when its certificate ends and whether all is well with it.
+func certificates(b *bufio.Writer, head func(name, kind, help string), routes []RouteReport) {
+	type host struct{ project, name string }
+	var order []host
+	all := map[host]CertReport{}
+	for _, r := range routes {
+		for _, c := range r.Certificates {
+			h := host{r.Project, c.Host}
+			if before, known := all[h]; !known {
+				order = append(order, h)
+			} else if before.Problem != "" {
+				continue // of two sources the one that fails is told of
+			}
+			all[h] = c
+		}
+	}
+	head("certificate_end_seconds", "gauge", "When the certificate of a host expires, in seconds since the epoch; 0: there is none.")
+	for _, h := range order {
+		c := all[h]
+		if c.Ends == 0 && c.From == "auto" && strings.HasPrefix(h.name, "*.") {
+			continue // each name below it has its own
+		}
+		fmt.Fprintf(b, "tender_edge_certificate_end_seconds{%s} %d\n", labels("project", h.project, "host", h.name, "from", c.From), c.Ends/1000)
+	}
+	head("certificate_problem", "gauge", "Whether the certificate of a host is missing, expired, about to expire or not renewed.")
+	for _, h := range order {
+		c := all[h]
+		problem := 0
+		if c.Problem != "" {
+			problem = 1
+		}
+		fmt.Fprintf(b, "tender_edge_certificate_problem{%s} %d\n", labels("project", h.project, "host", h.name, "from", c.From), problem)
+	}
 }
 
 // merged adds up targets that differ in nothing that a label says: an instance that

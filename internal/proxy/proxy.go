@@ -28,6 +28,8 @@ type Options struct {
 	// Drain is how long Run waits for what is under way once ctx has ended; default 1 h.
 	Drain time.Duration
 	ACME  ACME
+	// Rules numbers this server among those of the host, up to MaxRules: each has kernel rules of its own.
+	Rules int
 }
 
 // ACME says who vouches for routes with tls: auto.
@@ -91,6 +93,7 @@ func New(o Options) (*Server, error) {
 	s.bytes.New = func() any { b := make([]byte, copySize); return &b }
 	s.table.Store(&snapshot{})
 	s.certs = newCerts(o)
+	s.transparent.own = rulesOf(o.Rules)
 	return s, nil
 }
 
@@ -207,6 +210,9 @@ func (s *Server) Report() Report {
 		} else {
 			one := l.report(now)
 			one.Problem = deaf
+			if route := s.table.Load().routes.all[l.id]; route != nil {
+				one.Certificates = s.certs.report(route.Route, now)
+			}
 			r.Routes = append(r.Routes, one)
 		}
 	}

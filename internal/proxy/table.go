@@ -93,6 +93,8 @@ type RouteReport struct {
 	Problem string         `json:"problem,omitempty"`
 	Waiting int            `json:"waiting"` // requests held because it is paused or nothing serves
 	Targets []TargetReport `json:"targets"`
+	// Certificates are those of its hosts, where it is served over TLS.
+	Certificates []CertReport `json:"certificates,omitempty"`
 }
 
 // TargetReport is one target of a RouteReport.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,18 +21,38 @@ import (
 // its router; there packets that belong to such a connection get a mark, and what
 // has the mark is routed to the host itself. Rules touch marked packets alone.
 const (
-	ownMark     = "0x2000000/0x2000000"
-	ownTable    = "20537"
-	ownPriority = "20537"
-	ownChain    = "TENDER-EDGE"
+	ownMark = "0x2000000/0x2000000"
 	// proofTimeout bounds the first try of a target whose answers may take another way; then it is
 	// connected to from this host's address.
 	proofTimeout = time.Second
 	provenAgain  = 10 * time.Minute // until a target that could not is tried once more
 )
 
+// rules are the names of those that one server has in the kernel. Each has its own:
+// what one takes back another of the same host needs still. The mark is shared, for
+// it means the same.
+type rules struct {
+	chain string
+	table string // number of the routing table, and of the rule that leads there
+}
+
+// firstTable is the number of server 0, the last is firstTable + MaxRules.
+const (
+	firstTable = 20537
+	MaxRules   = 9999 // of Options.Rules
+)
+
+func rulesOf(n int) rules {
+	r := rules{chain: "TENDER-EDGE", table: strconv.Itoa(firstTable + n)}
+	if n != 0 {
+		r.chain += "-" + strconv.Itoa(n)
+	}
+	return r
+}
+
 // transparency is whether and to whom connections keep the client's address.
 type transparency struct {
+	own     rules
 	mu      sync.Mutex
 	made    bool
 	unable  string               // why the kernel's rules could not be made
@@ -58,7 +79,7 @@ func (t *transparency) ready(ctx context.Context) error {
 	if !t.made {
 		t.made = true
 		t.refused, t.proven = map[string]time.Time{}, map[string]bool{}
-		if err := makeLasting(ctx); err != nil {
+		if err := t.own.makeLasting(ctx); err != nil {
 			t.unable = err.Error()
 		}
 	}
@@ -69,7 +90,7 @@ func (t *transparency) ready(ctx context.Context) error {
 }
 
 // again makes the rules again, because a target was proven that does not answer any
-// more: another edge of this host may have taken them back. It is to prove itself anew.
+// more: somebody may have taken them away. It is to prove itself anew.
 func (t *transparency) again(ctx context.Context, address string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -77,36 +98,36 @@ func (t *transparency) again(ctx context.Context, address string) error {
 		return nil // dropped, or another connection was first
 	}
 	delete(t.proven, address)
-	return makeLasting(ctx)
+	return t.own.makeLasting(ctx)
 }
 
 // makeLasting takes longer than one connection waits: the next ones need the rules too.
-func makeLasting(ctx context.Context) error {
+func (r rules) makeLasting(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 	defer cancel()
-	return makeRules(limit)
+	return r.make(limit)
 }
 
-// makeRules makes those of IPv4, and those of IPv6 where the kernel can: a
+// make makes those of IPv4, and those of IPv6 where the kernel can: a
 // target over IPv6 without them is found out when it is tried.
-func makeRules(ctx context.Context) error {
-	err := makeFamily(ctx, families[0].tables, families[0].flag, families[0].all)
+func (r rules) make(ctx context.Context) error {
+	err := r.makeFamily(ctx, families[0].tables, families[0].flag, families[0].all)
 	if err == nil {
-		_ = makeFamily(ctx, families[1].tables, families[1].flag, families[1].all)
+		_ = r.makeFamily(ctx, families[1].tables, families[1].flag, families[1].all)
 	}
 	return err
 }
 
 // makeFamily leaves what an edge before this one made.
-func makeFamily(ctx context.Context, tables, flag, all string) error {
-	if run(ctx, tables, "-w", "5", "-t", "mangle", "-n", "-L", ownChain) != nil {
-		if err := run(ctx, tables, "-w", "5", "-t", "mangle", "-N", ownChain); err != nil {
+func (r rules) makeFamily(ctx context.Context, tables, flag, all string) error {
+	if run(ctx, tables, "-w", "5", "-t", "mangle", "-n", "-L", r.chain) != nil {
+		if err := run(ctx, tables, "-w", "5", "-t", "mangle", "-N", r.chain); err != nil {
 			return err
 		}
 	}
 	for _, rule := range [][]string{
-		{ownChain, "-p", "tcp", "-m", "socket", "--transparent", "-j", "MARK", "--set-mark", ownMark},
-		{"PREROUTING", "-p", "tcp", "-j", ownChain},
+		{r.chain, "-p", "tcp", "-m", "socket", "--transparent", "-j", "MARK", "--set-mark", ownMark},
+		{"PREROUTING", "-p", "tcp", "-j", r.chain},
 	} {
 		if run(ctx, tables, append([]string{"-w", "5", "-t", "mangle", "-C"}, rule...)...) == nil {
 			continue
@@ -115,17 +136,17 @@ func makeFamily(ctx context.Context, tables, flag, all string) error {
 			return err
 		}
 	}
-	if err := run(ctx, "ip", flag, "route", "replace", "local", all, "dev", "lo", "table", ownTable); err != nil {
+	if err := run(ctx, "ip", flag, "route", "replace", "local", all, "dev", "lo", "table", r.table); err != nil {
 		return err
 	}
-	have, err := exec.CommandContext(ctx, "ip", flag, "rule", "show", "priority", ownPriority).Output()
+	have, err := exec.CommandContext(ctx, "ip", flag, "rule", "show", "priority", r.table).Output()
 	if err != nil {
 		return fmt.Errorf("ip rule show: %w", err)
 	}
 	if len(strings.TrimSpace(string(have))) > 0 {
 		return nil
 	}
-	return run(ctx, "ip", flag, "rule", "add", "fwmark", ownMark, "lookup", ownTable, "priority", ownPriority)
+	return run(ctx, "ip", flag, "rule", "add", "fwmark", ownMark, "lookup", r.table, "priority", r.table)
 }
 
 // drop takes the rules back; what is not there is no error.
@@ -138,11 +159,11 @@ func (t *transparency) drop(ctx context.Context) {
 	t.made = false
 	for _, f := range families {
 		for _, args := range [][]string{
-			{f.tables, "-w", "5", "-t", "mangle", "-D", "PREROUTING", "-p", "tcp", "-j", ownChain},
-			{f.tables, "-w", "5", "-t", "mangle", "-F", ownChain},
-			{f.tables, "-w", "5", "-t", "mangle", "-X", ownChain},
-			{"ip", f.flag, "rule", "del", "priority", ownPriority},
-			{"ip", f.flag, "route", "flush", "table", ownTable},
+			{f.tables, "-w", "5", "-t", "mangle", "-D", "PREROUTING", "-p", "tcp", "-j", t.own.chain},
+			{f.tables, "-w", "5", "-t", "mangle", "-F", t.own.chain},
+			{f.tables, "-w", "5", "-t", "mangle", "-X", t.own.chain},
+			{"ip", f.flag, "rule", "del", "priority", t.own.table},
+			{"ip", f.flag, "route", "flush", "table", t.own.table},
 		} {
 			_ = run(ctx, args[0], args[1:]...)
 		}

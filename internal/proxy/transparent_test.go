@@ -150,9 +150,20 @@ func TestRouterOfTheTransparentPort(t *testing.T) {
 	if got := ask(inside); got != "10.77.1.1" {
 		t.Errorf("a neighbour is seen as %s", got)
 	}
-	// Another edge of this host has taken the rules back: they are made again.
-	mustRun(t, exec.Command("iptables", "-t", "mangle", "-D", "PREROUTING", "-p", "tcp", "-j", ownChain))
-	mustRun(t, exec.Command("ip", "rule", "del", "priority", ownPriority))
+	// Another edge of this host comes and goes: it took the rules of both away.
+	other := transparency{own: rulesOf(7)}
+	if err := other.ready(ctx); err != nil {
+		t.Error(err)
+	}
+	other.drop(ctx)
+	own := s.transparent.own
+	mustRun(t, exec.Command("iptables", "-t", "mangle", "-C", "PREROUTING", "-p", "tcp", "-j", own.chain))
+	if out, err := exec.Command("ip", "rule", "show", "priority", own.table).Output(); err != nil || len(out) == 0 {
+		t.Errorf("the other one took the rule away: %v", err)
+	}
+	// Somebody has taken the rules away: they are made again.
+	mustRun(t, exec.Command("iptables", "-t", "mangle", "-D", "PREROUTING", "-p", "tcp", "-j", own.chain))
+	mustRun(t, exec.Command("ip", "rule", "del", "priority", own.table))
 	until(t, "a client outside is seen again, once the rules had gone", func() bool {
 		if ask(outside) == "10.77.2.2" {
 			return true
@@ -170,9 +181,9 @@ func TestRouterOfTheTransparentPort(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	for _, c := range [][]string{{"iptables", "-t", "mangle", "-S"}, {"ip", "rule"}, {"ip", "route", "show", "table", ownTable}} {
+	for _, c := range [][]string{{"iptables", "-t", "mangle", "-S"}, {"ip", "rule"}, {"ip", "route", "show", "table", own.table}} {
 		out, err := exec.Command(c[0], c[1:]...).CombinedOutput()
-		if text := string(out); strings.Contains(text, ownChain) || strings.Contains(text, ownTable) || strings.Contains(text, "0.0.0.0/0") || strings.Contains(text, "local default") {
+		if text := string(out); strings.Contains(text, "TENDER-EDGE") || strings.Contains(text, own.table) || strings.Contains(text, rulesOf(7).table) || strings.Contains(text, "0.0.0.0/0") || strings.Contains(text, "local default") {
 			t.Errorf("%v leaves (%v):\n%s", c, err, text)
 		}
 	}

@@ -64,7 +64,8 @@ type Fake struct {
 	anonymous map[string]bool
 	missing   map[string]bool           // images that are not there
 	images    map[string]tender.ImageID // set ones
-	wants     map[string]engine.Want    // the last one of service@revision
+	kept      map[string][]tender.ImageID
+	wants     map[string]engine.Want // the last one of service@revision
 	watchers  map[int]watcher
 	listeners map[chan engine.Event]bool
 	broken    error

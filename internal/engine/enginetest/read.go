@@ -215,6 +215,24 @@ func (f *Fake) Tag(_ context.Context, id, ref string) error {
 	return nil
 }
 
+// Keep implements engine.Images.
+func (f *Fake) Keep(_ context.Context, project string, images []tender.ImageID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.kept == nil {
+		f.kept = map[string][]tender.ImageID{}
+	}
+	f.kept[project] = slices.Clone(images)
+	return nil
+}
+
+// Kept are the images that are kept for a project.
+func (f *Fake) Kept(project string) []tender.ImageID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.kept[project])
+}
+
 // RemoveImage implements engine.Images.
 func (f *Fake) RemoveImage(_ context.Context, ref string) error {
 	if err := f.called("RemoveImage", "remove image "+ref); err != nil {
