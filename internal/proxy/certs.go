@@ -38,7 +38,7 @@ type certs struct {
 
 	wanted  atomic.Pointer[map[string]*certmagic.Config] // who keeps the certificate of a host
 	trouble trouble
-	asked   asked
+	demands demands
 	unable  atomic.Pointer[string]          // why no certificates can be kept
 	running atomic.Pointer[context.Context] // ctx, for handshakes, which do not wait for mu
 

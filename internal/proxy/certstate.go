@@ -92,11 +92,11 @@ func (c *certs) heard(_ context.Context, event string, data map[string]any) erro
 		if managed {
 			c.trouble.note(name, err, time.Now())
 		} else {
-			c.asked.refuse(c.wildcardOf(name), name, causeOf(err), time.Now())
+			c.demands.refuse(c.wildcardOf(name), name, causeOf(err), time.Now())
 		}
 	case "cert_obtained":
 		c.trouble.clear(name)
-		c.asked.granted(name)
+		c.demands.granted(name)
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func (c *certs) report(r Route, now time.Time) (out []CertReport) {
 			one := s.file.report(h, now)
 			out = append(out, one)
 		case s.demand:
-			out = append(out, CertReport{Host: h, From: "auto", Problem: c.asked.problem(h, now)})
+			out = append(out, CertReport{Host: h, From: "auto", Problem: c.demands.problem(h, now)})
 		default:
 			out = append(out, c.kept(h, s, now))
 		}

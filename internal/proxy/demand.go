@@ -26,8 +26,8 @@ const (
 	demandKnown   = 1024 // refused names that are remembered
 )
 
-// asked is what clients have asked for below wildcards.
-type asked struct {
+// demands is what clients have asked for below wildcards.
+type demands struct {
 	mu      sync.Mutex
 	began   map[string][]time.Time // by wildcard: new names of late
 	refused map[string]refusal     // by name
@@ -58,7 +58,7 @@ func (c *certs) onDemand(hello *tls.ClientHelloInfo, demand *certmagic.Config, n
 	if !certmagic.SubjectQualifiesForPublicCert(name) && c.o.ACME.Directory == "" || strings.ContainsAny(name, "*_") {
 		return nil, nil
 	}
-	if !c.asked.enter() {
+	if !c.demands.enter() {
 		return nil, errors.New("too many handshakes wait for certificates")
 	}
 	type got struct {
@@ -69,11 +69,11 @@ func (c *certs) onDemand(hello *tls.ClientHelloInfo, demand *certmagic.Config, n
 	c.mu.Lock()
 	if c.ctx == nil {
 		c.mu.Unlock()
-		c.asked.exit()
+		c.demands.exit()
 		return nil, errors.New("the edge ends")
 	}
 	c.work.Go(func() {
-		defer c.asked.exit()
+		defer c.demands.exit()
 		cert, err := demand.GetCertificateWithContext(*ctx, hello)
 		done <- got{cert, err}
 	})
@@ -90,7 +90,7 @@ func (c *certs) onDemand(hello *tls.ClientHelloInfo, demand *certmagic.Config, n
 	}
 }
 
-func (a *asked) enter() bool {
+func (a *demands) enter() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.waiting >= demandWaiting {
@@ -100,7 +100,7 @@ func (a *asked) enter() bool {
 	return true
 }
 
-func (a *asked) exit() {
+func (a *demands) exit() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting--
@@ -116,7 +116,7 @@ func (c *certs) decide(ctx context.Context, name string) error {
 	if c.demand.Storage.Exists(ctx, certmagic.StorageKeys.SiteCert(c.issuer.IssuerKey(), name)) {
 		return nil
 	}
-	return c.asked.allow(c.wildcardOf(name), name, time.Now())
+	return c.demands.allow(c.wildcardOf(name), name, time.Now())
 }
 
 // wildcardOf is the host of the route that leads to a name below it.
@@ -131,7 +131,7 @@ func (c *certs) wildcardOf(name string) string {
 }
 
 // allow counts a new name, where it is not refused or one too many.
-func (a *asked) allow(under, name string, now time.Time) error {
+func (a *demands) allow(under, name string, now time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if r, ok := a.refused[name]; ok && now.Before(r.until()) {
@@ -149,7 +149,7 @@ func (a *asked) allow(under, name string, now time.Time) error {
 }
 
 // recent are the new names below a wildcard that count still; a.mu is held.
-func (a *asked) recent(under string, now time.Time) []time.Time {
+func (a *demands) recent(under string, now time.Time) []time.Time {
 	list := a.began[under]
 	for len(list) > 0 && now.Sub(list[0]) >= demandPer {
 		list = list[1:]
@@ -158,7 +158,7 @@ func (a *asked) recent(under string, now time.Time) []time.Time {
 }
 
 // refuse remembers that a name was not vouched for.
-func (a *asked) refuse(under, name, text string, now time.Time) {
+func (a *demands) refuse(under, name, text string, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.refused == nil {
@@ -176,7 +176,7 @@ func (a *asked) refuse(under, name, text string, now time.Time) {
 	a.refused[name] = refusal{under: under, at: now, text: text, times: a.refused[name].times + 1}
 }
 
-func (a *asked) granted(name string) {
+func (a *demands) granted(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.refused, name)
@@ -184,7 +184,7 @@ func (a *asked) granted(name string) {
 
 // problem says what is wrong below a wildcard: the last refusal of the hour, or
 // that no more names are taken.
-func (a *asked) problem(under string, now time.Time) string {
+func (a *demands) problem(under string, now time.Time) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if n := len(a.recent(under, now)); n >= demandNames {

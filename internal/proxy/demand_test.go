@@ -12,7 +12,7 @@ import (
 
 // Clients choose the names below a wildcard: how many certificates they can cause is bounded.
 func TestNamesBelowAWildcardAreBounded(t *testing.T) {
-	var a asked
+	var a demands
 	now := time.Now()
 	for i := range demandNames {
 		if err := a.allow("*.shop.test", fmt.Sprintf("n%d.shop.test", i), now.Add(time.Duration(i)*time.Minute)); err != nil {
@@ -90,7 +90,7 @@ func TestTheNearestWildcardVouches(t *testing.T) {
 	if err := c.heard(t.Context(), "cert_failed", map[string]any{"identifier": "b.shop.test", "error": errors.New("not you")}); err != nil {
 		t.Error(err)
 	}
-	if got := c.asked.problem("*.shop.test", time.Now()); got != "b.shop.test has none: not you" {
+	if got := c.demands.problem("*.shop.test", time.Now()); got != "b.shop.test has none: not you" {
 		t.Errorf("reported %q", got)
 	}
 }
