@@ -51,3 +51,9 @@ func BenchmarkEssence200(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkLoad200(b *testing.B) {
+	for b.Loop() {
+		manyServices(b, 200)
+	}
+}

@@ -3,6 +3,7 @@ package compose
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/compose-spec/compose-go/v2/types"
 
@@ -15,6 +16,11 @@ import (
 // they start and how they are replaced is no part of it; of a config its content
 // is, of networks and volumes their names are.
 func Essence(spec []byte) ([]byte, error) {
+	b, err := essences.of(spec, func() ([]byte, error) { return essence(spec) })
+	return slices.Clone(b), err
+}
+
+func essence(spec []byte) ([]byte, error) {
 	p, err := Spec(spec)
 	if err != nil {
 		return nil, err

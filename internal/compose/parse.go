@@ -17,6 +17,14 @@ import (
 // file and no environment, and takes bounded time and memory. Errors are Invalid.
 // Revisions and versions of secrets are left empty.
 func Parse(yml []byte) (tender.Project, error) {
+	p, err := projects.of(yml, func() (tender.Project, error) { return parse(yml) })
+	if err != nil {
+		return tender.Project{}, err
+	}
+	return ownProject(p), nil
+}
+
+func parse(yml []byte) (tender.Project, error) {
 	p, err := decode(yml)
 	if err != nil {
 		return tender.Project{}, err
@@ -54,11 +62,13 @@ func Spec(spec []byte) (*types.Project, error) {
 
 // whole reads a spec as it was written.
 func whole(spec []byte) (*types.Project, error) {
-	p, err := caught(func() (*types.Project, error) { return bind(spec) })
+	p, err := specs.of(spec, func() (*types.Project, error) {
+		return caught(func() (*types.Project, error) { return bind(spec) })
+	})
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "read spec: %w", err)
 	}
-	return p, nil
+	return ownSpec(p), nil
 }
 
 // decode checks the normal form and reads it.

@@ -36,6 +36,9 @@ func Simulate(w Wanted, seen tender.Picture, now time.Time) Plan {
 	return s.way
 }
 
+// together is how far waits may end apart and pass at once.
+const together = time.Second
+
 type simulation struct {
 	w    Wanted
 	seen tender.Picture
@@ -68,6 +71,13 @@ func (s *simulation) round(p Plan) bool {
 			s.way = append(s.way, said)
 		}
 		if !a.Stuck && !a.Until.IsZero() && (until.IsZero() || a.Until.Before(until)) {
+			until = a.Until
+		}
+	}
+	// What ends a moment later ends with it: services that began one after the other would each take a round.
+	first := until
+	for _, a := range p {
+		if !a.Stuck && a.Until.After(until) && a.Until.Sub(first) <= together {
 			until = a.Until
 		}
 	}
