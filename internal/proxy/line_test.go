@@ -188,7 +188,9 @@ func TestClientsThatTakeTooLong(t *testing.T) {
 				return at&atMask == c.at && (at > oneMore) == (c.say != "")
 			})
 			now := time.Now()
-			l.look(now)
+			l.mu.Lock() // whatever the sweep has seen of it
+			l.since, l.seen = now, l.stage.Load()
+			l.mu.Unlock()
 			l.look(now.Add(c.after - time.Second))
 			if l.stage.Load()&atMask == atEnd {
 				t.Error("let go too soon")
