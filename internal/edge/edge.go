@@ -95,6 +95,7 @@ type edge struct {
 	proxy   *proxy.Server
 	dns     *dns.Server
 	sockets *sockets
+	inside  *insides
 
 	handing   atomic.Int32
 	succeeded chan struct{} // closes when a new edge serves
@@ -159,6 +160,7 @@ func (e *edge) open() error {
 	if err != nil {
 		return err
 	}
+	e.inside = newInsides(e.dns, e.sockets, e.log.With("part", "dns"))
 	return e.apply(t)
 }
 
@@ -170,6 +172,7 @@ func (e *edge) apply(t Table) error {
 		return err
 	}
 	e.dns.Set(t.DNS)
+	e.inside.set(t.Inside)
 	e.table = t
 	return nil
 }
@@ -202,6 +205,7 @@ func (e *edge) run(ctx context.Context, b *before, unlock func()) error {
 	var running sync.WaitGroup
 	running.Go(func() { parts <- e.proxy.Run(serve) })
 	running.Go(func() { e.names(serve) })
+	running.Go(func() { e.inside.run(serve) })
 	ended := make(chan struct{})
 	go func() {
 		running.Wait()
