@@ -22,6 +22,14 @@ const (
 	insideConsul = "8500"
 )
 
+type ports struct{ dns, consul string }
+
+// keys are the sockets of one.
+func (p ports) keys(in dns.Inside) []string {
+	at := net.JoinHostPort(in.Address, p.dns)
+	return []string{key("udp", at), key("tcp", at), key("tcp", net.JoinHostPort(in.Address, p.consul))}
+}
+
 // again is between two tries to listen on an address: the engine makes it when it starts, maybe after this edge.
 const again = 2 * time.Second
 
@@ -30,6 +38,7 @@ type insides struct {
 	dns     *dns.Server
 	sockets *sockets
 	log     *slog.Logger
+	ports   ports
 	wake    chan struct{}
 
 	mu     sync.Mutex
@@ -38,7 +47,7 @@ type insides struct {
 }
 
 func newInsides(d *dns.Server, s *sockets, log *slog.Logger) *insides {
-	return &insides{dns: d, sockets: s, log: log, wake: make(chan struct{}, 1), wrong: map[string]string{}}
+	return &insides{dns: d, sockets: s, log: log, ports: ports{insideDNS, insideConsul}, wake: make(chan struct{}, 1), wrong: map[string]string{}}
 }
 
 // set says where to answer from now on.
@@ -60,12 +69,6 @@ func (i *insides) problems() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return slices.Sorted(maps.Values(i.wrong))
-}
-
-// insideKeys are the sockets of one.
-func insideKeys(in dns.Inside) []string {
-	at := net.JoinHostPort(in.Address, insideDNS)
-	return []string{key("udp", at), key("tcp", at), key("tcp", net.JoinHostPort(in.Address, insideConsul))}
 }
 
 // answering is one that answers.
@@ -138,7 +141,7 @@ func (i *insides) run(ctx context.Context) {
 
 // names answers queries over UDP and TCP.
 func (i *insides) names(ctx context.Context, in dns.Inside) (answering, error) {
-	at := net.JoinHostPort(in.Address, insideDNS)
+	at := net.JoinHostPort(in.Address, i.ports.dns)
 	packets, err := i.sockets.ListenPacket(ctx, "udp", at)
 	if err != nil {
 		return answering{}, fmt.Errorf("listen on %s: %w", at, err)
@@ -165,7 +168,7 @@ func (i *insides) consul(ctx context.Context, in dns.Inside) (answering, error) 
 	if err != nil {
 		return answering{}, err
 	}
-	at := net.JoinHostPort(in.Address, insideConsul)
+	at := net.JoinHostPort(in.Address, i.ports.consul)
 	l, err := i.sockets.Listen(ctx, "tcp", at)
 	if err != nil {
 		return answering{}, fmt.Errorf("listen on %s: %w", at, err)

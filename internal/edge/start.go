@@ -70,7 +70,7 @@ func (e *edge) wanted() map[string]bool {
 		all[key("tcp", a)], all[key("udp", a)] = true, true
 	}
 	for _, in := range e.table.Inside {
-		for _, k := range insideKeys(in) {
+		for _, k := range e.inside.ports.keys(in) {
 			all[k] = true
 		}
 	}
