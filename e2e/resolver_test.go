@@ -57,7 +57,7 @@ services:
 	says("and by Consul's name, with their port", []string{"1 1 8080 "}, nil, "nslookup", "-type=srv", listed)
 	says("the engine's own names stay", []string{"web"}, nil, "getent", "hosts", "web")
 	says("Consul's API is there", []string{`"ServiceName":"` + h.project + `-web"`}, nil, "wget", "-q", "-O", "-", "http://consul:8500/v1/catalog/service/"+h.project+"-web")
-	says("and can only be read", []string{"403"}, nil, "wget", "-S", "-O", "-", "--method=PUT", "http://consul:8500/v1/agent/check/pass/x")
+	says("and can only be read", []string{"403"}, nil, "wget", "-S", "-O", "-", "--post-data=x", "http://consul:8500/v1/agent/check/pass/x")
 
 	sick := h.running("web")[0]
 	docker("exec", asker, "wget", "-q", "-O", "/dev/null", "http://"+addresses[sick]+":8080/break")
