@@ -64,6 +64,9 @@ type Service struct {
 	// the host reaches, the best first; "host" over loopback; "service:NAME" at that service's addresses.
 	Reach    string
 	Networks []string
+	// Resolver: its instances ask Tender's DNS (dns: tender), at the host's address in the first of Networks that
+	// shows a Gateway.
+	Resolver bool
 	// Boot says who starts and restarts instances: "" or BootEngine the engine does as Restart says, at a boot
 	// in no order; BootOrdered Tender alone does, what it depends on first.
 	Boot string
@@ -93,6 +96,9 @@ const (
 	BootEngine  = "engine"
 	BootOrdered = "ordered"
 )
+
+// DNS is the word that stands for Tender's own resolver under dns:.
+const DNS = "tender"
 
 // The words of x-tender.publish.
 const (
@@ -271,6 +277,9 @@ type Network struct {
 	Foreign                bool
 	// Roomy: it has addresses that the engine gives to nobody by itself. Instances with one of them are Pinned.
 	Roomy bool
+	// Gateway is the host's address in a bridge network, Subnets those of its instances.
+	Gateway string
+	Subnets []string
 }
 
 // Volume is a named volume of a project.

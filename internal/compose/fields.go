@@ -223,7 +223,7 @@ var fields = []field{
 	{"services.*.devices.[].permissions", honoured, ""},
 	{"services.*.devices.[].source", honoured, ""},
 	{"services.*.devices.[].target", honoured, ""},
-	{"services.*.dns", honoured, ""},
+	{"services.*.dns", honoured, "addresses, or tender for Tender's own DNS"},
 	{"services.*.dns_opt", honoured, ""},
 	{"services.*.dns_search", honoured, ""},
 	{"services.*.domainname", honoured, ""},

@@ -2,12 +2,15 @@ package compose
 
 import (
 	"maps"
+	"net/netip"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // references finds names that lead nowhere, and services that wait for one
@@ -57,6 +60,14 @@ func (r *references) service(s types.ServiceConfig) {
 	}
 	if s.NetworkMode != "" && len(s.Networks) > 0 {
 		r.add("", "network_mode and networks exclude one another", at("network_mode")...)
+	}
+	for _, a := range s.DNS {
+		switch _, err := netip.ParseAddr(a); {
+		case a == tender.DNS && s.NetworkMode != "":
+			r.add("", "dns: tender needs networks of its own, and network_mode "+s.NetworkMode+" has none", at("dns")...)
+		case a != tender.DNS && err != nil:
+			r.add("write an address, or tender for Tender's own DNS", "dns: \""+a+"\" is no address", at("dns")...)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Networks)) {
 		if _, ok := r.project.Networks[name]; !ok {

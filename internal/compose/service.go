@@ -79,6 +79,7 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 	out.Catalog = s.Labels["consul.service"]
 	out.CatalogPort, _ = strconv.Atoi(s.Labels["consul.port"]) // what is no number says nothing
 	out.Reach, out.Networks = reach(p, s)
+	out.Resolver = slices.Contains(s.DNS, tender.DNS)
 	out.OneAtATime = oneAtATime(inside(s))
 	if out.Secrets, err = secrets(p, s); err != nil {
 		return fail("%w", err)

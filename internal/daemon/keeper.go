@@ -311,7 +311,7 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 		return 0, nil, err
 	}
 	t, until, problems := parts.table(partMaker{picture: picture, now: now, node: k.node}, all)
-	wanted := len(t.Proxy.Routes)+len(t.Proxy.Ports) > 0
+	wanted := len(t.Proxy.Routes)+len(t.Proxy.Ports)+len(t.Inside) > 0
 	k.mu.Lock()
 	before := k.seen
 	k.mu.Unlock()
@@ -502,6 +502,7 @@ func (k keptParts) table(m partMaker, all []served) (t edge.Table, until time.Ti
 		}
 		t.Proxy = with
 		t.DNS.Services = append(t.DNS.Services, part.names...)
+		t.Inside = addInside(t.Inside, part.inside...)
 		problems[project] = append(problems[project], part.problems...)
 		if len(problems[project]) == 0 {
 			delete(problems, project)

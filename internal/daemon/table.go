@@ -37,6 +37,7 @@ type tablePart struct {
 	routes []proxy.Route
 	ports  []proxy.Port
 	names  []dns.Service
+	inside []dns.Inside
 	// withheld are services whose ports the engine holds still: what serves there is none of the edge's yet.
 	withheld map[string][]plan.Lane
 	// problems are what cannot be served of it now, and why.
@@ -85,8 +86,40 @@ func (m partMaker) part(s served) tablePart {
 		if !w.Gone && !w.Service.Job && s.head.Down == nil {
 			out.names = append(out.names, p.name(w.Service))
 		}
+		if w.Service.Resolver && !w.Gone && s.head.Down == nil {
+			out.inside = addInside(out.inside, p.inside(w.Service)...)
+		}
 	}
 	return out
+}
+
+// inside is where the containers of a service ask Tender's DNS; none: its network is not there yet.
+func (p *making) inside(s tender.Service) []dns.Inside {
+	for _, name := range s.Networks {
+		i := slices.IndexFunc(p.picture.Networks, func(n tender.Network) bool { return n.Name == name && n.Gateway != "" })
+		if i < 0 {
+			continue
+		}
+		n := p.picture.Networks[i]
+		own := slices.ContainsFunc(p.head.Services, func(w store.WantedService) bool { return w.Service.Name == "consul" && !w.Gone })
+		return []dns.Inside{{Address: n.Gateway, Networks: n.Subnets, Projects: []string{p.head.Project}, Consul: !own}}
+	}
+	return nil
+}
+
+// addInside adds places to others, each address once: what is asked there is answered for the projects of both.
+func addInside(all []dns.Inside, more ...dns.Inside) []dns.Inside {
+	all = slices.Clone(all)
+	for _, in := range more {
+		i := slices.IndexFunc(all, func(a dns.Inside) bool { return a.Address == in.Address })
+		if i < 0 {
+			all = append(all, in)
+			continue
+		}
+		all[i].Projects = slices.Compact(slices.Sorted(slices.Values(slices.Concat(all[i].Projects, in.Projects))))
+		all[i].Consul = all[i].Consul && in.Consul
+	}
+	return all
 }
 
 func (t *tablePart) withhold(service string, lanes []plan.Lane) {

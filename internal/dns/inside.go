@@ -32,6 +32,12 @@ type inside struct {
 	named    bool
 }
 
+// Validate says what is wrong with it.
+func (in Inside) Validate() error {
+	_, err := in.read()
+	return err
+}
+
 func (in Inside) read() (*inside, error) {
 	out := &inside{projects: in.Projects, named: in.Consul}
 	var err error

@@ -70,7 +70,9 @@ func (e *edge) handler() http.Handler {
 			problem(w, errHanding) // the other one has these counts and its own
 			return
 		}
-		write(w, e.counts.report(e.proxy.Report()))
+		report := e.counts.report(e.proxy.Report())
+		report.Problems = append(report.Problems, e.inside.problems()...)
+		write(w, report)
 	})
 	m.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		write(w, Status{

@@ -95,6 +95,7 @@ type edge struct {
 	proxy   *proxy.Server
 	dns     *dns.Server
 	sockets *sockets
+	inside  *insides
 
 	handing   atomic.Int32
 	succeeded chan struct{} // closes when a new edge serves
@@ -162,6 +163,7 @@ func (e *edge) open() error {
 	if err != nil {
 		return err
 	}
+	e.inside = newInsides(e.dns, e.sockets, e.log.With("part", "dns"))
 	return e.apply(t)
 }
 
@@ -173,6 +175,7 @@ func (e *edge) apply(t Table) error {
 		return err
 	}
 	e.dns.Set(t.DNS)
+	e.inside.set(t.Inside)
 	e.table = t
 	close(e.moved)
 	e.moved = make(chan struct{})
@@ -216,6 +219,7 @@ func (e *edge) run(ctx context.Context, b *before, unlock func()) error {
 	var running sync.WaitGroup
 	running.Go(func() { parts <- e.proxy.Run(serve) })
 	running.Go(func() { e.names(serve) })
+	running.Go(func() { e.inside.run(serve) })
 	ended := make(chan struct{})
 	go func() {
 		running.Wait()

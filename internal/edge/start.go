@@ -69,6 +69,11 @@ func (e *edge) wanted() map[string]bool {
 	for _, a := range e.config.DNS {
 		all[key("tcp", a)], all[key("udp", a)] = true, true
 	}
+	for _, in := range e.table.Inside {
+		for _, k := range e.inside.ports.keys(in) {
+			all[k] = true
+		}
+	}
 	for _, p := range e.table.Proxy.Ports {
 		all[key(p.Protocol, p.Address)] = true
 	}

@@ -23,6 +23,8 @@ type Table struct {
 	Format int         `json:"format"`
 	Proxy  proxy.Table `json:"proxy"`
 	DNS    dns.Picture `json:"dns"`
+	// Inside are the networks whose containers ask this edge.
+	Inside []dns.Inside `json:"inside,omitempty"`
 }
 
 // Validate says what is wrong with t, and in which route.
@@ -30,6 +32,11 @@ func (t Table) Validate() error {
 	if t.Format != Format {
 		return tender.Errorf(tender.Invalid, "the table has format %d, this edge knows %d", t.Format, Format).
 			Hint("run the same version of tender serve and tender edge")
+	}
+	for _, in := range t.Inside {
+		if err := in.Validate(); err != nil {
+			return err
+		}
 	}
 	return t.Proxy.Validate()
 }

@@ -104,13 +104,6 @@ func (e *Engine) translate(ctx context.Context, w engine.Want, img image.Inspect
 		Init:           s.Init,
 		Resources:      resources(s),
 	}
-	for _, a := range s.DNS {
-		addr, err := netip.ParseAddr(a)
-		if err != nil {
-			return recipe{}, tender.Errorf(tender.Invalid, "service %s: dns %q is no address", s.Name, a)
-		}
-		h.DNS = append(h.DNS, addr)
-	}
 	security(s, h)
 	if len(s.Annotations) > 0 {
 		h.Annotations = s.Annotations
@@ -122,12 +115,48 @@ func (e *Engine) translate(ctx context.Context, w engine.Want, img image.Inspect
 	if r.endpoints, err = e.endpoints(ctx, p, s, w, slot); err != nil {
 		return recipe{}, err
 	}
+	if h.DNS, err = e.resolvers(ctx, s, r.endpoints); err != nil {
+		return recipe{}, err
+	}
 	switch {
 	case s.NetworkMode != "":
 	case len(r.endpoints) > 0:
 		h.NetworkMode = container.NetworkMode(r.endpoints[0].network)
 	}
 	return r, nil
+}
+
+// resolvers are whom a container asks for what the engine itself does not know.
+func (e *Engine) resolvers(ctx context.Context, s types.ServiceConfig, endpoints []endpoint) (out []netip.Addr, err error) {
+	for _, a := range s.DNS {
+		if a == tender.DNS {
+			if a, err = e.host53(ctx, s.Name, endpoints); err != nil {
+				return nil, err
+			}
+		}
+		addr, err := netip.ParseAddr(a)
+		if err != nil {
+			return nil, tender.Errorf(tender.Invalid, "service %s: dns %q is no address", s.Name, a)
+		}
+		out = append(out, addr)
+	}
+	return out, nil
+}
+
+// host53 is where Tender's DNS answers the containers of these networks: the
+// host's address in the first one that is a project's bridge.
+func (e *Engine) host53(ctx context.Context, service string, endpoints []endpoint) (string, error) {
+	for _, ep := range endpoints {
+		n, err := e.c().NetworkInspect(ctx, ep.network, client.NetworkInspectOptions{})
+		if err != nil {
+			return "", wrap(err, "inspect network %s", ep.network)
+		}
+		if address, _ := gatewayOf(n.Network.Network); address != "" && n.Network.Labels[composeProject] != "" {
+			return address, nil
+		}
+	}
+	return "", tender.Errorf(tender.Invalid, "service %s: dns: tender: none of its networks is a bridge that a project has made", service).
+		Hint("write addresses under dns:, or add such a network under networks:")
 }
 
 // environment is sorted, so that two recipes can be compared.

@@ -20,7 +20,7 @@ import (
 
 // Equal implements engine.Reader. It compares what is there with what w would
 // make, in all that makes a container behave differently; what only Tender
-// adds (its labels, the alias SERVICE-N, bounds on the log) is no difference.
+// adds (its labels, the aliases SERVICE-N and SERVICE.PROJECT.tender, bounds on the log) is no difference.
 func (e *Engine) Equal(ctx context.Context, w engine.Want, id string) (bool, string, error) {
 	if err := e.negotiate(ctx, false); err != nil {
 		return false, "", err
@@ -59,7 +59,7 @@ func (e *Engine) Equal(ctx context.Context, w engine.Want, id string) (bool, str
 	}
 	if s.NetworkMode != "" {
 		differs("network_mode", c.HostConfig.NetworkMode, r.host.NetworkMode)
-	} else if what := endpointsDiffer(c, r.endpoints, s.Name, slot); what != "" {
+	} else if what := endpointsDiffer(c, r.endpoints, slotAlias(s.Name, slot), projectAlias(w.Project, s.Name)); what != "" {
 		why = append(why, what)
 	}
 	return len(why) == 0, strings.Join(why, ", "), nil
@@ -307,18 +307,18 @@ func mountsWanted(r recipe, img image.InspectResponse, anonymous map[string]stri
 }
 
 // endpointsDiffer says what of the wanted networks a container lacks.
-func endpointsDiffer(c container.InspectResponse, wants []endpoint, service string, slot int) string {
+// Names that only Tender gives are no difference.
+func endpointsDiffer(c container.InspectResponse, wants []endpoint, tenders ...string) string {
 	if c.NetworkSettings == nil {
 		return "networks"
 	}
-	own := fmt.Sprintf("%s-%d", service, slot) // only Tender gives this one
 	for _, ep := range wants {
 		has, ok := c.NetworkSettings.Networks[ep.network]
 		if !ok {
 			return "not in network " + ep.network
 		}
 		for _, a := range ep.settings.Aliases {
-			if a != own && !slices.Contains(has.Aliases, a) {
+			if !slices.Contains(tenders, a) && !slices.Contains(has.Aliases, a) {
 				return fmt.Sprintf("alias %s in network %s", a, ep.network)
 			}
 		}

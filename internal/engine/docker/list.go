@@ -58,9 +58,10 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 		return tender.Picture{}, wrap(err, "list networks")
 	}
 	for _, n := range networks.Items {
+		gateway, subnets := gatewayOf(n.Network)
 		p.Networks = append(p.Networks, tender.Network{
 			ID: n.ID, Name: n.Name, Project: n.Labels[composeProject], Key: n.Labels[composeNetwork], Foreign: n.Labels[labelProject] == "",
-			Roomy: n.Labels[labelRange] != "",
+			Roomy: n.Labels[labelRange] != "", Gateway: gateway, Subnets: subnets,
 		})
 	}
 	volumes, err := e.c().VolumeList(ctx, client.VolumeListOptions{Filters: ours})

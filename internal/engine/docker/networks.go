@@ -44,7 +44,11 @@ func (e *Engine) endpoints(ctx context.Context, p *types.Project, s types.Servic
 			set.Aliases = append(set.Aliases, s.Name)
 		}
 		if slot > 0 {
-			set.Aliases = append(set.Aliases, fmt.Sprintf("%s-%d", s.Name, slot))
+			set.Aliases = append(set.Aliases, slotAlias(s.Name, slot))
+		}
+		// Where other projects are, too, it is found by the name that tells them apart.
+		if n := p.Networks[key]; slot > 0 && (bool(n.External) || n.Name != "" && n.Name != w.Project+"_"+key) {
+			set.Aliases = append(set.Aliases, projectAlias(w.Project, s.Name))
 		}
 		if c != nil {
 			if slot > 0 {
@@ -81,6 +85,9 @@ func (e *Engine) endpoints(ctx context.Context, p *types.Project, s types.Servic
 	}
 	return out, nil
 }
+
+// projectAlias is a service's name among several projects.
+func projectAlias(project, service string) string { return service + "." + project + ".tender" }
 
 // addresses fills in the static ones.
 func addresses(service string, c *types.ServiceNetworkConfig, set *network.EndpointSettings) error {
@@ -149,6 +156,29 @@ func networkName(p *types.Project, project, key string) string {
 		return key
 	}
 	return project + "_" + key
+}
+
+// gatewayOf is the host's address in a bridge network, and the subnets of that; empty: it has none.
+func gatewayOf(n network.Network) (gateway string, subnets []string) {
+	if n.Driver != "bridge" {
+		return "", nil
+	}
+	for _, c := range n.IPAM.Config {
+		if !c.Subnet.Addr().Is4() {
+			continue
+		}
+		subnets = append(subnets, c.Subnet.Masked().String())
+		switch {
+		case gateway != "":
+		case c.Gateway.Is4():
+			gateway = c.Gateway.String()
+		case c.IPRange.IsValid() && c.IPRange.Masked().Addr() != c.Subnet.Masked().Addr():
+			gateway = c.IPRange.Masked().Addr().String()
+		default: // old engines do not name the one that they have chosen: the first address
+			gateway = c.Subnet.Masked().Addr().Next().String()
+		}
+	}
+	return gateway, subnets
 }
 
 // Ensure implements engine.Engine.
