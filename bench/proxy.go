@@ -292,6 +292,11 @@ func ask(addr, path string, n int) ([]time.Duration, error) {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
+	return askOn(c, addr, path, n)
+}
+
+// askOn asks n times on a connection.
+func askOn(c net.Conn, addr, path string, n int) ([]time.Duration, error) {
 	in := bufio.NewReaderSize(c, 32<<10)
 	request := []byte("GET " + path + " HTTP/1.1\r\nHost: " + addr + "\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\nAccept-Encoding: identity\r\n\r\n")
 	took := make([]time.Duration, 0, n)

@@ -57,7 +57,9 @@ configs:`, 1))
 		return all
 	}
 	was := ids()
-	served := func() error { return run(exec.Command("curl", "-fsS", "-m", "10", "-H", "Host: shop.test", "http://"+plain)).err() }
+	served := func() error {
+		return run(exec.Command("curl", "-fsS", "-m", "10", "-H", "Host: shop.test", "http://"+plain)).err()
+	}
 	h.until("the route is served", served)
 	h.kill()
 	h.lose()

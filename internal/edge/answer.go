@@ -139,7 +139,7 @@ func (e *edge) next(w http.ResponseWriter, r *http.Request) {
 			problem(w, errHanding)
 			return
 		case <-e.ending:
-			problem(w, tender.Errorf(tender.Unavailable, "this edge ends"))
+			write(w, t)
 			return
 		}
 	}

@@ -259,8 +259,10 @@ func talks() (all []talk) {
 		)
 	}
 	for _, n := range []int{1, 2, 7, 125} {
-		all = append(all, talk{name: fmt.Sprintf("written %d bytes at a time", n), chop: n, say: []wsFrame{{op: wsText, payload: text(400)}, {op: wsPing, payload: "p"}, bye},
-			hear: []wsFrame{{op: wsText, payload: text(400)}, {op: wsPong, payload: "p"}, bye}})
+		all = append(all, talk{
+			name: fmt.Sprintf("written %d bytes at a time", n), chop: n, say: []wsFrame{{op: wsText, payload: text(400)}, {op: wsPing, payload: "p"}, bye},
+			hear: []wsFrame{{op: wsText, payload: text(400)}, {op: wsPong, payload: "p"}, bye},
+		})
 	}
 	whole, split := text(200), []wsFrame{}
 	for i := range len(whole) { // bytes: letters are split too
@@ -275,8 +277,10 @@ func talks() (all []talk) {
 		talk{name: "fragments of 64 KB", say: []wsFrame{{op: wsBinary, more: true, payload: text(65536)}, {op: wsMore, more: true, payload: text(65536)}, {op: wsMore, payload: text(65536)}, bye}},
 		talk{name: "a letter split over frames", say: []wsFrame{{op: wsText, more: true, payload: "\xce"}, {op: wsMore, payload: "\xba"}, bye}},
 		talk{name: "empty fragments", say: []wsFrame{{op: wsText, more: true}, {op: wsMore, more: true}, {op: wsMore}, bye}},
-		talk{name: "ping within a message", say: []wsFrame{{op: wsText, more: true, payload: "a"}, {op: wsPing, payload: "now"}, {op: wsMore, payload: "b"}, bye},
-			hear: []wsFrame{{op: wsText, more: true, payload: "a"}, {op: wsPong, payload: "now"}, {op: wsMore, payload: "b"}, bye}},
+		talk{
+			name: "ping within a message", say: []wsFrame{{op: wsText, more: true, payload: "a"}, {op: wsPing, payload: "now"}, {op: wsMore, payload: "b"}, bye},
+			hear: []wsFrame{{op: wsText, more: true, payload: "a"}, {op: wsPong, payload: "now"}, {op: wsMore, payload: "b"}, bye},
+		},
 		talk{name: "ping of 125", say: []wsFrame{{op: wsPing, payload: text(125)}, bye}, hear: []wsFrame{{op: wsPong, payload: text(125)}, bye}},
 		talk{name: "ten pings", say: append(repeated(wsFrame{op: wsPing, payload: "\x00\xff"}, 10), bye), hear: append(repeated(wsFrame{op: wsPong, payload: "\x00\xff"}, 10), bye)},
 		talk{name: "pong unasked", say: []wsFrame{{op: wsPong, payload: "?"}, hello, bye}, hear: []wsFrame{hello, bye}},
