@@ -143,6 +143,10 @@ type Query struct {
 	Columns  []string
 	NoText   bool
 	Backward bool
+	// Limit, if it is not 0, says that the caller wants the first so many rows in time
+	// (Backward: the last) and no others: Scan ends by itself when no other can be
+	// among them. It may hand out a few more than those.
+	Limit int
 }
 
 // quote writes s as a Go string literal, as LogQL does.
