@@ -206,7 +206,7 @@ func (r *jsonReader) skip(i int) (int, bool) {
 // json makes a row of an escaped line that looks like a JSON object. ok false: it
 // is none.
 func (p *parser) json(line []byte, row int) bool {
-	out := &p.rows
+	out := p.rows
 	start := len(out.fields)
 	if s, values := p.shapes.find(line, p.values[:0]); s != nil {
 		for i, v := range values {
@@ -290,7 +290,7 @@ func (p *parser) slowJSON(line []byte, row int) bool {
 	if line[len(line)-1] != '}' {
 		return false
 	}
-	out := &p.rows
+	out := p.rows
 	whole := out.plain(line)
 	start, roles := len(out.fields), noRoles
 	out.add(rawField, str(whole))
@@ -313,7 +313,7 @@ func (p *parser) object(text []byte, start int, roles *roles) (ok bool) {
 	if d.Decode(&m) != nil || d.More() {
 		return false
 	}
-	out := &p.rows
+	out := p.rows
 	flat(m, "", 0, func(name, value string) bool {
 		name = p.field(name)
 		roles.see(len(out.fields)-start, name)

@@ -31,7 +31,7 @@ type parser struct {
 	engine  clock
 	logfmt  int // how many lines of late were logfmt, up to logfmtSure
 	attrs   []byte
-	rows    rows
+	rows    *rows
 	open    [2]pending
 	values  [][]byte
 	pairs   []pair
@@ -61,7 +61,7 @@ const (
 )
 
 func newParser(r *rules, labels map[string]bool) *parser {
-	p := &parser{rules: r, labels: labels}
+	p := &parser{rules: r, labels: labels, rows: new(rows)}
 	p.times.zone = r.zone
 	return p
 }
@@ -366,11 +366,12 @@ func (p *parser) pairsOf(text string, lines int) (pairs []pair, ok bool) {
 		return nil, false
 	}
 	if p.rules.mayBe("access") && text[len(text)-1] != '}' {
-		if pairs, ok = readAccess(text, p.pairs[:0]); ok {
+		pairs, ok = readAccess(text, p.pairs[:0])
+		p.pairs = pairs
+		if ok {
 			for i := range pairs {
 				pairs[i].name = p.field(pairs[i].name)
 			}
-			p.pairs = pairs
 			return pairs, true
 		}
 	}
@@ -417,7 +418,7 @@ const detectedLevel = "detected_level"
 // row ends a row: what its fields mean gets the names that all know, and the
 // rules of the service are followed.
 func (p *parser) row(i int, shape string, start int, roles roles) {
-	r, out := &p.rows.list[i], &p.rows
+	r, out := &p.rows.list[i], p.rows
 	r.Shape = shape
 	value := func(at int) string { return out.fields[start+at].Value }
 	if roles.time >= 0 {

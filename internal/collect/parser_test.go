@@ -241,16 +241,16 @@ func TestTheChaptersLogger(t *testing.T) {
 func TestOwnTimes(t *testing.T) {
 	p := parserOf(t, tender.Logs{Zone: "Europe/Berlin"})
 	for in, want := range map[string]time.Time{
-		`{"time":"2026-11-22T11:59:59.5Z"}`:                     noon.Truncate(time.Second).Add(-500 * time.Millisecond),
-		`{"ts":"2026-11-22 12:30:00,250"}`:                      noon.Truncate(time.Second).Add(-30*time.Minute + 250*time.Millisecond),
-		`{"ts":1795348790}`:                                     time.Unix(1795348790, 0).UTC(),
-		`{"ts":1795348790123.5}`:                                time.Unix(1795348790, 123_500_000).UTC(),
-		`{"timestamp":"2026-11-22T12:00:00Z"}`:                  noon, // as exact as it is, the engine's says the same
-		`{"timestamp":"2026-11-21T12:00:00Z"}`:                  noon, // a day ago: not believed
-		`{"timestamp":"2026-11-22T12:02:00Z"}`:                  noon,
-		`{"timestamp":"2026-11-22T12:00:30Z"}`:                  noon.Truncate(time.Second).Add(30 * time.Second),
-		`{"timestamp":"soon"}`:                                  noon,
-		`1.1.1.1 - - [22/Nov/2026:11:59:58 +0000] "-" 400 -`:    noon.Truncate(time.Second).Add(-2 * time.Second),
+		`{"time":"2026-11-22T11:59:59.5Z"}`:                      noon.Truncate(time.Second).Add(-500 * time.Millisecond),
+		`{"ts":"2026-11-22 12:30:00,250"}`:                       noon.Truncate(time.Second).Add(-30*time.Minute + 250*time.Millisecond),
+		`{"ts":1795348790}`:                                      time.Unix(1795348790, 0).UTC(),
+		`{"ts":1795348790123.5}`:                                 time.Unix(1795348790, 123_500_000).UTC(),
+		`{"timestamp":"2026-11-22T12:00:00Z"}`:                   noon, // as exact as it is, the engine's says the same
+		`{"timestamp":"2026-11-21T12:00:00Z"}`:                   noon, // a day ago: not believed
+		`{"timestamp":"2026-11-22T12:02:00Z"}`:                   noon,
+		`{"timestamp":"2026-11-22T12:00:30Z"}`:                   noon.Truncate(time.Second).Add(30 * time.Second),
+		`{"timestamp":"soon"}`:                                   noon,
+		`1.1.1.1 - - [22/Nov/2026:11:59:58 +0000] "-" 400 -`:     noon.Truncate(time.Second).Add(-2 * time.Second),
 		`{"timestamp":"2026-11-22T13:00:00.123456789012+01:00"}`: noon,
 	} {
 		p.block([]byte(recordsOf(in)), true)

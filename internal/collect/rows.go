@@ -47,7 +47,9 @@ func (r *rows) keep(b []byte) []byte {
 func (r *rows) plain(s []byte) []byte { return r.keep(unescape(r.room(len(s)), s)) }
 
 // add appends a field to those of the row that is being made.
-func (r *rows) add(name, value string) { r.fields = append(r.fields, logs.Field{Name: name, Value: value}) }
+func (r *rows) add(name, value string) {
+	r.fields = append(r.fields, logs.Field{Name: name, Value: value})
+}
 
 // str is b as a string that shares its bytes.
 func str(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

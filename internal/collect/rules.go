@@ -276,4 +276,3 @@ func compile(pattern string) (*regexp.Regexp, error) {
 	}
 	return x, nil
 }
-
