@@ -365,12 +365,12 @@ func TestFindsWhatANaiveSearchFinds(t *testing.T) {
 			s := open(t, dir, logs.Options{})
 			rows := 40
 			if round%2 == 1 {
-				rows = 900
+				rows = 250
 			}
 			batches := m.batches(40, rows)
 			ask := func(when string) {
 				t.Helper()
-				for range 60 {
+				for range 25 {
 					q := m.query(batches)
 					if diff := cmp.Diff(naive(batches, q), scan(t, s, q)); diff != "" {
 						t.Fatalf("%s: %s: missing -, too much +\n%s", when, show(q), diff)
