@@ -64,7 +64,7 @@ func (m *traffic) batch(b *logs.Batch, n int, shape string) {
 		m.n++
 		r := &b.Rows[i]
 		r.Time, r.Shape = m.at-m.at%1e3, shape
-		word := []string{"request completed", "cache miss for key", "slow query on orders", "connection reset by peer, retrying"}[min(m.IntN(20), 3)]
+		word := []string{"connection reset by peer, retrying", "cache miss for key", "slow query on orders", "request completed"}[min(m.IntN(20), 3)]
 		msg := fmt.Sprintf("%s item %d", word, m.IntN(100000))
 		if m.n%1_000_003 == 77 {
 			msg += " " + m.rare
@@ -192,7 +192,7 @@ func BenchmarkLogs(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(float64((cpu() - before).Milliseconds())/float64(b.N), "cpu-ms")
+			b.ReportMetric(float64((cpu()-before).Milliseconds())/float64(b.N), "cpu-ms")
 			b.ReportMetric(float64(found), "found")
 		})
 	}
