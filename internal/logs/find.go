@@ -135,6 +135,7 @@ func (s *Store) with(p part, u *unpacker, fn func(*view) error) error {
 		return fmt.Errorf("find logs: %w", err)
 	}
 	defer p.e.seg.done()
+	defer u.takeBack()
 	err = fn(openView(f, p.e.off, &p.e.head, p.e.stream, u))
 	var d *damage
 	if errors.As(err, &d) {

@@ -173,9 +173,7 @@ func (s *Store) unpacker() (*unpacker, error) {
 }
 
 func (s *Store) giveBack(u *unpacker) {
-	if cap(u.buf) > 4<<20 {
-		u.buf = nil
-	}
+	u.shrink()
 	select {
 	case s.unpackers <- u:
 	default:

@@ -15,6 +15,35 @@ type unpacker struct {
 	zstd *zstd.Decoder
 	buf  []byte // of stored sections
 	nums []uint64
+	lent [][]byte // buffers for unpacked sections
+	next int      // of lent: those before are in use
+}
+
+// lend returns an empty buffer for n bytes, to be used until takeBack.
+func (u *unpacker) lend(n int64) []byte {
+	if u.next == len(u.lent) {
+		u.lent = append(u.lent, nil)
+	}
+	b := u.lent[u.next]
+	if int64(cap(b)) < n {
+		b = make([]byte, 0, n+n/8)
+		u.lent[u.next] = b
+	}
+	u.next++
+	return b[:0]
+}
+
+func (u *unpacker) takeBack() { u.next = 0 }
+
+// shrink lets go of what an unusual block took.
+func (u *unpacker) shrink() {
+	size := cap(u.buf)
+	for _, b := range u.lent {
+		size += cap(b)
+	}
+	if size > 16<<20 {
+		u.buf, u.lent = nil, nil
+	}
 }
 
 func newUnpacker() (*unpacker, error) {
@@ -189,12 +218,11 @@ func (r *reader) nearby(s section) ([]byte, error) {
 	if s.off+s.size > int64(len(r.near)) {
 		return nil, damaged("a section lies outside of its region")
 	}
-	return r.unpack(s, r.near[s.off:s.off+s.size], nil)
+	return r.unpack(s, r.near[s.off:s.off+s.size])
 }
 
-// bulk reads a section of the bulk region into dst. It is good until the caller
-// overwrites dst.
-func (r *reader) bulk(s section, dst []byte) ([]byte, error) {
+// bulk reads a section of the bulk region.
+func (r *reader) bulk(s section) ([]byte, error) {
 	h := r.head
 	from := h.own + h.dir + h.near
 	if s.off+s.size > h.size-from {
@@ -207,24 +235,23 @@ func (r *reader) bulk(s section, dst []byte) ([]byte, error) {
 	if err := r.readAt(buf, r.off+from+s.off); err != nil {
 		return nil, err
 	}
-	return r.unpack(s, buf, dst)
+	return r.unpack(s, buf)
 }
 
-func (r *reader) unpack(s section, stored, dst []byte) ([]byte, error) {
+// unpack returns what was stored, good until the unpacker takes its buffers back.
+func (r *reader) unpack(s section, stored []byte) ([]byte, error) {
+	dst := r.u.lend(s.raw)
 	if checksum(stored) != s.sum {
 		return nil, damaged("the checksum of a section is wrong")
 	}
 	if s.codec == plain {
-		return append(dst[:0], stored...), nil
+		return append(dst, stored...), nil
 	}
-	// What the frame says of itself must be what the section says.
-	if int64(cap(dst)) < s.raw {
-		dst = make([]byte, 0, s.raw)
-	}
-	out, err := r.u.zstd.DecodeAll(stored, dst[:0])
+	out, err := r.u.zstd.DecodeAll(stored, dst)
 	if err != nil {
 		return nil, damaged("unpack: %v", err)
 	}
+	// What the frame says of itself must be what the section says.
 	if int64(len(out)) != s.raw {
 		return nil, damaged("a section unpacks to %d bytes, not %d", len(out), s.raw)
 	}
@@ -237,7 +264,7 @@ func (v *view) needTimes() error {
 		return nil
 	}
 	r := v.disk
-	b, err := r.bulk(r.head.times, nil)
+	b, err := r.bulk(r.head.times)
 	if err != nil {
 		return err
 	}
@@ -302,7 +329,7 @@ func (v *view) needCodes() error {
 		return err
 	}
 	r := v.disk
-	b, err := r.bulk(r.head.codes, nil)
+	b, err := r.bulk(r.head.codes)
 	if err != nil {
 		return err
 	}
@@ -341,7 +368,7 @@ func (v *view) column(i int) (*column, error) {
 		err = v.readText(c, a)
 	case formNumber:
 		var b []byte
-		if b, err = r.bulk(a.values, nil); err == nil {
+		if b, err = r.bulk(a.values); err == nil {
 			var nums []uint64
 			nums, err = r.u.ints(b, c.n)
 			c.nums = append(make([]uint64, 0, len(nums)), nums...)
@@ -349,7 +376,7 @@ func (v *view) column(i int) (*column, error) {
 	case formDecimal:
 		err = v.readDecimals(c, a)
 	case formHex, formUUID:
-		c.data, err = r.bulk(a.values, nil)
+		c.data, err = r.bulk(a.values)
 		if err == nil && len(c.data) != c.n*c.width {
 			err = damaged("%d values do not fit in %d bytes", c.n, len(c.data))
 		}
@@ -385,7 +412,7 @@ func (v *view) readDict(c *column, a *about) (err error) {
 	if c.dict, err = v.dictOf(a); err != nil {
 		return err
 	}
-	b, err := v.disk.bulk(a.values, nil)
+	b, err := v.disk.bulk(a.values)
 	if err != nil {
 		return err
 	}
@@ -405,7 +432,7 @@ func (v *view) readDict(c *column, a *about) (err error) {
 
 func (v *view) readText(c *column, a *about) error {
 	r := v.disk
-	b, err := r.bulk(a.ends, nil)
+	b, err := r.bulk(a.ends)
 	if err != nil {
 		return err
 	}
@@ -425,13 +452,13 @@ func (v *view) readText(c *column, a *about) error {
 	if end != uint64(a.values.raw) {
 		return damaged("values of %d bytes in a section of %d", end, a.values.raw)
 	}
-	c.data, err = r.bulk(a.values, nil)
+	c.data, err = r.bulk(a.values)
 	return err
 }
 
 func (v *view) readDecimals(c *column, a *about) error {
 	r := v.disk
-	b, err := r.bulk(a.ends, nil)
+	b, err := r.bulk(a.ends)
 	if err != nil {
 		return err
 	}
@@ -446,7 +473,7 @@ func (v *view) readDecimals(c *column, a *about) error {
 		}
 		c.behind = append(c.behind, byte(n))
 	}
-	if b, err = r.bulk(a.values, nil); err != nil {
+	if b, err = r.bulk(a.values); err != nil {
 		return err
 	}
 	if nums, err = r.u.ints(b, c.n); err != nil {
@@ -458,7 +485,7 @@ func (v *view) readDecimals(c *column, a *about) error {
 
 func (v *view) readTimes(i int, c *column, a *about) error {
 	r := v.disk
-	b, err := r.bulk(a.values, nil)
+	b, err := r.bulk(a.values)
 	if err != nil {
 		return err
 	}
@@ -510,7 +537,7 @@ func (v *view) filter(i int) (f filter, err error) {
 	if a == nil || a.form != formText || a.filter.size == 0 {
 		return f, nil
 	}
-	b, err := v.disk.bulk(a.filter, nil)
+	b, err := v.disk.bulk(a.filter)
 	if err != nil {
 		return f, err
 	}
