@@ -17,6 +17,8 @@ type unpacker struct {
 	nums []uint64
 	lent [][]byte // buffers for unpacked sections
 	next int      // of lent: those before are in use
+
+	trusting bool // checksums are not asked; for tests of what is behind them
 }
 
 // lend returns an empty buffer for n bytes, to be used until takeBack.
@@ -99,7 +101,7 @@ func (v *view) need() error {
 		}
 	}
 	dir := front[:h.dir]
-	if h.rows > 0 && checksum(dir) != h.sum {
+	if h.rows > 0 && !r.u.trusting && checksum(dir) != h.sum {
 		return damaged("the checksum of the directory is wrong")
 	}
 	r.near = front[h.dir:]
@@ -241,7 +243,7 @@ func (r *reader) bulk(s section) ([]byte, error) {
 // unpack returns what was stored, good until the unpacker takes its buffers back.
 func (r *reader) unpack(s section, stored []byte) ([]byte, error) {
 	dst := r.u.lend(s.raw)
-	if checksum(stored) != s.sum {
+	if !r.u.trusting && checksum(stored) != s.sum {
 		return nil, damaged("the checksum of a section is wrong")
 	}
 	if s.codec == plain {
