@@ -33,6 +33,7 @@ type Store struct {
 	unpackers chan *unpacker // those that are free
 
 	unflushed atomic.Int64 // bytes in buffers
+	spares    atomic.Int32 // builders that are held
 	upkeep    sync.Mutex   // one merges or retires at a time
 	short     bool         // of the disk, and it was said; guarded by upkeep
 
