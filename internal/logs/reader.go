@@ -12,39 +12,54 @@ import (
 
 // unpacker holds what reading needs over and over. It serves one goroutine.
 type unpacker struct {
-	zstd *zstd.Decoder
-	buf  []byte // of stored sections
-	nums []uint64
-	lent [][]byte // buffers for unpacked sections
-	next int      // of lent: those before are in use
+	zstd  *zstd.Decoder
+	buf   []byte // of stored sections
+	nums  []uint64
+	lent  pool[byte] // unpacked sections
+	times pool[int64]
+	wide  pool[uint64]
+	ends  pool[uint32]
+	codes pool[uint16]
 
 	trusting bool // checksums are not asked; for tests of what is behind them
 }
 
-// lend returns an empty buffer for n bytes, to be used until takeBack.
-func (u *unpacker) lend(n int64) []byte {
-	if u.next == len(u.lent) {
-		u.lent = append(u.lent, nil)
+// pool lends buffers until all of them are taken back at once: what is read of a
+// block is of no use when the block is done with.
+type pool[T any] struct {
+	bufs [][]T
+	next int // those before are in use
+}
+
+// lend returns an empty buffer for n values.
+func (p *pool[T]) lend(n int) []T {
+	if p.next == len(p.bufs) {
+		p.bufs = append(p.bufs, nil)
 	}
-	b := u.lent[u.next]
-	if int64(cap(b)) < n {
-		b = make([]byte, 0, n+n/8)
-		u.lent[u.next] = b
+	b := p.bufs[p.next]
+	if cap(b) < n {
+		b = make([]T, 0, n+n/8)
+		p.bufs[p.next] = b
 	}
-	u.next++
+	p.next++
 	return b[:0]
 }
 
-func (u *unpacker) takeBack() { u.next = 0 }
+func (p *pool[T]) size() (n int) {
+	for _, b := range p.bufs {
+		n += cap(b)
+	}
+	return n
+}
+
+func (u *unpacker) takeBack() {
+	u.lent.next, u.times.next, u.wide.next, u.ends.next, u.codes.next = 0, 0, 0, 0, 0
+}
 
 // shrink lets go of what an unusual block took.
 func (u *unpacker) shrink() {
-	size := cap(u.buf)
-	for _, b := range u.lent {
-		size += cap(b)
-	}
-	if size > 16<<20 {
-		u.buf, u.lent = nil, nil
+	if cap(u.buf)+u.lent.size()+8*(u.times.size()+u.wide.size())+4*u.ends.size()+2*u.codes.size() > 16<<20 {
+		*u = unpacker{zstd: u.zstd}
 	}
 }
 
@@ -242,7 +257,7 @@ func (r *reader) bulk(s section) ([]byte, error) {
 
 // unpack returns what was stored, good until the unpacker takes its buffers back.
 func (r *reader) unpack(s section, stored []byte) ([]byte, error) {
-	dst := r.u.lend(s.raw)
+	dst := r.u.lent.lend(int(s.raw))
 	if !r.u.trusting && checksum(stored) != s.sum {
 		return nil, damaged("the checksum of a section is wrong")
 	}
@@ -270,7 +285,7 @@ func (v *view) needTimes() error {
 	if err != nil {
 		return err
 	}
-	times := make([]int64, 0, v.rows)
+	times := r.u.times.lend(v.rows)
 	if times, err = r.u.getSeries(times, b, v.rows); err != nil {
 		return err
 	}
@@ -339,7 +354,7 @@ func (v *view) needCodes() error {
 	if err != nil {
 		return err
 	}
-	codes, errs := make([]uint32, 0, v.rows), 0
+	codes, errs := r.u.ends.lend(v.rows), 0
 	for _, n := range nums {
 		if n>>1 >= uint64(len(v.kinds)) {
 			return damaged("a row is of no kind")
@@ -373,7 +388,7 @@ func (v *view) column(i int) (*column, error) {
 		if b, err = r.bulk(a.values); err == nil {
 			var nums []uint64
 			nums, err = r.u.ints(b, c.n)
-			c.nums = append(make([]uint64, 0, len(nums)), nums...)
+			c.nums = append(r.u.wide.lend(len(nums)), nums...)
 		}
 	case formDecimal:
 		err = v.readDecimals(c, a)
@@ -422,7 +437,7 @@ func (v *view) readDict(c *column, a *about) (err error) {
 	if err != nil {
 		return err
 	}
-	c.codes = make([]uint16, 0, len(nums))
+	c.codes = v.disk.u.codes.lend(len(nums))
 	for _, n := range nums {
 		if n >= uint64(len(c.dict)) {
 			return damaged("a value is not in its dictionary")
@@ -442,7 +457,7 @@ func (v *view) readText(c *column, a *about) error {
 	if err != nil {
 		return err
 	}
-	c.ends = make([]uint32, 0, len(nums))
+	c.ends = r.u.ends.lend(len(nums))
 	end := uint64(0)
 	for _, n := range nums {
 		if n > maxSection {
@@ -481,7 +496,7 @@ func (v *view) readDecimals(c *column, a *about) error {
 	if nums, err = r.u.ints(b, c.n); err != nil {
 		return err
 	}
-	c.nums = append(make([]uint64, 0, len(nums)), nums...)
+	c.nums = append(r.u.wide.lend(len(nums)), nums...)
 	return nil
 }
 
@@ -491,11 +506,11 @@ func (v *view) readTimes(i int, c *column, a *about) error {
 	if err != nil {
 		return err
 	}
-	c.nums = make([]uint64, 0, c.n)
+	c.nums = r.u.wide.lend(c.n)
 	switch {
 	case len(b) > 0 && b[0] == 1:
 		var times []int64
-		if times, err = r.u.getSeries(make([]int64, 0, c.n), b[1:], c.n); err != nil {
+		if times, err = r.u.getSeries(r.u.times.lend(c.n), b[1:], c.n); err != nil {
 			return err
 		}
 		for _, t := range times {
