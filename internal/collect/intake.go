@@ -196,7 +196,7 @@ func (p *parser) entries(list []entry) []logs.Row {
 		row := len(p.rows.list)
 		p.rows.list = append(p.rows.list, logs.Row{Time: e.time, Stderr: e.stderr})
 		if e.fields == nil {
-			p.entry(row, escape(p.rows.room(len(e.text)), e.text))
+			p.entry(row, p.rows.keep(escape(p.rows.room(len(e.text)), e.text)))
 			continue
 		}
 		start, roles := len(p.rows.fields), noRoles
