@@ -29,6 +29,7 @@ require (
 require (
 	github.com/caddyserver/certmagic v0.25.6
 	github.com/hashicorp/consul/api v1.33.2
+	github.com/klauspost/compress v1.20.2
 	github.com/mattn/go-shellwords v1.0.13
 	github.com/miekg/dns v1.1.73
 	github.com/moby/buildkit v0.34.2
@@ -88,7 +89,6 @@ require (
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
-	github.com/klauspost/compress v1.20.2 // indirect
 	github.com/klauspost/cpuid/v2 v2.4.0 // indirect
 	github.com/libdns/libdns v1.1.1 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect

@@ -35,6 +35,12 @@ var rooms = map[string]string{
 	"internal/proxy": "",
 	"internal/edge":  "internal/proxy internal/dns", // both as one process
 
+	// What instances write.
+	"internal/logs":    "",              // keeps and finds
+	"internal/collect": "internal/logs", // reads, parses, hands batches in
+	"internal/logql":   "internal/logs", // asks, in LogQL, and over the API of Loki
+	"internal/forward": "internal/logs", // sends on
+
 	// Who knocks.
 	"internal/api":     "",
 	"internal/daemon":  "*", // introduces all others to each other
@@ -69,6 +75,7 @@ var owners = map[string]string{
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",
 	"github.com/jackc/pgx/v5":                     "examples/shop/web",
+	"github.com/klauspost/compress":               "internal/logs",
 }
 
 // Rooms that only decide must not reach the world, so that the same input always

@@ -6,6 +6,7 @@
 //	go run ./bench [-runs 5] [-n 1,20,50] [-only up,repair,plan]
 //	go run ./bench proxy: the edge's proxy against HAProxy, nginx and Caddy
 //	go run ./bench wire: the same over TLS and HTTP/2, with idle connections and TCP
+//	go run ./bench logs [-n LINES]: from the engine's files into the store
 package main
 
 import (
@@ -44,19 +45,15 @@ type bench struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) > 1 && os.Args[1] == "proxy" {
-		if err := proxies(ctx, os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
+	if len(os.Args) > 1 {
+		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench}
+		if other := others[os.Args[1]]; other != nil {
+			if err := other(ctx, os.Args[2:]); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
-	}
-	if len(os.Args) > 1 && os.Args[1] == "wire" {
-		if err := wire(ctx, os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		return
 	}
 	runs := flag.Int("runs", 5, "runs of each measurement; the median is shown")
 	sizes := flag.String("n", "1,20,50", "how many instances")

@@ -15,10 +15,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/collect"
 	"github.com/tenderhq/tender/internal/compose"
 	"github.com/tenderhq/tender/internal/deploy"
 	"github.com/tenderhq/tender/internal/dns"
@@ -67,11 +69,25 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err := os.MkdirAll(c.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make the run directory: %w", err)
 	}
+	var collector atomic.Pointer[collect.Collector]
+	log = slog.New(collect.NewOwn(log.Handler(), collector.Load))
 	st, err := store.Open(c.DataDir, store.Options{Log: log.With("part", "store")})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	// Before all that takes time: the engine rotates on.
+	board := new(board)
+	logRoom := openLogRoom(c, st, board, log.With("part", "logs"))
+	if logRoom != nil {
+		collector.Store(logRoom.collector)
+	}
+	running := false
+	defer func() {
+		if logRoom != nil && !running {
+			err = errors.Join(err, logRoom.store.Close())
+		}
+	}()
 	v, recovery, err := vault.Init(ctx, st, vault.Options{KeyFile: c.Key, InUse: func(project, name string, version int) []string {
 		used, err := users(context.WithoutCancel(ctx), st, project, name, version)
 		if err != nil { // then it may be in use
@@ -95,7 +111,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	b := &backend{
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
-		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: new(board),
+		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
 	if err := b.keep(); err != nil {
 		return err
@@ -107,11 +123,20 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage, Routes: routesServed(edge.LastTable(filepath.Join(c.DataDir, "edge"))),
 	})
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: map[string]http.Handler{
-		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(),
-	}})
+	mounts := map[string]http.Handler{"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD()}
+	if logRoom != nil {
+		mounts["/v1/logs"] = logRoom.collector.OTLP()
+		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
+	}
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
-	return runParts(ctx, log, b.board, []part{
+	var parts []part
+	if logRoom != nil {
+		logRoom.inventory, logRoom.engine, running = b.inventory, eng, true
+		parts = append(parts, part{name: "logs", run: logRoom.run, grace: 20 * time.Second})
+		parts = append(parts, logRoom.senders(c)...)
+	}
+	return runParts(ctx, log, b.board, append(parts, []part{
 		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
@@ -119,7 +144,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},
-	})
+	}...))
 }
 
 func edgeSocket(c Config) string { return filepath.Join(c.RunDir, "edge.sock") }
@@ -140,7 +165,7 @@ func (b *backend) keep() (err error) {
 	k.ensure = func(ctx context.Context) error {
 		return edge.Ensure(ctx, edge.Config{
 			Dir: dir, Socket: edgeSocket(c), HTTP: addresses(c.HTTP), HTTPS: addresses(c.HTTPS), DNS: addresses(c.DNS), Drain: c.Drain,
-			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, Version: b.version,
+			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, NoAccess: c.NoAccess, Version: b.version,
 		})
 	}
 	names := filepath.Join(c.DataDir, "names")

@@ -30,6 +30,8 @@ type Options struct {
 	ACME  ACME
 	// Rules numbers this server among those of the host, up to MaxRules: each has kernel rules of its own.
 	Rules int
+	// Access is told of each request at its end, and must not wait; nil: nobody is.
+	Access func(*Access)
 }
 
 // ACME says who vouches for routes with tls: auto.

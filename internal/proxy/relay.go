@@ -78,7 +78,7 @@ func (x *exchange) commit(h http.Header, status int, length int64, typed bool) {
 func (x *exchange) committed(status int) {
 	x.o.status = status
 	x.o.took = time.Since(x.tryAt)
-	x.sent, x.fresh = true, true
+	x.sent, x.fresh, x.said = true, true, status
 }
 
 // pass is commit for an answer that goes on as it came, by the front of our own.
