@@ -207,11 +207,34 @@ func TestANewerFormatIsRefused(t *testing.T) {
 // what is behind them is reached.
 func FuzzSegment(f *testing.F) {
 	dir := f.TempDir()
-	manyBlocks(f, dir, 2)
+	manyBlocks(f, dir, 1)
 	data, err := os.ReadFile(segments(f, dir)[0])
 	if err != nil {
 		f.Fatal(err)
 	}
+	small := f.TempDir()
+	s, err := logs.Open(small, logs.Options{FreeBytes: -1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	m := maker{rand.New(rand.NewPCG(1, 5))}
+	var b logs.Batch
+	for i := range 60 {
+		r := plain(int64(i), fmt.Sprintf("%d some longer line of text %x", i, m.Uint64()))
+		for _, name := range []string{"id", "uuid", "n", "status", "took"} {
+			r.Fields = append(r.Fields, logs.Field{name, m.value(name)})
+		}
+		b.Rows = append(b.Rows, r)
+	}
+	add(f, s, b)
+	if err := s.Close(); err != nil {
+		f.Fatal(err)
+	}
+	all, err := os.ReadFile(segments(f, small)[0])
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(all, true)
 	f.Add(data, false)
 	f.Add(data, true)
 	f.Add(data[:len(data)/2], true)
