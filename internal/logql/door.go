@@ -22,6 +22,7 @@ import (
 type Store interface {
 	Scan(ctx context.Context, q logs.Query, fn func(logs.Chunk) error) error
 	Streams(ctx context.Context, q logs.Query) ([]logs.Labels, error)
+	Fields(ctx context.Context, q logs.Query) (map[string]logs.FieldStat, error)
 }
 
 // Limits bound what one query may cost; a zero takes the default.

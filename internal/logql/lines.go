@@ -41,13 +41,13 @@ func (e *Engine) Lines(ctx context.Context, x Expr, l Lines) ([]Line, error) {
 	ctx, cancel := e.bounded(ctx)
 	defer cancel()
 	from, to := nanos(l.From), nanos(l.To)
-	p, err := e.plan(ctx, s, from, to)
+	p, err := e.plan(ctx, s, from, to, nil, false)
 	if err != nil {
 		return nil, because(ctx, err)
 	}
 	p.query.Backward = l.Backward
 	if l.Plain {
-		p.query.Columns = columns(p.reads)
+		p.query.Columns = p.columns()
 	}
 	keep := &shelf{limit: l.Limit, backward: l.Backward, limits: e.limits}
 	if keep.limit == 0 || l.Every > 0 || keep.limit > e.limits.Entries {
@@ -66,20 +66,25 @@ func (e *Engine) Lines(ctx context.Context, x Expr, l Lines) ([]Line, error) {
 		if keep.full && keep.beyond(at) {
 			return nil
 		}
-		line := Line{Time: time.Unix(0, at).UTC(), Text: string(r.now())}
-		if l.Plain {
-			line.Stream = slices.Clone(r.labels)
-		} else {
-			n := r.labelsOf(false)
-			line.Stream, line.Meta, line.Parsed = n.stream, n.meta, n.parsed
-			line.Fields = r.labelsOf(true).meta
-		}
-		return keep.put(line)
+		return keep.put(r.entry(l.Plain))
 	})
 	if err != nil {
 		return nil, err
 	}
 	return thin(keep.sorted(), l), nil
+}
+
+// entry is what is returned of a row.
+func (r *row) entry(plain bool) Line {
+	l := Line{Time: time.Unix(0, r.times[r.i]).UTC(), Text: string(r.now())}
+	if plain {
+		l.Stream = slices.Clone(r.labels)
+		return l
+	}
+	n := r.labelsOf(false)
+	l.Stream, l.Meta, l.Parsed = n.stream, n.meta, n.parsed
+	l.Fields = r.labelsOf(true).meta
+	return l
 }
 
 func nanos(t time.Time) int64 {

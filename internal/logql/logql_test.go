@@ -145,6 +145,22 @@ func TestLines(t *testing.T) {
 	}
 }
 
+func TestNestedFieldsAreCalledAsLogQLCan(t *testing.T) {
+	s := &shelf{}
+	s.add(labels("service", "web"), shaped(0, `{"http":{"status":%s},"user-id":"%s"}`, "http.status", "503", "user-id", "7"), plain(1, "other"))
+	for query, want := range map[string]string{
+		`{service="web"} | http_status >= 500 | user_id="7" | line_format "{{.http_status}}"`: "0 | 503\n",
+		`{service="web"} | json | http_status >= 500 | __error__=""`:                          `0 http_status=503 user_id=7 | {"http":{"status":503},"user-id":"7"}` + "\n",
+	} {
+		if d := cmp.Diff(want, lines(t, s, query)); d != "" {
+			t.Errorf("%s (-want +got)\n%s", query, d)
+		}
+	}
+	if d := cmp.Diff("{} 1\n{http_status=\"503\"} 1\n", vector(t, s, `sum by (http_status) (count_over_time({service="web"}[5m]))`)); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
 func vector(t *testing.T, s *shelf, query string) string {
 	t.Helper()
 	found, err := logql.New(s, logql.Limits{}).Instant(t.Context(), query, noon.Add(100*time.Second))
@@ -249,6 +265,7 @@ func TestWhatTheStoreIsAsked(t *testing.T) {
 		{`sum by (level) (rate({project="shop"} | json | drop __error__ [5m]))`, `labels project="shop"; columns [level]`},
 		{`{service="web"} |= "a" != "b" |~ "c." | status >= 500 | path="/" or path="/x" | service="web"`,
 			`labels service="web" service="web"; text |="a" !|"b" =~"(?s:c.)"; where status>=500; columns all`},
+		{`{service="web"} | took > 1500ms and size < 2KiB`, `labels service="web"; where took>1.5 size<2048; columns all`},
 		{`{service="web"} | status == 500`, `labels service="web"; where status>=500 status<=500; columns all; limit 100`},
 		{`{service="web"} | team="blue" | trace_id="7"`, `labels service="web"; where team="blue" trace_id="7"; columns all; limit 100`},
 		{`{service="worker"} | team="blue"`, `labels service="worker"; columns all`}, // team is a label of that stream

@@ -154,22 +154,23 @@ func (e *Engine) overTime(ctx context.Context, o *overTime, g grid, group *group
 	w := window{grid: g, width: int64(o.window), offset: int64(o.offset)}
 	from := g.start - w.offset - w.width + 1
 	to := g.at(g.n-1) - w.offset + 1
-	p, err := e.plan(ctx, o.of, from, to)
+	var more []string
+	for _, st := range o.after {
+		more = append(more, st.reads()...)
+	}
+	if o.unwrap != nil {
+		more = append(more, o.unwrap.name)
+	}
+	if group != nil && !group.without {
+		more = append(more, group.names...)
+	}
+	p, err := e.plan(ctx, o.of, from, to, more, false)
 	if err != nil {
 		return nil, err
 	}
-	for _, st := range o.after {
-		p.reads = append(p.reads, st.reads()...)
-	}
 	bytes := o.op == "bytes_over_time" || o.op == "bytes_rate"
 	p.query.NoText = !p.texts && !bytes
-	if o.unwrap != nil {
-		p.reads = append(p.reads, o.unwrap.name)
-	}
-	if group != nil && !group.without {
-		p.reads = append(p.reads, group.names...)
-	}
-	p.query.Columns = columns(p.reads)
+	p.query.Columns = p.columns()
 
 	t := &tally{engine: e, window: w, group: group, over: o, byKey: map[string]*tallied{}}
 	if o.op == "absent_over_time" {

@@ -19,19 +19,33 @@ type plan struct {
 	texts bool
 	// reads are the stored fields that the stages look at.
 	reads []string
+	// alias says which stored fields LogQL can only call by another name: a_b for a.b.
+	alias map[string][]string
 }
 
 // plan pushes down what the store can hold: matchers, filters on lines as they
 // were written, filters on stored fields before a parser.
-func (e *Engine) plan(ctx context.Context, s *selector, from, to int64) (plan, error) {
-	p := plan{query: logs.Query{From: from, To: to}}
+//
+// more are names that the caller reads beside the stages. ahead: it is about rows
+// that are still to come, of whose streams the store knows nothing yet.
+func (e *Engine) plan(ctx context.Context, s *selector, from, to int64, more []string, ahead bool) (plan, error) {
+	p := plan{query: logs.Query{From: from, To: to}, reads: more}
 	for _, m := range s.matchers {
 		p.query.Labels = append(p.query.Labels, m.condition())
+	}
+	for _, st := range s.stages {
+		p.reads = append(p.reads, st.reads()...)
+	}
+	if err := e.aliases(ctx, &p); err != nil {
+		return p, err
 	}
 	var known []string
 	isLabel := func(name string) (bool, error) {
 		if slices.Contains(fixed, name) {
 			return true, nil
+		}
+		if ahead {
+			return true, nil // perhaps
 		}
 		if known == nil {
 			streams, err := e.store.Streams(ctx, p.query)
@@ -89,10 +103,37 @@ func (e *Engine) plan(ctx context.Context, s *selector, from, to int64) (plan, e
 		}
 		p.stages = append(p.stages, st)
 	}
+	p.reads = slices.Clone(more)
 	for _, st := range p.stages {
 		p.reads = append(p.reads, st.reads()...)
 	}
 	return p, nil
+}
+
+// aliases finds the stored fields behind names in which a sign may have become a _.
+func (e *Engine) aliases(ctx context.Context, p *plan) error {
+	names := slices.DeleteFunc(slices.Clone(p.reads), func(n string) bool {
+		return !strings.Contains(n, "_") || n == errorLabel || n == detailsLabel || n == detectedLevel
+	})
+	if len(names) == 0 {
+		return nil
+	}
+	found, err := e.store.Fields(ctx, logs.Query{From: p.query.From, To: p.query.To, Labels: p.query.Labels})
+	if err != nil {
+		return err
+	}
+	for stored := range found {
+		if n := sanitize(stored); n != stored && slices.Contains(names, n) {
+			if p.alias == nil {
+				p.alias = map[string][]string{}
+			}
+			p.alias[n] = append(p.alias[n], stored)
+		}
+	}
+	for _, l := range p.alias {
+		slices.Sort(l)
+	}
+	return nil
 }
 
 // push gives the store the conditions of f that it can hold, and returns the rest.
@@ -119,11 +160,11 @@ func (p *plan) push(f predicate, isLabel func(string) (bool, error)) (predicate,
 	case *is:
 		name, cs = f.name, []logs.Condition{f.condition()}
 	case *compare:
-		if f.unit != digit {
-			return f, nil
-		}
 		name = f.name
 		c := logs.Condition{Name: f.name, Number: f.want}
+		if f.unit == span { // the store reads durations in seconds
+			c.Number = f.want / 1e9
+		}
 		switch f.op {
 		case "==":
 			low, high := c, c
@@ -141,12 +182,22 @@ func (p *plan) push(f predicate, isLabel func(string) (bool, error)) (predicate,
 	if name == errorLabel || name == detailsLabel || name == detectedLevel || strings.HasSuffix(name, extracted) {
 		return f, nil
 	}
+	if l := p.alias[name]; len(l) == 1 {
+		for i := range cs {
+			cs[i].Name = l[0]
+		}
+	} else if len(l) > 1 {
+		return f, nil
+	}
 	label, err := isLabel(name)
 	if err != nil {
 		return nil, err
 	}
 	if !label {
 		p.query.Where = append(p.query.Where, cs...)
+		if c, ok := f.(*compare); ok && c.unit != digit {
+			return f, nil // to the store 5 is also a duration and a size
+		}
 		return nil, nil
 	}
 	if _, text := f.(*is); text && slices.Contains(fixed, name) {
@@ -159,7 +210,19 @@ func (p *plan) push(f predicate, isLabel func(string) (bool, error)) (predicate,
 // everything stands among reads for all labels.
 const everything = "*"
 
-// columns are the stored fields behind names, as the store may call them; nil: all.
+// columns are the stored fields that are read; nil: all.
+func (p *plan) columns() []string {
+	names := columns(p.reads)
+	if names == nil {
+		return nil
+	}
+	for _, n := range p.reads {
+		names = append(names, p.alias[n]...)
+	}
+	return names
+}
+
+// columns are the stored fields behind names.
 func columns(names []string) []string {
 	if slices.Contains(names, everything) {
 		return nil
@@ -185,9 +248,15 @@ func columns(names []string) []string {
 // walk runs the stages that are left over every row that the store finds. enter is
 // called for each chunk; false leaves it out, and then no row of it is looked at.
 func (e *Engine) walk(ctx context.Context, p plan, enter func(*view) (bool, error), each func(*row) error) error {
+	err := e.store.Scan(ctx, p.query, p.rows(ctx, enter, each))
+	return because(ctx, err)
+}
+
+// rows runs the stages over chunks.
+func (p *plan) rows(ctx context.Context, enter func(*view) (bool, error), each func(*row) error) func(logs.Chunk) error {
 	var r row
-	err := e.store.Scan(ctx, p.query, func(c logs.Chunk) error {
-		v := newView(c)
+	return func(c logs.Chunk) error {
+		v := newView(c, p.alias)
 		ok, err := enter(v)
 		if err != nil || !ok {
 			return err
@@ -208,6 +277,5 @@ func (e *Engine) walk(ctx context.Context, p plan, enter func(*view) (bool, erro
 			}
 		}
 		return ctx.Err()
-	})
-	return because(ctx, err)
+	}
 }

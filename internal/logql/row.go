@@ -36,10 +36,11 @@ type view struct {
 	labels logs.Labels
 	times  []int64
 	cols   map[string][]string
+	alias  map[string][]string // see plan
 }
 
-func newView(c logs.Chunk) *view {
-	return &view{Chunk: c, labels: c.Labels(), times: c.Times(), cols: map[string][]string{}}
+func newView(c logs.Chunk, alias map[string][]string) *view {
+	return &view{Chunk: c, labels: c.Labels(), times: c.Times(), cols: map[string][]string{}, alias: alias}
 }
 
 // label returns the value of a label of the stream.
@@ -70,6 +71,11 @@ func (v *view) field(name string, i int) string {
 	return ""
 }
 
+// hasField: field may find something in a row.
+func (v *view) hasField(name string) bool {
+	return slices.ContainsFunc(append(columns([]string{name}), v.alias[name]...), func(c string) bool { return v.Column(c) != nil })
+}
+
 const detectedLevel = "detected_level"
 
 func (v *view) column(name string, i int) string {
@@ -78,10 +84,15 @@ func (v *view) column(name string, i int) string {
 		col = v.Column(name)
 		v.cols[name] = col
 	}
-	if col == nil {
-		return ""
+	if col != nil && col[i] != "" {
+		return col[i]
 	}
-	return col[i]
+	for _, other := range v.alias[name] {
+		if s := v.column(other, i); s != "" {
+			return s
+		}
+	}
+	return ""
 }
 
 // row is one entry on its way through the stages. It is used again for the next.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -75,8 +76,8 @@ func holds(c logs.Condition, v string) bool {
 	case logs.Lacks:
 		return !strings.Contains(v, c.Value)
 	}
-	f, err := strconv.ParseFloat(v, 64)
-	if err != nil {
+	f, ok := quantity(v)
+	if !ok {
 		return false
 	}
 	switch c.Op {
@@ -88,6 +89,22 @@ func holds(c logs.Condition, v string) bool {
 		return f < c.Number
 	}
 	return f <= c.Number
+}
+
+// quantity reads numbers, durations as seconds and sizes as bytes.
+func quantity(v string) (float64, bool) {
+	if f, err := strconv.ParseFloat(v, 64); err == nil {
+		return f, true
+	}
+	if d, err := time.ParseDuration(v); err == nil {
+		return d.Seconds(), true
+	}
+	for unit, f := range map[string]float64{"KB": 1e3, "MiB": 1 << 20} {
+		if n, err := strconv.ParseFloat(strings.TrimSuffix(v, unit), 64); err == nil {
+			return n * f, true
+		}
+	}
+	return 0, false
 }
 
 func field(r logs.Row, name string) string {

@@ -69,7 +69,7 @@ func (t *tally) enter(v *view) {
 	}
 	for _, n := range t.group.names {
 		val, ok := v.label(n)
-		if !ok && slices.ContainsFunc(columns([]string{n}), func(c string) bool { return v.Column(c) != nil }) {
+		if !ok && v.hasField(n) {
 			return // a field: it differs from row to row
 		}
 		t.part(n, val)
