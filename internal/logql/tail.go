@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -25,10 +26,15 @@ type Follower interface {
 // it was told of, if nothing comes before.
 const tailGap = time.Second
 
-// Tail hands fn the newest limit lines since from, the oldest first, and then what
-// comes, until ctx ends (nil) or fn fails. missed counts rows that were left out
-// before lines, because fn was too slow. No line comes twice, and none is lost.
-func (e *Engine) Tail(ctx context.Context, store Follower, x Expr, o Lines, fn func(lines []Line, missed int64) error) error {
+// late is how far behind a line's own time may be when it comes, so that Tail still
+// knows that it has handed it out.
+const late = time.Minute
+
+// Tail hands fn what history finds, and then what comes, until ctx ends (nil) or fn
+// fails. missed counts rows that were left out before lines, because fn was too slow.
+// What comes between history and the first row that the store tells of is not lost,
+// and not handed out twice unless it is older than a minute when it comes.
+func (e *Engine) Tail(ctx context.Context, store Follower, x Expr, plain bool, history func(emit func([]Line) error) error, fn func(lines []Line, missed int64) error) error {
 	s, ok := x.(*selector)
 	if !ok {
 		return tender.Errorf(tender.Invalid, "%s yields numbers, which nobody can follow", x)
@@ -37,7 +43,7 @@ func (e *Engine) Tail(ctx context.Context, store Follower, x Expr, o Lines, fn f
 	if err != nil {
 		return err
 	}
-	if o.Plain {
+	if plain {
 		p.query.Columns = p.columns()
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -53,7 +59,7 @@ func (e *Engine) Tail(ctx context.Context, store Follower, x Expr, o Lines, fn f
 		defer close(fresh)
 		var b batch
 		rows := p.rows(ctx, func(v *view) (bool, error) { return len(v.times) > 0, nil }, func(r *row) error {
-			b.lines = append(b.lines, r.entry(o.Plain))
+			b.lines = append(b.lines, r.entry(plain))
 			return nil
 		})
 		failed = store.Follow(ctx, p.query, func(c logs.Chunk) error {
@@ -77,15 +83,22 @@ func (e *Engine) Tail(ctx context.Context, store Follower, x Expr, o Lines, fn f
 	// among what Follow tells, once.
 	sent := map[string]int{}
 	key := func(l *Line) string { return l.Time.String() + logs.Labels(l.Stream).String() + l.Text }
-	back := Lines{From: o.From, Limit: max(1, o.Limit), Backward: true, Plain: o.Plain}
-	began := time.Now().Add(-tailGap) // clocks of others
+	began := time.Now()
+	err = history(func(lines []Line) error {
+		for i := range lines {
+			if lines[i].Time.After(began.Add(-late)) {
+				sent[key(&lines[i])]++
+			}
+		}
+		return fn(lines, 0)
+	})
+	if err != nil {
+		return quiet(ctx, err)
+	}
 	look := func() error {
-		lines, err := e.Lines(ctx, x, back)
+		lines, err := e.Lines(ctx, x, Lines{From: began.Add(-tailGap), Limit: e.limits.Entries, Plain: plain})
 		if err != nil {
 			return err
-		}
-		for i, k := 0, len(lines)-1; i < k; i, k = i+1, k-1 {
-			lines[i], lines[k] = lines[k], lines[i]
 		}
 		seen := map[string]int{}
 		out := lines[:0]
@@ -103,12 +116,6 @@ func (e *Engine) Tail(ctx context.Context, store Follower, x Expr, o Lines, fn f
 		}
 		return fn(out, 0)
 	}
-	if o.Limit > 0 {
-		if err := look(); err != nil {
-			return quiet(ctx, err)
-		}
-	}
-	back.From, back.Limit = began, e.limits.Entries
 	gap, told := time.After(tailGap), false
 	for {
 		select {
@@ -230,7 +237,15 @@ func (l *loki) tail(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	})
-	err = l.engine.Tail(ctx, l.store, x, Lines{From: start, Limit: limit}, func(lines []Line, missed int64) error {
+	newest := func(emit func([]Line) error) error {
+		lines, err := l.engine.Lines(ctx, x, Lines{From: start, Limit: limit, Backward: true})
+		if err != nil || len(lines) == 0 {
+			return err
+		}
+		slices.Reverse(lines)
+		return emit(lines)
+	}
+	err = l.engine.Tail(ctx, l.store, x, false, newest, func(lines []Line, missed int64) error {
 		m := tailed{Streams: streams(lines, split), Flags: flags(split)}
 		for range min(missed, 100) { // the store says how many, not which
 			at := time.Now()
