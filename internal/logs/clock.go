@@ -109,22 +109,44 @@ func (c clock) parse(s []byte, d *day) (ns int64, ok bool) {
 	return d.start + ns, true
 }
 
+// append writes ns, which is not before 1970.
 func (c clock) append(dst []byte, ns int64) []byte {
-	t := time.Unix(0, ns).UTC()
-	y, mo, d := t.Date()
-	h, m, s := t.Clock()
+	const perDay = 24 * int64(time.Hour)
+	y, mo, d := dateOf(ns / perDay)
+	part := ns % perDay
+	sec := int(part / 1e9)
+	h, m, s := sec/3600, sec/60%60, sec%60
 	dst = append(dst, byte('0'+y/1000%10), byte('0'+y/100%10), byte('0'+y/10%10), byte('0'+y%10), '-',
 		byte('0'+mo/10), byte('0'+mo%10), '-', byte('0'+d/10), byte('0'+d%10), c.sep,
 		byte('0'+h/10), byte('0'+h%10), ':', byte('0'+m/10), byte('0'+m%10), ':', byte('0'+s/10), byte('0'+s%10))
 	if c.decimals > 0 {
 		dst = append(dst, c.point)
-		part, unit := t.Nanosecond(), int(1e8)
+		rest, unit := int(part%1e9), int(1e8)
 		for range c.decimals {
-			dst = append(dst, byte('0'+part/unit%10))
+			dst = append(dst, byte('0'+rest/unit%10))
 			unit /= 10
 		}
 	}
 	return append(dst, zones[c.zone]...)
+}
+
+// dateOf turns days since 1970 into a date: days_from_civil backwards, by Howard
+// Hinnant (http://howardhinnant.github.io/date_algorithms.html).
+func dateOf(days int64) (y, m, d int) {
+	z := days + 719468
+	era := z / 146097
+	doe := z - era*146097
+	yoe := (doe - doe/1460 + doe/36524 - doe/146096) / 365
+	doy := doe - (365*yoe + yoe/4 - yoe/100)
+	mp := (5*doy + 2) / 153
+	d = int(doy - (153*mp+2)/5 + 1)
+	m = int(mp + 3)
+	y = int(yoe + era*400)
+	if mp >= 10 {
+		m -= 12
+		y++
+	}
+	return y, m, d
 }
 
 // asTimes reads a formText column as times of one layout.

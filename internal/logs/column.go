@@ -11,26 +11,28 @@ import (
 // The forms in which the values of a column are kept. Rows wait in memory as
 // formDict or formText; the others are found when a block is written.
 const (
-	formDict   = iota // few different values: a list of them and a code for each row
-	formText          // one behind the other
-	formNumber        // decimal integers without sign and leading zeros, below 10^18
-	formHex           // small hexadecimal digits, all of one even length
-	formUUID          // 8-4-4-4-12 small hexadecimal digits
-	formTime          // a time of day in one layout, as the distance to the row's own time
+	formDict    = iota // few different values: a list of them and a code for each row
+	formText           // one behind the other
+	formNumber         // decimal integers without sign and leading zeros, below 10^18
+	formHex            // small hexadecimal digits, all of one even length
+	formUUID           // 8-4-4-4-12 small hexadecimal digits
+	formTime           // a time of day in one layout, as the distance to the row's own time
+	formDecimal        // numbers with a point or without, at most 18 digits, no sign
 	forms
 )
 
 // column holds the values of one field, of those rows alone that have it.
 type column struct {
-	form  byte
-	n     int // values
-	dict  []string
-	codes []uint16
-	data  []byte   // formText: the values; formHex, formUUID: their bytes
-	ends  []uint32 // formText: of the values in data
-	width int      // formHex, formUUID: bytes of a value
-	nums  []uint64 // formNumber; formTime: nanoseconds since 1970
-	clock clock    // formTime
+	form   byte
+	n      int // values
+	dict   []string
+	codes  []uint16
+	data   []byte   // formText: the values; formHex, formUUID: their bytes
+	ends   []uint32 // formText: of the values in data
+	width  int      // formHex, formUUID: bytes of a value
+	nums   []uint64 // formNumber; formTime: nanoseconds since 1970; formDecimal: all digits
+	behind []byte   // formDecimal: how many digits are behind the point
+	clock  clock    // formTime
 }
 
 // append appends value i to dst.
@@ -46,9 +48,63 @@ func (c *column) append(dst []byte, i int) []byte {
 		return hex.AppendEncode(dst, c.data[i*c.width:(i+1)*c.width])
 	case formUUID:
 		return appendUUID(dst, c.data[i*16:(i+1)*16])
+	case formDecimal:
+		return appendDecimal(dst, c.nums[i], int(c.behind[i]))
 	default:
 		return c.clock.append(dst, int64(c.nums[i]))
 	}
+}
+
+// appendDecimal writes n with a point before the last digits.
+func appendDecimal(dst []byte, n uint64, behind int) []byte {
+	if behind == 0 {
+		return strconv.AppendUint(dst, n, 10)
+	}
+	var buf [40]byte
+	at := len(buf)
+	for i := 0; n > 0 || i <= behind; i++ {
+		if i == behind {
+			at--
+			buf[at] = '.'
+		}
+		at--
+		buf[at] = byte('0' + n%10)
+		n /= 10
+	}
+	return append(dst, buf[at:]...)
+}
+
+// decimalOf reads s if appendDecimal writes it the same way.
+func decimalOf(s []byte) (n uint64, behind int, ok bool) {
+	point := -1
+	for i, c := range s {
+		if c == '.' && point < 0 {
+			point = i
+			continue
+		}
+		if c -= '0'; c > 9 {
+			return 0, 0, false
+		}
+		n = n*10 + uint64(c)
+	}
+	whole := len(s)
+	if point >= 0 {
+		whole = point
+		behind = len(s) - point - 1
+	}
+	return n, behind, len(s) <= 18 && whole > 0 && (s[0] != '0' || whole == 1) && (point < 0 || behind > 0)
+}
+
+var tens = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18}
+
+// float is value i of a formDecimal column, as ParseFloat reads it.
+func (c *column) float(i int) float64 {
+	n, behind := c.nums[i], c.behind[i]
+	if n < 1<<53 {
+		return float64(n) / tens[behind] // both are exact, so this is rounded once
+	}
+	f, _ := strconv.ParseFloat(string(appendDecimal(nil, n, int(behind))), 64)
+	return f
 }
 
 // text is value i of a formText column.
@@ -273,6 +329,19 @@ func asNumbers(dst []uint64, c *column) ([]uint64, bool) {
 		from = end
 	}
 	return dst, true
+}
+
+func asDecimals(nums []uint64, behind []byte, c *column) ([]uint64, []byte, bool) {
+	from := uint32(0)
+	for _, end := range c.ends {
+		n, b, ok := decimalOf(c.data[from:end])
+		if !ok {
+			return nums, behind, false
+		}
+		nums, behind = append(nums, n), append(behind, byte(b))
+		from = end
+	}
+	return nums, behind, true
 }
 
 func asHex(dst []byte, c *column) ([]byte, int, bool) {

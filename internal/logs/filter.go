@@ -56,6 +56,15 @@ func classed() (t [256]byte) {
 	return t
 }
 
+var lex = lexed() // both: small and, above it, its class
+
+func lexed() (t [256]uint16) {
+	for i := range t {
+		t[i] = uint16(small[i]) | uint16(classes[small[i]])<<8
+	}
+	return t
+}
+
 const (
 	hashStart = 14695981039346656037 // FNV-1a
 	hashPrime = 1099511628211
@@ -111,12 +120,12 @@ func (m *filterer) make(data []byte, ends []uint32) filter {
 			if i < len(value) {
 				c := value[i]
 				m.present[c] = true
-				if c = small[c]; c != 0 {
+				if x := lex[c]; x != 0 {
 					if from < 0 {
 						from = i
 					}
-					h = (h ^ uint64(c)) * hashPrime
-					class |= classes[c]
+					h = (h ^ uint64(x&0xff)) * hashPrime
+					class |= byte(x >> 8)
 					continue
 				}
 			}

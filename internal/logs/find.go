@@ -123,7 +123,7 @@ func (s *Store) parts(x *search) (parts []part, letGo func(), err error) {
 func (s *Store) with(p part, u *unpacker, fn func(*view) error) error {
 	if p.mem != nil {
 		v := *p.mem // what it works out as it goes is its own
-		v.spots, v.byName = nil, nil
+		v.spots, v.byName, v.ready = nil, nil, nil
 		return fn(&v)
 	}
 	f, err := p.e.seg.use()

@@ -119,7 +119,7 @@ func (s *Store) Follow(ctx context.Context, q Query, fn func(Chunk) error) error
 			if ctx.Err() != nil {
 				return nil
 			}
-			one := *v
+			one := *v // what it works out as it goes is its own
 			bound := one.min
 			if q.Backward {
 				bound = one.max

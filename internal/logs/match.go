@@ -86,9 +86,9 @@ type test struct {
 	name   string // "": the text
 	op     Op     // Equal, Matches, Contains, or one of the four that order
 	value  string
-	pieces []piece   // of value, for Equal
-	needle *needle   // for Contains
-	any    []*needle // for Matches: one of them is in what it matches
+	pieces []piece     // of value, for Equal
+	needle *needle     // for Contains
+	sets   [][]*needle // for Matches: of each set one is in what it matches
 	re     *regexp.Regexp
 	number float64
 	no     bool
@@ -110,7 +110,7 @@ func newTest(c Condition) *test {
 	case Contains:
 		t.needle = newNeedle(c.Value, false)
 	case Matches:
-		t.any = required(c.Regexp)
+		t.sets = required(c.Regexp)
 	}
 	return t
 }
@@ -327,26 +327,20 @@ func (v *view) each(c int, holds func([]byte) bool, t *test) (set, error) {
 			}
 			return s, nil
 		}
+	case formDecimal:
+		if t != nil && (t.op == Above || t.op == AtLeast || t.op == Below || t.op == AtMost) {
+			for i := range col.n {
+				if t.compares(col.float(i)) {
+					s.add(i)
+				}
+			}
+			return s, nil
+		}
 	case formHex:
 		if t == nil || t.op != Equal {
 			break
 		}
-		want, ok := unhex(nil, []byte(t.value))
-		if !ok || len(t.value) != 2*col.width {
-			return nil, nil
-		}
-		for at := 0; ; at += col.width {
-			i := bytes.Index(col.data[at:], want)
-			if i < 0 {
-				return s, nil
-			}
-			if at += i; at%col.width != 0 {
-				at -= at % col.width
-				// what begins within a value is none; the next value may be one
-				continue
-			}
-			s.add(at / col.width)
-		}
+		return col.equalHex(t.value), nil
 	}
 	if col.form != formDict {
 		var buf []byte
@@ -362,6 +356,26 @@ func (v *view) each(c int, holds func([]byte) bool, t *test) (set, error) {
 		}
 	}
 	return s, nil
+}
+
+// equalHex returns the values of a formHex column that are s; nil: none.
+func (c *column) equalHex(s string) set {
+	want, ok := unhex(nil, []byte(s))
+	if !ok || len(s) != 2*c.width {
+		return nil
+	}
+	all := newSet(c.n)
+	for at := 0; ; at += c.width {
+		i := bytes.Index(c.data[at:], want)
+		if i < 0 {
+			return all
+		}
+		if at += i; at%c.width == 0 {
+			all.add(at / c.width)
+		} else {
+			at -= at % c.width // what begins within a value is none; the next one may be one
+		}
+	}
 }
 
 // contains returns the values of a column with n in them; nil: none.
@@ -380,6 +394,9 @@ func (v *view) contains(c int, n *needle) (set, error) {
 	col, err := v.column(c)
 	if err != nil {
 		return nil, err
+	}
+	if col.form == formHex && !n.fold && len(n.s) == 2*col.width {
+		return col.equalHex(n.s), nil
 	}
 	col = col.spell()
 	s, hay, at := newSet(col.n), n.hay(col.data), 0
@@ -404,26 +421,34 @@ func (v *view) contains(c int, n *needle) (set, error) {
 
 // matching returns the values of a column that the expression matches.
 func (t *test) matching(v *view, c int) (set, error) {
-	if len(t.any) == 0 {
-		return v.each(c, t.re.Match, nil)
-	}
-	if vc := &v.cols[c]; vc.about != nil && vc.about.form == formDict || vc.col != nil && vc.col.form == formDict {
+	if vc := &v.cols[c]; len(t.sets) == 0 || vc.about != nil && vc.about.form == formDict || vc.col != nil && vc.col.form == formDict {
 		return v.each(c, t.re.Match, nil)
 	}
 	var s set
-	for _, n := range t.any {
-		one, err := v.contains(c, n)
-		if err != nil {
-			return nil, err
+	for _, any := range t.sets {
+		var one set
+		for _, n := range any {
+			has, err := v.contains(c, n)
+			if err != nil {
+				return nil, err
+			}
+			if one == nil {
+				one = has
+			} else if has != nil {
+				one.or(has)
+			}
+		}
+		if one == nil {
+			return nil, nil
 		}
 		if s == nil {
 			s = one
-		} else if one != nil {
-			s.or(one)
+		} else {
+			s.and(one)
 		}
-	}
-	if s == nil {
-		return nil, nil
+		if s.empty() {
+			return nil, nil
+		}
 	}
 	col, err := v.column(c)
 	if err != nil {
@@ -447,16 +472,19 @@ func (t *test) inText(v *view) (set, error) {
 	if t.op != Matches {
 		return v.keep(fullSet(v.rows), t.holds)
 	}
-	if len(t.any) == 0 {
-		return v.keep(fullSet(v.rows), t.re.Match)
-	}
-	s := newSet(v.rows)
-	for _, n := range t.any {
-		one, err := v.textContains(n)
-		if err != nil {
-			return nil, err
+	s := fullSet(v.rows)
+	for _, any := range t.sets {
+		one := newSet(v.rows)
+		for _, n := range any {
+			has, err := v.textContains(n)
+			if err != nil {
+				return nil, err
+			}
+			one.or(has)
 		}
-		s.or(one)
+		if s.and(one); s.empty() {
+			return s, nil
+		}
 	}
 	return v.keep(s, t.re.Match)
 }
@@ -536,8 +564,7 @@ func (v *view) lift(s set, c int, values set, everywhere bool) error {
 		}
 		inText = make([]bool, len(v.kinds))
 		for i := range v.kinds {
-			for h, col := range v.kinds[i].cols[:v.kinds[i].holes] {
-				_ = h
+			for _, col := range v.kinds[i].cols[:v.kinds[i].holes] {
 				inText[i] = inText[i] || int(col) == c
 			}
 		}
@@ -556,61 +583,61 @@ func (v *view) lift(s set, c int, values set, everywhere bool) error {
 
 // cross adds rows in whose text n crosses the edge of a value.
 func (v *view) cross(s set, n *needle, always []bool) error {
-	confirm := func(row int) error {
-		if s.has(row) {
-			return nil
-		}
-		text, err := v.text(nil, row)
-		if err == nil && n.in(text) {
+	var buf []byte
+	look := func(row int) (err error) {
+		if buf, err = v.text(buf[:0], row); err == nil && n.in(buf) {
 			s.add(row)
 		}
 		return err
 	}
-	type opened struct {
+	type door struct {
 		col int
-		g   gate
+		op  byte
+		s   string
 	}
-	known := map[opened]set{}
+	known := map[door]set{}
 	for k := range v.kinds {
 		p := n.plan(&v.kinds[k])
-		if always[k] || len(p.gates) == 0 && !p.every {
+		if always[k] {
 			continue
 		}
-		var through set // rows of any kind that a gate lets through; nil: all
-		if !p.every {
-			through = newSet(v.rows)
-			for _, g := range p.gates {
-				c := int(v.kinds[k].cols[g.hole])
-				o := opened{c, gate{0, g.op, g.s}}
-				rows, ok := known[o]
-				if !ok {
-					var err error
-					if rows, err = v.gated(c, g, n); err != nil {
-						return err
-					}
-					known[o] = rows
-				}
-				if rows != nil {
-					through.or(rows)
-				}
-			}
-			if through.empty() {
-				continue
-			}
-		} else {
-			through = fullSet(v.rows)
-		}
-		if err := v.needCodes(); err != nil {
-			return err
-		}
-		err := through.each(func(row int) error {
-			if int(v.codes[row]>>1) != k {
+		// of lets those of the rows through that are of this kind.
+		of := func(rows set, then func(int) error) error {
+			if rows.empty() {
 				return nil
 			}
-			return confirm(row)
-		})
-		if err != nil {
-			return err
+			if err := v.needCodes(); err != nil {
+				return err
+			}
+			return rows.each(func(row int) error {
+				if int(v.codes[row]>>1) != k || s.has(row) {
+					return nil
+				}
+				return then(row)
+			})
+		}
+		if p.every {
+			if err := of(fullSet(v.rows), look); err != nil {
+				return err
+			}
+		}
+		for _, g := range p.gates {
+			d := door{int(v.kinds[k].cols[g.hole]), g.op, g.s}
+			rows, ok := known[d]
+			if !ok {
+				var err error
+				if rows, err = v.gated(d.col, g, n); err != nil {
+					return err
+				}
+				known[d] = rows
+			}
+			then := look
+			if g.sure {
+				then = func(row int) error { s.add(row); return nil }
+			}
+			if err := of(rows, then); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -618,7 +645,7 @@ func (v *view) cross(s set, n *needle, always []bool) error {
 
 // gated returns the rows whose value in column c goes through a gate; nil: none.
 func (v *view) gated(c int, g gate, n *needle) (set, error) {
-	key := gate{0, g.op, g.s}
+	key := gate{op: g.op, s: g.s}
 	words, ok := n.gated[key]
 	if !ok {
 		words = pieces(g.s, g.op != gateSuffix, g.op != gatePrefix)

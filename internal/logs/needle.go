@@ -66,6 +66,7 @@ type gate struct {
 	hole int
 	op   byte // gatePrefix...
 	s    string
+	sure bool // whoever comes through has the needle; else the rest is to be looked at
 }
 
 const (
@@ -103,12 +104,12 @@ func (n *needle) makePlan(k *kind) *plan {
 		}
 	}
 	// follows: rest can stand behind the value of hole i.
-	follows := func(rest string, i int) bool {
+	follows := func(rest string, i int) (ok, sure bool) {
 		f := fixed[i+1]
 		if len(rest) <= len(f) {
-			return same(f[:len(rest)], rest)
+			return same(f[:len(rest)], rest), true
 		}
-		return i+1 < k.holes && same(f, rest[:len(f)])
+		return i+1 < k.holes && same(f, rest[:len(f)]), false
 	}
 	add := func(g gate) {
 		if !slices.Contains(p.gates, g) {
@@ -122,17 +123,17 @@ func (n *needle) makePlan(k *kind) *plan {
 				continue
 			}
 			rest := n.s[j:]
-			add(gate{i, gatePrefix, rest})
+			add(gate{i, gatePrefix, rest, true})
 			for m := range len(rest) {
-				if follows(rest[m:], i) {
-					add(gate{i, gateEqual, rest[:m]})
+				if ok, sure := follows(rest[m:], i); ok {
+					add(gate{i, gateEqual, rest[:m], sure})
 				}
 			}
 		}
 		// ... or in the value.
 		for j := 1; j < len(n.s); j++ {
-			if follows(n.s[j:], i) {
-				add(gate{i, gateSuffix, n.s[:j]})
+			if ok, sure := follows(n.s[j:], i); ok {
+				add(gate{i, gateSuffix, n.s[:j], sure})
 			}
 		}
 		if len(p.gates) > maxGates {
@@ -161,16 +162,37 @@ func (g *gate) open(n *needle, value []byte) bool {
 	return string(n.hay(value)) == g.s
 }
 
-// required returns texts of which one at least is in everything that re matches;
-// nil if there are no such.
-func required(re *regexp.Regexp) []*needle {
+// required returns sets of texts: of each set one at least is in everything that
+// re matches. None if nothing is known.
+func required(re *regexp.Regexp) [][]*needle {
 	tree, err := syntax.Parse(re.String(), syntax.Perl)
 	if err != nil {
 		return nil
 	}
-	var all []*needle
-	for _, l := range literals(tree.Simplify()) {
-		all = append(all, newNeedle(l.s, l.fold))
+	tree = tree.Simplify()
+	for tree.Op == syntax.OpCapture {
+		tree = tree.Sub[0]
+	}
+	var sets [][]literal
+	if tree.Op == syntax.OpConcat {
+		for _, sub := range tree.Sub {
+			if l := literals(sub); shortest(l) > 1 {
+				sets = append(sets, l)
+			}
+		}
+	}
+	if l := literals(tree); len(sets) == 0 && shortest(l) > 0 {
+		sets = append(sets, l)
+	}
+	// The longest first: it is likely the rarest.
+	slices.SortStableFunc(sets, func(a, b []literal) int { return shortest(b) - shortest(a) })
+	var all [][]*needle
+	for _, set := range sets[:min(len(sets), 4)] {
+		var any []*needle
+		for _, l := range set {
+			any = append(any, newNeedle(l.s, l.fold))
+		}
+		all = append(all, any)
 	}
 	return all
 }

@@ -19,6 +19,7 @@ type press struct {
 	out             []byte
 	raw, tmp        []byte
 	nums, nums2     []uint64
+	behind          []byte
 }
 
 func newPress() (*press, error) {
@@ -228,6 +229,13 @@ func (p *press) column(b *builder, i int32, g *gatherer) {
 		a.values = p.ints(&p.bulk, p.nums)
 	case formHex, formUUID:
 		a.values = p.lay(&p.bulk, p.raw)
+	case formDecimal:
+		a.kind = typeFloat
+		p.nums2 = p.nums2[:0]
+		for _, b := range p.behind {
+			p.nums2 = append(p.nums2, uint64(b))
+		}
+		a.ends, a.values = p.ints(&p.bulk, p.nums2), p.ints(&p.bulk, p.nums)
 	case formTime:
 		p.clocks(b, i, g)
 		a.values = p.pack(&p.bulk, p.raw)
@@ -245,6 +253,11 @@ func (p *press) recognise(g *gatherer, a *about) byte {
 	if _, ok := numberOf(first); ok {
 		if p.nums, ok = asNumbers(p.nums[:0], c); ok {
 			return formNumber
+		}
+	}
+	if _, _, ok := decimalOf(first); ok {
+		if p.nums, p.behind, ok = asDecimals(p.nums[:0], p.behind[:0], c); ok {
+			return formDecimal
 		}
 	}
 	if len(first) == 36 && first[8] == '-' {
@@ -390,6 +403,8 @@ func (a *about) put(dst []byte) []byte {
 			no = 1
 		}
 		dst = append(dst, no)
+	case formDecimal:
+		dst = putSection(dst, a.ends)
 	case formNumber:
 		dst = binary.AppendUvarint(dst, a.least)
 		dst = binary.AppendUvarint(dst, a.most)

@@ -150,6 +150,10 @@ func (a *about) get(g *getter) {
 		a.least, a.most = g.uint(), g.uint()
 		a.setPresent("0123456789")
 		a.longest = 18
+	case formDecimal:
+		a.ends = g.section()
+		a.setPresent("0123456789.")
+		a.longest = 18
 	case formHex:
 		a.width = int(g.upTo(1 << 10))
 		a.setPresent("0123456789abcdef")
@@ -342,6 +346,8 @@ func (v *view) column(i int) (*column, error) {
 			nums, err = r.u.ints(b, c.n)
 			c.nums = append(make([]uint64, 0, len(nums)), nums...)
 		}
+	case formDecimal:
+		err = v.readDecimals(c, a)
 	case formHex, formUUID:
 		c.data, err = r.bulk(a.values, nil)
 		if err == nil && len(c.data) != c.n*c.width {
@@ -421,6 +427,33 @@ func (v *view) readText(c *column, a *about) error {
 	}
 	c.data, err = r.bulk(a.values, nil)
 	return err
+}
+
+func (v *view) readDecimals(c *column, a *about) error {
+	r := v.disk
+	b, err := r.bulk(a.ends, nil)
+	if err != nil {
+		return err
+	}
+	nums, err := r.u.ints(b, c.n)
+	if err != nil {
+		return err
+	}
+	c.behind = make([]byte, 0, len(nums))
+	for _, n := range nums {
+		if n >= uint64(len(tens)) {
+			return damaged("a point in the wrong place")
+		}
+		c.behind = append(c.behind, byte(n))
+	}
+	if b, err = r.bulk(a.values, nil); err != nil {
+		return err
+	}
+	if nums, err = r.u.ints(b, c.n); err != nil {
+		return err
+	}
+	c.nums = append(make([]uint64, 0, len(nums)), nums...)
+	return nil
 }
 
 func (v *view) readTimes(i int, c *column, a *about) error {

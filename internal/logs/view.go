@@ -1,6 +1,9 @@
 package logs
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // view is a block that can be searched: of memory, or of a disk, of which it reads
 // only what it is asked for.
@@ -20,6 +23,7 @@ type view struct {
 
 	byName map[string]int // first column of a name
 	spots  map[int][]int32
+	ready  []ready
 }
 
 // viewColumn is a column with what is known without its values.
@@ -148,37 +152,46 @@ func (v *view) text(dst []byte, row int) ([]byte, error) {
 		return dst, err
 	}
 	k := &v.kinds[v.codes[row]>>1]
-	shape, from, n := k.shape, 0, 0
-	for i := 0; i < len(shape) && n < k.holes; i++ {
-		if shape[i] != Hole {
-			continue
-		}
-		dst = append(dst, shape[from:i]...)
-		from = i + 1
-		c, at, err := v.value(int(k.cols[n]), row)
+	shape := k.shape
+	for n := range k.holes {
+		at := strings.IndexByte(shape, Hole)
+		dst = append(dst, shape[:at]...)
+		shape = shape[at+1:]
+		c, i, err := v.value(int(k.cols[n]), row)
 		if err != nil {
 			return dst, err
 		}
-		dst = c.append(dst, at)
-		n++
+		dst = c.append(dst, i)
 	}
-	return append(dst, shape[from:]...), nil
+	return append(dst, shape...), nil
+}
+
+// ready is a column of which single values are asked for.
+type ready struct {
+	col  *column
+	spot []int32
 }
 
 // value returns the column and the number of its value for a row that has it.
 func (v *view) value(c, row int) (*column, int, error) {
-	col, err := v.column(c)
-	if err != nil {
-		return nil, 0, err
+	if v.ready == nil {
+		v.ready = make([]ready, len(v.cols))
 	}
-	s, err := v.spot(c)
-	if err != nil {
-		return nil, 0, err
+	r := &v.ready[c]
+	if r.col == nil {
+		col, err := v.column(c)
+		if err != nil {
+			return nil, 0, err
+		}
+		if r.spot, err = v.spot(c); err != nil {
+			return nil, 0, err
+		}
+		r.col = col
 	}
-	if s != nil {
-		row = int(s[row])
+	if r.spot != nil {
+		row = int(r.spot[row])
 	}
-	return col, row, nil
+	return r.col, row, nil
 }
 
 // fields appends those of a row in the order in which they were written.
