@@ -4,6 +4,7 @@
 // busy, so read the ratios.
 //
 //	go run ./bench [-runs 5] [-n 1,20,50] [-only up,repair,plan]
+//	go run ./bench asklogs [-rows 10000000]: questions to the store of logs, to Loki (make loki builds it) and to grep
 //	go run ./bench proxy: the edge's proxy against HAProxy, nginx and Caddy
 package main
 
@@ -45,6 +46,13 @@ func main() {
 	defer stop()
 	if len(os.Args) > 1 && os.Args[1] == "proxy" {
 		if err := proxies(ctx, os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "asklogs" {
+		if err := askLogs(ctx, os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}
