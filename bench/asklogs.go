@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -35,13 +34,7 @@ type asked struct {
 // askLogs puts the same lines into a store of Tender's, into raw files and, where it
 // is built (make loki), into a Loki, and asks all of them the same. Times are
 // CPU seconds of the process that answers, its threads together.
-func askLogs(ctx context.Context, args []string) (err error) {
-	f := flag.NewFlagSet("asklogs", flag.ContinueOnError)
-	rows := f.Int("rows", 10_000_000, "lines")
-	peer := f.String("loki", newestLoki(), "Loki's binary; empty: without")
-	if err := f.Parse(args); err != nil {
-		return err
-	}
+func askLogs(ctx context.Context, rows int, peer string) (err error) {
 	dir, err := os.MkdirTemp("", "tb-logs-")
 	if err != nil {
 		return err
@@ -53,19 +46,19 @@ func askLogs(ctx context.Context, args []string) (err error) {
 	}
 	defer store.Close()
 	var l *lokiPeer
-	if *peer != "" {
-		if l, err = startLoki(ctx, *peer, filepath.Join(dir, "loki")); err != nil {
+	if peer != "" {
+		if l, err = startLoki(ctx, peer, filepath.Join(dir, "loki")); err != nil {
 			return err
 		}
 		defer l.stop()
 	}
 	end := time.Now().Truncate(time.Second)
-	start := end.Add(-time.Duration(*rows) * time.Millisecond)
-	fmt.Printf("load %s; %d lines of JSON, about 1000 a second\n", load(), *rows)
-	if err := fill(ctx, store, l, dir, *rows, start, end); err != nil {
+	start := end.Add(-time.Duration(rows) * time.Millisecond)
+	fmt.Printf("\n%d lines of JSON, about 1000 a second, load %s\n", rows, load())
+	if err := fill(ctx, store, l, dir, rows, start, end); err != nil {
 		return err
 	}
-	whole := fmt.Sprintf("[%ds]", *rows/1000+60)
+	whole := fmt.Sprintf("[%ds]", rows/1000+60)
 	questions := []asked{
 		{name: "rare word", query: `sum(count_over_time({project="shop"} |= "zebra_crossing" ` + whole + `))`, grep: "zebra_crossing"},
 		{name: "common word", query: `sum(count_over_time({project="shop"} |= "retrying" ` + whole + `))`, grep: "retrying"},

@@ -4,8 +4,9 @@
 // busy, so read the ratios.
 //
 //	go run ./bench [-runs 5] [-n 1,20,50] [-only up,repair,plan]
-//	go run ./bench asklogs [-rows 10000000]: questions to the store of logs, to Loki (make loki builds it) and to grep
 //	go run ./bench proxy: the edge's proxy against HAProxy, nginx and Caddy
+//	go run ./bench logs [-n LINES] [-only ask]: from the engine's files into the store, and questions to
+//	it, to a Loki (make loki builds one) and to grep
 package main
 
 import (
@@ -51,8 +52,8 @@ func main() {
 		}
 		return
 	}
-	if len(os.Args) > 1 && os.Args[1] == "asklogs" {
-		if err := askLogs(ctx, os.Args[2:]); err != nil {
+	if len(os.Args) > 1 && os.Args[1] == "logs" {
+		if err := logBench(ctx, os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}

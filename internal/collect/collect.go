@@ -88,6 +88,7 @@ type Collector struct {
 	watcher   *watcher
 	unwatched atomic.Bool
 	desks     chan *desk
+	intake    intake
 
 	lines, bytes, gaps atomic.Int64
 	told               sync.Map // troubles that were told once
@@ -121,6 +122,7 @@ func New(o Options) (*Collector, error) {
 		o: o, log: o.Log, desks: make(chan *desk, o.Workers),
 		tails: map[string]*tail{}, streams: map[string]*stream{}, ending: map[string]logs.Place{}, roots: map[string]bool{},
 	}
+	c.intake = intake{queue: make(chan entry, intakeQueue), streams: map[string]logs.Labels{}}
 	for range o.Workers {
 		c.desks <- nil
 	}
@@ -176,6 +178,7 @@ func (c *Collector) Run(ctx context.Context) error {
 			})
 		})
 	}
+	watching.Go(func() { c.take(ctx) })
 	<-ctx.Done()
 	if c.watcher != nil {
 		c.watcher.close()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -236,4 +237,32 @@ func openLogRoom(c Config, st *store.Store, board *board, log *slog.Logger) *log
 	}
 	l.tell = func(problem string) { board.set("logs", func(p *api.Part) { p.Error = problem }) }
 	return l
+}
+
+// senders are the parts that listen to what others send.
+func (l *logRoom) senders(c Config) (out []part) {
+	for protocol, list := range map[string]string{"syslog": c.Syslog, "gelf": c.GELF, "fluent": c.Fluent} {
+		for _, address := range addresses(list) {
+			out = append(out, part{name: protocol + " " + address, grace: 10 * time.Second, run: func(ctx context.Context) error {
+				return l.collector.Listen(ctx, protocol, address)
+			}})
+		}
+	}
+	slices.SortFunc(out, func(a, b part) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
+// deed keeps one line of the audit trail among the logs.
+func (l *logRoom) deed(a store.Audit) {
+	facts := map[string]string{"who": a.Who, "what": a.What, "outcome": "done", "level": "info"}
+	if a.Outcome != "" {
+		facts["outcome"], facts["level"] = a.Outcome, "warn"
+	}
+	for name, value := range map[string]string{"of": a.Project, "detail": a.Detail} {
+		if value != "" {
+			facts[name] = value
+		}
+	}
+	facts["message"] = strings.Join(strings.Fields(a.Who+" "+a.What+" "+a.Project+" "+a.Detail), " ")
+	l.collector.Audit(a.Time, facts)
 }
