@@ -75,6 +75,7 @@ var owners = map[string]string{
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",
 	"github.com/jackc/pgx/v5":                     "examples/shop/web",
+	"github.com/klauspost/compress":               "internal/logs",
 }
 
 // Rooms that only decide must not reach the world, so that the same input always
