@@ -67,6 +67,8 @@ type Identity struct {
 	ID, Path                                   string
 	Project, Service, Revision, Instance, Node string
 	Logs                                       tender.Logs
+	// Own: it is a file of Tender's, in no picture.
+	Own bool
 }
 
 // Status is how collecting goes.
@@ -155,6 +157,13 @@ func New(o Options) (*Collector, error) {
 
 const identityFile = "identity.json"
 
+// FollowOwn follows a file that Tender itself writes as the engine writes its own,
+// until its folder is gone.
+func (c *Collector) FollowOwn(id, path, service, instance string) {
+	c.watchRoot(filepath.Dir(filepath.Dir(path)))
+	c.follow(Identity{ID: id, Path: path, Project: "tender", Service: service, Instance: instance, Node: c.o.Node, Own: true})
+}
+
 // Run reads until ctx ends. What is read and not handed in then is read again by
 // the next one.
 func (c *Collector) Run(ctx context.Context) error {
@@ -231,7 +240,7 @@ func (c *Collector) See(picture []tender.Instance) {
 		}
 	}
 	for _, t := range c.all() {
-		if !there[t.id] {
+		if !there[t.id] && !t.is.Load().Own {
 			t.leave()
 		}
 	}

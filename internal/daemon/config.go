@@ -39,6 +39,7 @@ type Config struct {
 	ACMEEmail, ACMEDirectory, ACMERoot string
 	Drain                              time.Duration
 	Trusted                            []netip.Prefix
+	NoAccess                           bool
 
 	// How long logs are kept, where the service does not say: the oldest go first.
 	LogsAge  time.Duration
@@ -132,9 +133,22 @@ func Keys() []Key {
 			"listen.fluent", "fluent", "TENDER_FLUENT", "", "the same for fluentd's forward protocol, such as 127.0.0.1:24224",
 			text(func(c *Config) *string { return &c.Fluent }),
 		},
+		{"edge.access_log", "edge-access-log", "TENDER_EDGE_ACCESS_LOG", "on", "on: the edge keeps a line of each request among the logs; off", setAccess},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
 	}
+}
+
+func setAccess(c *Config, v string) error {
+	switch v {
+	case "on", "true":
+		c.NoAccess = false
+	case "off", "false":
+		c.NoAccess = true
+	default:
+		return fmt.Errorf("%q is neither on nor off", v)
+	}
+	return nil
 }
 
 func setLogsAge(c *Config, v string) error {

@@ -166,7 +166,7 @@ func (b *backend) keep() (err error) {
 	k.ensure = func(ctx context.Context) error {
 		return edge.Ensure(ctx, edge.Config{
 			Dir: dir, Socket: edgeSocket(c), HTTP: addresses(c.HTTP), HTTPS: addresses(c.HTTPS), DNS: addresses(c.DNS), Drain: c.Drain,
-			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, Version: b.version,
+			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, NoAccess: c.NoAccess, Version: b.version,
 		})
 	}
 	names := filepath.Join(c.DataDir, "names")

@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/collect"
 	"github.com/tenderhq/tender/internal/compose"
+	"github.com/tenderhq/tender/internal/edge"
 	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/logs"
 	"github.com/tenderhq/tender/internal/store"
@@ -31,6 +34,7 @@ type logRoom struct {
 	inventory *engine.Inventory
 	engine    engine.Console
 	tell      func(problem string)
+	access    string // folder of the edge's access logs
 	wake      chan struct{}
 
 	mu       sync.Mutex
@@ -45,7 +49,7 @@ type projectLogs struct {
 
 // openLogs opens the store and what the last daemon left to read.
 func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
-	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string) {}}
+	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string) {}, access: filepath.Join(c.DataDir, "edge", edge.AccessDir)}
 	if err := l.read(context.Background()); err != nil {
 		return nil, err
 	}
@@ -111,6 +115,7 @@ func (l *logRoom) look(ctx context.Context) {
 			}
 			l.collector.See(picture.Instances)
 		}
+		l.requests()
 		if now := l.problem(); now != said {
 			said = now
 			l.tell(said)
@@ -122,6 +127,30 @@ func (l *logRoom) look(ctx context.Context) {
 		case <-l.wake:
 		case <-time.After(again):
 		}
+	}
+}
+
+// requests follows the access logs of the edges that run. That of one that has
+// ended goes: its last lines are read from the spool.
+func (l *logRoom) requests() {
+	folders, _ := os.ReadDir(l.access) //nolint:errcheck // no folder: no edge ran
+	for _, f := range folders {
+		dir := filepath.Join(l.access, f.Name())
+		path := filepath.Join(dir, edge.AccessFile)
+		if _, err := os.Stat(path); err != nil || !f.IsDir() {
+			continue
+		}
+		l.collector.FollowOwn("edge-"+f.Name(), path, "edge", "edge")
+		lock, err := os.Open(filepath.Join(dir, "lock"))
+		if err != nil {
+			continue
+		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			if err := os.RemoveAll(dir); err != nil {
+				l.log.Warn("the access log of an edge that has ended stays", "err", err)
+			}
+		}
+		lock.Close()
 	}
 }
 
