@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tenderhq/tender"
@@ -38,6 +39,9 @@ type loki struct {
 	LokiOptions
 	store  Shelf
 	engine *Engine
+
+	mu      sync.Mutex
+	streams map[string]bool // that were pushed
 }
 
 // Loki serves Loki's HTTP API: /loki/api/v1/..., /ready, /config, and all of it
@@ -47,7 +51,7 @@ func Loki(s Shelf, o LokiOptions) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &loki{o, s, New(s, o.Limits)}
+	l := &loki{LokiOptions: o, store: s, engine: New(s, o.Limits), streams: map[string]bool{}}
 	mux := http.NewServeMux()
 	read := func(path string, h func(*http.Request) (any, error)) {
 		mux.HandleFunc("GET /loki/api/v1/"+path, l.answer(h))

@@ -192,9 +192,9 @@ func TestPush(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s %v", r.labels, r.row.Text(nil), r.row.Fields[1:]))
 	}
 	want := []string{
-		`{app="cron", stream="stderr"} by JSON [{trace_id 7}]`,
-		`{app="cron", stream="stderr"} by gzip [{trace_id 7}]`,
-		`{app="cron", stream="stdout"} by protobuf [{pod_id p-9}]`,
+		`{app="cron", project="outside", service="cron", source="loki", stream="stderr"} by JSON [{trace_id 7}]`,
+		`{app="cron", project="outside", service="cron", source="loki", stream="stderr"} by gzip [{trace_id 7}]`,
+		`{app="cron", project="outside", service="cron", source="loki", stream="stdout"} by protobuf [{pod_id p-9}]`,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
