@@ -266,6 +266,31 @@ func (t *tail) look() {
 		t.chain = append(t.chain, r.file)
 		t.newest = r.file.ino
 	}
+	t.bound()
+}
+
+// bound gives the oldest files up that wait to be read, where the store takes them
+// so slowly that they would fill the disk. It needs t.mu.
+func (t *tail) bound() {
+	var waiting int64
+	for _, f := range t.chain {
+		waiting += f.size()
+	}
+	// The first is being read, the last is the engine's own.
+	for len(t.chain) > 3 && waiting > t.c.o.MaxSpool {
+		f, next := t.chain[1], t.chain[2]
+		n := f.size()
+		waiting -= n
+		if next.gap >= 0 && f.gap >= 0 {
+			next.gap += f.gap + n - f.start
+		}
+		if next.gap == 0 {
+			next.gap = -1
+		}
+		f.seal()
+		_ = os.Remove(t.spool.path(f)) // what stays is released later
+		t.chain = slices.Delete(t.chain, 1, 2)
+	}
 }
 
 func (t *tail) nudge() {
