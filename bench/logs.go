@@ -35,7 +35,8 @@ type ingest struct {
 func logBench(ctx context.Context, args []string) error {
 	set := flag.NewFlagSet("logs", flag.ContinueOnError)
 	lines := set.Int("n", 10_000_000, "lines of each kind")
-	only := set.String("only", "json,plain,idle", "which rows")
+	only := set.String("only", "json,plain,idle,ask", "which rows")
+	loki := set.String("loki", newestLoki(), "Loki's binary; empty: without")
 	child := set.String("child", "", "used by the command itself")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -51,7 +52,7 @@ func logBench(ctx context.Context, args []string) error {
 	fmt.Printf("machine: %d cores, load %s; read + parse + store, a process each\n\n", runtime.NumCPU(), load())
 	fmt.Printf("%-8s %12s %10s %14s %10s %12s %10s\n", "", "lines", "CPU s", "M lines/CPU s", "wall s", "bytes/line", "peak RSS")
 	for kind := range strings.SplitSeq(*only, ",") {
-		if kind == "idle" {
+		if kind == "idle" || kind == "ask" {
 			continue
 		}
 		at := filepath.Join(dir, kind)
@@ -73,6 +74,9 @@ func logBench(ctx context.Context, args []string) error {
 			return err
 		}
 		fmt.Printf("\nidle: 100 containers that write nothing take %.2f %% of a core, peak RSS %d MB\n", 100*r.CPU/r.Wall, r.RSS>>20)
+	}
+	if strings.Contains(*only, "ask") {
+		return askLogs(ctx, *lines, *loki)
 	}
 	return nil
 }

@@ -6,7 +6,8 @@
 //	go run ./bench [-runs 5] [-n 1,20,50] [-only up,repair,plan]
 //	go run ./bench proxy: the edge's proxy against HAProxy, nginx and Caddy
 //	go run ./bench wire: the same over TLS and HTTP/2, with idle connections and TCP
-//	go run ./bench logs [-n LINES]: from the engine's files into the store
+//	go run ./bench logs [-n LINES] [-only ask]: from the engine's files into the store, and questions to
+//	it, to a Loki (make loki builds one) and to grep
 package main
 
 import (

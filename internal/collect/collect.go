@@ -57,6 +57,8 @@ type Options struct {
 	API func(ctx context.Context, id string, since time.Time) (stream io.ReadCloser, tty bool, err error)
 	// Local says that the engine's files are on this host.
 	Local bool
+	// MaxSpool bounds what is kept of one container, in bytes, while the store does not take it; default 1 GiB.
+	MaxSpool int64
 	// Workers bounds how many logs are read at once; default 4.
 	Workers int
 }
@@ -119,6 +121,9 @@ func New(o Options) (*Collector, error) {
 	}
 	if o.Workers <= 0 {
 		o.Workers = 4
+	}
+	if o.MaxSpool <= 0 {
+		o.MaxSpool = 1 << 30
 	}
 	c := &Collector{
 		o: o, log: o.Log, desks: make(chan *desk, o.Workers),
@@ -442,6 +447,18 @@ func (c *Collector) spoolOf(containers, id string) spool {
 	h := fnv.New64a()
 	h.Write([]byte(c.o.Home))
 	return spool{filepath.Join(filepath.Dir(containers), "tender-logs", hex.EncodeToString(h.Sum(nil)), id)}
+}
+
+// Spools are the folders that a collector with these Options.Dir and Home keeps
+// links in, beside those in its own data.
+func Spools(dir, home string) (out []string) {
+	c := &Collector{o: Options{Dir: dir, Home: home}}
+	for _, root := range c.readRoots() {
+		if s := filepath.Dir(c.spoolOf(root, "x").dir); dirThere(s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // watchRoot watches the folder of all containers: one that lives shorter than a

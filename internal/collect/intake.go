@@ -84,8 +84,11 @@ func (c *Collector) outside(source, project, service, instance string) logs.Labe
 		project, service, instance = Outside, "other", ""
 	}
 	all := []logs.Field{
-		{Name: "instance", Value: short(instance)}, {Name: "node", Value: c.o.Node}, {Name: "project", Value: short(project)},
-		{Name: "service", Value: short(service)}, {Name: "source", Value: source},
+		{Name: "instance", Value: short(instance)},
+		{Name: "node", Value: c.o.Node},
+		{Name: "project", Value: short(project)},
+		{Name: "service", Value: short(service)},
+		{Name: "source", Value: source},
 	}
 	for _, f := range all {
 		if f.Value != "" {

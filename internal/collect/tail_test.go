@@ -284,7 +284,7 @@ func TestATailMustSurviveRotationsKillsAndRemoval(t *testing.T) {
 			b.write(50)
 			b.rotate()
 			b.write(50)
-			c, end = b.run(m) // it knows whom to follow before anybody tells it
+			_, end = b.run(m) // it knows whom to follow before anybody tells it
 			m.await(b.id, count(b.n))
 			m.flush()
 			inOrder(t, m.rows(b.id), 1, b.n)
@@ -346,6 +346,51 @@ func TestWhatIsLostMustBeSaid(t *testing.T) {
 	if got := m.gaps[b.id]; !slices.Equal(got, []int64{-1}) {
 		t.Errorf("gaps %v", got)
 	}
+}
+
+// A store that takes nothing must not fill the engine's disk: the oldest files go,
+// and how much that was is known.
+func TestTheSpoolIsBounded(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	hold := make(chan struct{})
+	b.write(100)
+	size := int64(len(record(`{"n":111}`+"\n", "stdout", noon)))
+	c, _ := b.run(m, func(o *Options) { o.Store, o.MaxSpool = slow{m, hold}, 500*size })
+	c.See([]tender.Instance{b.instance()})
+	for range 12 {
+		b.rotate()
+		b.write(100)
+		for _, f := range c.all() {
+			f.look()
+		}
+	}
+	if n := len(b.links()); n > 6 {
+		t.Errorf("%d files are kept", n)
+	}
+	close(hold)
+	rows := m.await(b.id, func(r []string) bool { return len(r) > 0 && r[len(r)-1] == fmt.Sprintf(`{"n":%d}`, b.n) })
+	var lost int64
+	for _, g := range m.gaps[b.id] {
+		lost += g
+	}
+	if missing := int64(b.n - len(rows)); missing < 500 || lost < missing*(size-4) || lost > missing*(size+4) {
+		t.Errorf("%d lines are missing, the gap says %d bytes", missing, lost)
+	}
+}
+
+// slow is a store that takes nothing until it may.
+type slow struct {
+	*memory
+	hold chan struct{}
+}
+
+func (s slow) Append(ctx context.Context, b logs.Batch) error {
+	select {
+	case <-s.hold:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.memory.Append(ctx, b)
 }
 
 // With max-file 1 the engine empties the file in place.

@@ -123,7 +123,8 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage, Routes: routesServed(edge.LastTable(filepath.Join(c.DataDir, "edge"))),
 	})
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
-	mounts := map[string]http.Handler{"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD()}
+	loki := logRoom.loki(o.Version)
+	mounts := map[string]http.Handler{"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki}
 	if logRoom != nil {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
