@@ -202,7 +202,7 @@ func secrets(_ context.Context, name string) ([]byte, error) {
 // start runs the sinks until the test ends, or until stop.
 func start(t *testing.T, text string, src Source, k Keeper) (s *Sinks, stop func()) {
 	t.Helper()
-	s = New(parse(t, text), Options{Source: src, Keeper: k, Secret: secrets, Host: "host1"})
+	s = New(parse(t, text), Options{Source: src, Keeper: k, Secret: secrets, Host: "host1", pause: 20 * time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

@@ -67,6 +67,7 @@ type Options struct {
 	Behind func(after logs.Cursor) (rows, bytes int64)
 	Host   string // how this host is called where a row has no label node
 	Log    *slog.Logger
+	pause  time.Duration // before the second try; 0: a second
 }
 
 // Sinks are all that are configured.

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -36,6 +37,7 @@ type sink struct {
 	keeper Keeper
 	behind func(logs.Cursor) (int64, int64)
 	log    *slog.Logger
+	first  time.Duration // of the pauses
 
 	cursor logs.Cursor // behind what was taken
 	saved  time.Time
@@ -51,7 +53,7 @@ type sink struct {
 
 func newSink(c Config, w wire, o Options) *sink {
 	return &sink{
-		config: c, wire: w, source: o.Source, keeper: o.Keeper, behind: o.Behind, log: o.Log.With("sink", c.Name),
+		config: c, wire: w, source: o.Source, keeper: o.Keeper, behind: o.Behind, log: o.Log.With("sink", c.Name), first: cmp.Or(o.pause, firstPause),
 		now: Status{Name: c.Name, Kind: c.Kind, Where: c.Where, Phase: Starting},
 	}
 }
@@ -237,7 +239,7 @@ func (s *sink) fail(ctx context.Context, err error, tries int, after time.Durati
 	}
 	wait := lastPause
 	if tries < 6 {
-		wait = min(firstPause<<tries, lastPause)
+		wait = min(s.first<<tries, lastPause)
 	}
 	// Many hosts that lost the same other side are not to come back in step.
 	wait += time.Duration(rand.Int64N(int64(wait)/5 + 1))
