@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -238,3 +239,32 @@ func decode(t *testing.T, b []byte) (v map[string]any) {
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// protoField is a field of a message.
+type protoField struct {
+	number int
+	value  []byte // of those with a length
+}
+
+func fieldsOf(b []byte) func(func(protoField) bool) {
+	return func(yield func(protoField) bool) {
+		for len(b) > 0 {
+			number, kind, n := protowire.ConsumeTag(b)
+			if n < 0 {
+				return
+			}
+			b = b[n:]
+			var v []byte
+			if kind == protowire.BytesType {
+				v, _ = protowire.ConsumeBytes(b)
+			}
+			if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
+				return
+			}
+			b = b[n:]
+			if !yield(protoField{int(number), v}) {
+				return
+			}
+		}
+	}
+}
