@@ -236,6 +236,10 @@ type Instance struct {
 	Drift string
 	// HealthOutput is the last output of a failing healthcheck, cut at 1 KB.
 	HealthOutput string
+
+	// LogDriver is what the engine does with what it writes; LogPath is the file that the driver json-file
+	// writes, on the engine's host.
+	LogDriver, LogPath string
 }
 
 // Ready reports whether the instance serves: running, and healthy where it has a healthcheck.

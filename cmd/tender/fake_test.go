@@ -42,6 +42,7 @@ type answers struct {
 	Why       api.Why         `json:"why"`
 	Audit     []api.Audit     `json:"audit"`
 	Logs      []api.LogLine   `json:"logs"`
+	Numbers   []api.LogSeries `json:"numbers"`
 	Stats     []api.Sample    `json:"stats"`
 	Top       []api.Processes `json:"top"`
 	Code      int             `json:"code"`
@@ -259,6 +260,17 @@ func (b *backend) Logs(_ context.Context, project string, r api.LogRequest, line
 		}
 	}
 	return nil
+}
+
+func (b *backend) LogNumbers(_ context.Context, project string, n api.LogNumbers) ([]api.LogSeries, error) {
+	n.Start, n.End = time.Time{}, time.Time{}
+	a, err := b.answer("numbers", project, n)
+	return a.Numbers, err
+}
+
+func (b *backend) DoctorLogs(context.Context) ([]api.Check, error) {
+	a, err := b.answer("doctor logs")
+	return a.Checks, err
 }
 
 func (b *backend) Stats(_ context.Context, project string, services []string) ([]api.Sample, error) {

@@ -57,12 +57,12 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Audit(ctx, "", 5) }, `audit "" 5`, []api.Audit{{Who: "root", What: "up"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			var lines []string
-			err := c.Logs(ctx, "shop", api.LogRequest{Services: []string{"web", "db"}, Since: noon, Tail: -1}, func(l api.LogLine) error {
+			err := c.Logs(ctx, "shop", api.LogRequest{Services: []string{"web", "db"}, Since: noon, Tail: -1, Query: "| status >= 500", Fields: true}, func(l api.LogLine) error {
 				lines = append(lines, l.Text)
 				return nil
 			})
 			return lines, err
-		}, "logs shop {Services:[web db] Instance: Since:2026-03-01 12:00:00 +0000 UTC Until:0001-01-01 00:00:00 +0000 UTC Tail:-1 Follow:false}", []string{"line 0\t<&>", "line 1\t<&>", "line 2\t<&>"}},
+		}, "logs shop {Services:[web db] Instance: Since:2026-03-01 12:00:00 +0000 UTC Until:0001-01-01 00:00:00 +0000 UTC Tail:-1 Follow:false Query:| status >= 500 Fields:true}", []string{"line 0\t<&>", "line 1\t<&>", "line 2\t<&>"}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.Stats(ctx, "shop", []string{"web", "db"})
 		}, `stats shop ["web" "db"]`, []api.Sample{{CPU: 12.5}}},

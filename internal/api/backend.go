@@ -15,6 +15,8 @@ type Backend interface {
 
 	Status(ctx context.Context) (Status, error)
 	Doctor(ctx context.Context) ([]Check, error)
+	// DoctorLogs reads and verifies all of the store of logs, which takes as long as it is large.
+	DoctorLogs(ctx context.Context) ([]Check, error)
 
 	Projects(ctx context.Context) ([]Project, error)
 	Project(ctx context.Context, project string) (Project, error)
@@ -36,6 +38,7 @@ type Backend interface {
 	Audit(ctx context.Context, project string, limit int) ([]Audit, error)
 
 	Logs(ctx context.Context, project string, r LogRequest, line func(LogLine) error) error
+	LogNumbers(ctx context.Context, project string, n LogNumbers) ([]LogSeries, error)
 	Stats(ctx context.Context, project string, services []string) ([]Sample, error)
 	Top(ctx context.Context, project string, services []string) ([]Processes, error)
 	Wait(ctx context.Context, t Target) (code int, err error)

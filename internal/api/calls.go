@@ -24,6 +24,11 @@ func (c *Client) Doctor(ctx context.Context) ([]Check, error) {
 	return get[[]Check](ctx, c, "/doctor", nil)
 }
 
+// DoctorLogs is Backend's.
+func (c *Client) DoctorLogs(ctx context.Context) ([]Check, error) {
+	return get[[]Check](ctx, c, "/doctor/logs", nil)
+}
+
 // Projects is Backend's.
 func (c *Client) Projects(ctx context.Context) ([]Project, error) {
 	return get[[]Project](ctx, c, "/projects", nil)
@@ -109,7 +114,7 @@ func (c *Client) Audit(ctx context.Context, project string, limit int) ([]Audit,
 func (c *Client) Logs(ctx context.Context, project string, r LogRequest, line func(LogLine) error) error {
 	query := url.Values{
 		"instance": {r.Instance}, "since": {moment(r.Since)}, "until": {moment(r.Until)},
-		"tail": {strconv.Itoa(r.Tail)}, "follow": {flag(r.Follow)},
+		"tail": {strconv.Itoa(r.Tail)}, "follow": {flag(r.Follow)}, "query": {r.Query}, "fields": {flag(r.Fields)},
 	}
 	if len(r.Services) > 0 {
 		query["service"] = r.Services
@@ -124,6 +129,15 @@ func (c *Client) Logs(ctx context.Context, project string, r LogRequest, line fu
 		}
 		return line(l.LogLine)
 	})
+}
+
+// LogNumbers is Backend's.
+func (c *Client) LogNumbers(ctx context.Context, project string, n LogNumbers) ([]LogSeries, error) {
+	query := url.Values{"query": {n.Query}, "start": {moment(n.Start)}, "end": {moment(n.End)}}
+	if n.Step > 0 {
+		query.Set("step", n.Step.String())
+	}
+	return get[[]LogSeries](ctx, c, pathf("/projects/%s/logs/numbers", project), query)
 }
 
 // Stats is Backend's.

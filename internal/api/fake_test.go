@@ -161,6 +161,14 @@ func (f *fake) Logs(ctx context.Context, project string, r api.LogRequest, line 
 	return err
 }
 
+func (f *fake) LogNumbers(_ context.Context, project string, n api.LogNumbers) ([]api.LogSeries, error) {
+	return []api.LogSeries{{Labels: map[string]string{"level": "error"}, Values: []api.LogValue{{Time: noon, Value: 2.5}}}}, f.ask("numbers %s %+v", project, n)
+}
+
+func (f *fake) DoctorLogs(context.Context) ([]api.Check, error) {
+	return []api.Check{{Name: "logs", Result: "ok"}}, f.ask("doctor logs")
+}
+
 func (f *fake) Stats(_ context.Context, project string, services []string) ([]api.Sample, error) {
 	return []api.Sample{{CPU: 12.5}}, f.ask("stats %s %q", project, services)
 }

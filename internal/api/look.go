@@ -60,6 +60,10 @@ func (h *handler) lookRoutes() {
 		func(ctx context.Context, _ *nothing) (*answer[[]Check], error) {
 			return list(h.backend.Doctor(ctx))
 		})
+	add(h, read, huma.Operation{OperationID: "doctorLogs", Method: http.MethodGet, Path: "/doctor/logs", Summary: "Reads and verifies the store of logs"},
+		func(ctx context.Context, _ *nothing) (*answer[[]Check], error) {
+			return list(h.backend.DoctorLogs(ctx))
+		})
 	add(h, some, huma.Operation{OperationID: "projects", Method: http.MethodGet, Path: "/projects", Summary: "All projects"},
 		func(ctx context.Context, _ *nothing) (*answer[[]Project], error) {
 			l, err := h.backend.Projects(ctx)
@@ -182,12 +186,32 @@ func (h *handler) lookRoutes() {
 			Until    time.Time `query:"until"`
 			Tail     int       `query:"tail" default:"-1" doc:"Lines per instance, < 0: all"`
 			Follow   bool      `query:"follow"`
+			Query    string    `query:"query" maxLength:"65536" doc:"LogQL: stages such as |= \"x\" | status >= 500, or a whole log query about this project"`
+			Fields   bool      `query:"fields" doc:"With the stored fields of each line"`
 		},
 		) (*huma.StreamResponse, error) {
-			r := LogRequest{Services: in.Services, Instance: in.Instance, Since: in.Since, Until: in.Until, Tail: in.Tail, Follow: in.Follow}
+			r := LogRequest{Services: in.Services, Instance: in.Instance, Since: in.Since, Until: in.Until, Tail: in.Tail, Follow: in.Follow, Query: in.Query, Fields: in.Fields}
 			return h.follow(ndjson, func(ctx context.Context, send func(any) error) error {
 				return h.backend.Logs(ctx, in.Project, r, func(l LogLine) error { return send(l) })
 			}), nil
+		})
+	add(h, read, huma.Operation{OperationID: "logNumbers", Method: http.MethodGet, Path: "/projects/{project}/logs/numbers", Summary: "Numbers made of log lines: a metric query of LogQL"},
+		func(ctx context.Context, in *struct {
+			ProjectIn
+			Query string    `query:"query" required:"true" maxLength:"65536" doc:"LogQL; its selectors are about this project alone"`
+			Start time.Time `query:"start" doc:"Absent: only at end"`
+			End   time.Time `query:"end" doc:"Absent: now"`
+			Step  string    `query:"step" maxLength:"32" doc:"A duration, such as 1m; needed with start"`
+		},
+		) (*answer[[]LogSeries], error) {
+			n := LogNumbers{Query: in.Query, Start: in.Start, End: in.End}
+			if in.Step != "" {
+				var err error
+				if n.Step, err = time.ParseDuration(in.Step); err != nil || n.Step <= 0 {
+					return nil, tender.Errorf(tender.Invalid, "step %q is no duration", in.Step).Hint("such as 1m")
+				}
+			}
+			return list(h.backend.LogNumbers(ctx, in.Project, n))
 		})
 }
 

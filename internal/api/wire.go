@@ -392,15 +392,45 @@ type LogRequest struct {
 	Until    time.Time
 	Tail     int // lines per instance, < 0: all
 	Follow   bool
+	// Query is LogQL: stages such as |= "x" | status >= 500, or a whole log query. It is
+	// about this project alone, whatever it says.
+	Query  string
+	Fields bool // of each line are wanted
 }
 
-// LogLine is one line that an instance wrote.
+// LogLine is one entry that an instance wrote.
 type LogLine struct {
 	Time     time.Time `json:"time"`
 	Service  string    `json:"service"`
 	Instance string    `json:"instance"`
 	Stream   string    `json:"stream"` // stdout, stderr
-	Text     string    `json:"text"`   // without the line end; at most 1 MiB
+	Text     string    `json:"text"`   // without the line end; at most 1 MiB; a stack trace has line ends inside
+	// With LogRequest.Fields, of what the store of logs keeps.
+	Revision string            `json:"revision,omitempty"`
+	Fields   map[string]string `json:"fields,omitempty"`
+	// Note is what the daemon says of the lines, in place of one: that some were left out,
+	// or come from somewhere else.
+	Note string `json:"note,omitempty"`
+}
+
+// LogNumbers ask for a metric query of LogQL, about one project.
+type LogNumbers struct {
+	Query string
+	Start time.Time
+	End   time.Time
+	Step  time.Duration // 0: at End alone
+}
+
+// LogSeries is a row of numbers.
+type LogSeries struct {
+	Labels map[string]string `json:"labels"`
+	Values []LogValue        `json:"values"`
+}
+
+// LogValue is one of them; those without a value are left out.
+type LogValue struct {
+	Time  time.Time `json:"time"`
+	Value float64   `json:"value"` // what is not finite is left out, too
 }
 
 // Sample is what an instance uses now.

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -20,68 +19,115 @@ import (
 // oldest half is printed as it is.
 const sortBytes = 64 << 20
 
+// logFlags is what tender logs was told.
+type logFlags struct {
+	follow, stats                   bool
+	since, until, tail, grep, query string
+	where                           []string
+	index                           int
+	start, end                      time.Time // of since and until
+	stamps, noPrefix, noColor       bool
+}
+
 func (a *app) logsCommand() *cobra.Command {
-	var follow, stamps, noPrefix, noColor bool
-	var since, until, tail, grep string
-	var index int
+	var f logFlags
 	c := &cobra.Command{
 		Use:   "logs [flags] [SERVICE...]",
-		Short: "Print what instances wrote",
+		Short: "Print what instances wrote, also those that are gone",
+		Long: `Prints lines from the store of logs: of all revisions, across restarts, and of instances that
+are gone. --grep looks at the line, --where at the fields that were found in it, --query takes
+LogQL: stages such as '| json | took > 1s', a whole query, or a metric query, which prints
+numbers. --stats counts over time in place of printing lines. docs/logs.md has recipes.`,
 		Example: `  tender logs -f web
-  tender logs --since 10m --grep 'status=5..'
-  tender logs -n 100 --index 2 web`,
+  tender logs --since 10m --grep 'timed? out'
+  tender logs --where 'status>=500' --where 'path=~"/orders.*"' web
+  tender logs --since 24h --stats --where level=error
+  tender logs --query 'topk(5, sum by (path) (count_over_time({service="web"}[1h])))'`,
 		ValidArgsFunction: a.services,
 		RunE: func(c *cobra.Command, services []string) error {
 			now := time.Now()
-			r := api.LogRequest{Services: services, Follow: follow, Tail: -1}
+			r := api.LogRequest{Services: services, Follow: f.follow, Tail: -1, Fields: a.json}
 			var err error
-			if r.Since, err = moment("--since", since, now); err != nil {
+			if r.Since, err = moment("--since", f.since, now); err != nil {
 				return err
 			}
-			if r.Until, err = moment("--until", until, now); err != nil {
+			if r.Until, err = moment("--until", f.until, now); err != nil {
 				return err
 			}
-			if tail != "all" {
-				if r.Tail, err = strconv.Atoi(tail); err != nil || r.Tail < 0 {
-					return misuse("a number of lines, or all", "--tail %q is not known", tail)
+			if f.tail != "all" {
+				if r.Tail, err = strconv.Atoi(f.tail); err != nil || r.Tail < 0 {
+					return misuse("a number of lines, or all", "--tail %q is not known", f.tail)
 				}
 			}
-			p := &logPrinter{w: a.Out, json: a.json, stamps: stamps, prefix: !noPrefix, colour: !noColor && isTerminal(a.Out) && a.getenv("NO_COLOR") == ""}
-			if grep != "" {
-				if p.grep, err = regexp.Compile(grep); err != nil {
+			p := &logPrinter{w: a.Out, notes: a.Err, json: a.json, stamps: f.stamps, prefix: !f.noPrefix, colour: !f.noColor && isTerminal(a.Out) && a.getenv("NO_COLOR") == ""}
+			stages := ""
+			if f.grep != "" {
+				if p.grep, err = regexp.Compile(f.grep); err != nil {
 					return misuse("Go's regular expressions", "--grep: %v", err)
 				}
+				stages = "|~ " + strconv.Quote(f.grep)
 			}
-			return a.logs(c.Context(), r, index, p)
+			for _, w := range f.where {
+				stage, err := whereStage(w)
+				if err != nil {
+					return err
+				}
+				stages += " " + stage
+			}
+			numbers := isNumbers(f.query)
+			switch {
+			case numbers && (stages != "" || len(services) > 0 || f.index > 0):
+				return misuse("write it all into the query", "--query with a metric query goes without --grep, --where, --index and services")
+			case f.follow && (f.stats || numbers):
+				return misuse("run it again, or under watch(1)", "numbers cannot be followed")
+			}
+			r.Query = strings.TrimSpace(f.query + " " + strings.TrimSpace(stages))
+			if numbers || f.stats {
+				return a.logNumbers(c.Context(), r, f.index, numbers, f.stats, p)
+			}
+			return a.logs(c.Context(), r, f.index, p)
 		},
 	}
 	s := c.Flags()
-	s.BoolVarP(&follow, "follow", "f", false, "go on with what is written from now on")
-	s.StringVar(&since, "since", "", "from this `moment` on: 10m, 2026-01-02, 2026-01-02T15:04:05Z")
-	s.StringVar(&until, "until", "", "up to this `moment`")
-	s.StringVarP(&tail, "tail", "n", "all", "`lines` from the end, of each instance")
-	s.BoolVarP(&stamps, "timestamps", "t", false, "print when each line was written")
-	s.BoolVar(&noPrefix, "no-log-prefix", false, "do not print who wrote it")
-	s.BoolVar(&noColor, "no-color", false, "no colours")
-	s.StringVar(&grep, "grep", "", "only lines that match this `regexp`")
-	s.IntVar(&index, "index", 0, "`slot` of the instance (default: all)")
+	s.BoolVarP(&f.follow, "follow", "f", false, "go on with what is written from now on")
+	s.StringVar(&f.since, "since", "", "from this `moment` on: 10m, 2026-01-02, 2026-01-02T15:04:05Z")
+	s.StringVar(&f.until, "until", "", "up to this `moment`")
+	s.StringVarP(&f.tail, "tail", "n", "all", "`lines` from the end, of each instance")
+	s.BoolVarP(&f.stamps, "timestamps", "t", false, "print when each line was written")
+	s.BoolVar(&f.noPrefix, "no-log-prefix", false, "do not print who wrote it")
+	s.BoolVar(&f.noColor, "no-color", false, "no colours")
+	s.StringVar(&f.grep, "grep", "", "only lines that match this `regexp`")
+	s.StringArrayVar(&f.where, "where", nil, "only lines whose fields hold this `condition`: status>=500, level=error, 'took>1s or path=~\"/api.*\"'")
+	s.StringVar(&f.query, "query", "", "`LogQL`: stages, a whole query, or a metric query")
+	s.BoolVar(&f.stats, "stats", false, "count lines over time, errors apart")
+	s.IntVar(&f.index, "index", 0, "`slot` of the instance (default: all)")
 	a.inFile(c)
 	return c
 }
 
-func (a *app) logs(ctx context.Context, r api.LogRequest, index int, p *logPrinter) error {
-	project, d, err := a.at(ctx)
+// isNumbers: a query that begins with neither a selector nor a stage yields numbers.
+func isNumbers(query string) bool {
+	q := strings.TrimSpace(query)
+	return q != "" && !strings.ContainsRune("{|!#", rune(q[0]))
+}
+
+// aimed finds the project and, of the services and the slot that are named, the
+// instance. Services may be gone: then the store alone knows them.
+func (a *app) aimed(ctx context.Context, r *api.LogRequest, index int, p *logPrinter) (project string, d *api.Client, err error) {
+	project, d, err = a.at(ctx)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	found, err := d.Instances(ctx, project, true)
 	if err != nil {
-		return fmt.Errorf("logs %s: %w", project, err)
+		return "", nil, fmt.Errorf("logs %s: %w", project, err)
 	}
 	if len(found) > 0 {
-		if found, err = pick(found, r.Services); err != nil {
-			return err
+		known, err := pick(found, r.Services)
+		if err != nil { // gone, perhaps: the store of logs knows
+			p.unknown = err
 		}
+		found = known
 	}
 	for _, i := range found {
 		if index > 0 && i.Slot == index {
@@ -89,25 +135,94 @@ func (a *app) logs(ctx context.Context, r api.LogRequest, index int, p *logPrint
 		}
 		p.width = max(p.width, len(shortName(project, i.Name)))
 	}
+	if index > 0 && r.Instance == "" && len(r.Services) == 1 {
+		r.Instance = fmt.Sprintf("%s-%s-%d", project, r.Services[0], index)
+	}
 	if index > 0 && r.Instance == "" {
-		return misuse("tender ps lists them", "logs %s: no instance in slot %d", project, index)
+		return "", nil, misuse("tender ps lists them", "logs %s: no instance in slot %d", project, index)
 	}
 	p.project = project
+	return project, d, nil
+}
+
+func (a *app) logs(ctx context.Context, r api.LogRequest, index int, p *logPrinter) error {
+	project, d, err := a.aimed(ctx, &r, index, p)
+	if err != nil {
+		return err
+	}
+	s := sorter{out: p.print}
 	if r.Follow {
-		err := d.Logs(ctx, project, r, p.print)
+		err = a.follow(ctx, d, project, r, p)
 		if ctx.Err() != nil {
 			return exit(interrupted) // the way to end it
 		}
-		if err != nil {
-			return fmt.Errorf("logs %s: %w", project, err)
-		}
-		return nil
+	} else {
+		err = d.Logs(ctx, project, r, s.add)
 	}
-	s := sorter{out: p.print}
-	if err := d.Logs(ctx, project, r, s.add); err != nil {
+	if p.unknown != nil && tender.KindOf(err) == tender.NotFound {
+		return p.unknown
+	}
+	if err != nil {
 		return fmt.Errorf("logs %s: %w", project, err)
 	}
 	return s.flush(0)
+}
+
+// again is how long follow waits before it tries to reach the daemon again, and
+// remembered how many lines it does not print a second time then.
+const (
+	again      = time.Second
+	remembered = 4096
+)
+
+// follow prints what comes, also when the daemon was away meanwhile.
+func (a *app) follow(ctx context.Context, d *api.Client, project string, r api.LogRequest, p *logPrinter) error {
+	type line struct {
+		at                     int64
+		instance, stream, text string
+	}
+	var last []line
+	seen := map[line]bool{}
+	begun, lost := false, false
+	newest := r.Since
+	for {
+		err := d.Logs(ctx, project, r, func(l api.LogLine) error {
+			if begun, lost = true, false; l.Note != "" {
+				return p.print(l)
+			}
+			key := line{l.Time.UnixNano(), l.Instance, l.Stream, l.Text}
+			if seen[key] {
+				return nil
+			}
+			seen[key] = true
+			if last = append(last, key); len(last) > remembered {
+				delete(seen, last[0])
+				last = last[1:]
+			}
+			if l.Time.After(newest) {
+				newest = l.Time
+			}
+			return p.print(l)
+		})
+		if ctx.Err() != nil || err == nil || tender.KindOf(err) != tender.Unavailable || !begun {
+			return err
+		}
+		if !lost {
+			fmt.Fprintf(a.Err, "the daemon is away (%v); trying again\n", err)
+		}
+		lost = true
+		r.Tail = -1
+		if !newest.IsZero() {
+			r.Since = newest.Add(-5 * time.Second) // what is behind is known: see seen
+		} else {
+			r.Tail = 0
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(again):
+		}
+	}
 }
 
 // sorter merges the lines of many instances by time. Lines of one instance
@@ -139,146 +254,4 @@ func (s *sorter) flush(keep int) error {
 	}
 	s.lines = append([]api.LogLine(nil), s.lines[n:]...)
 	return nil
-}
-
-// logPrinter prints lines as docker compose does: instance, bar, text.
-type logPrinter struct {
-	w                            io.Writer
-	json, stamps, prefix, colour bool
-	grep                         *regexp.Regexp
-	project                      string
-	width                        int
-	colours                      map[string]int
-}
-
-func (p *logPrinter) print(l api.LogLine) error {
-	if p.grep != nil && !p.grep.MatchString(l.Text) {
-		return nil
-	}
-	if p.json {
-		e := json.NewEncoder(p.w)
-		e.SetEscapeHTML(false)
-		return e.Encode(l)
-	}
-	var b strings.Builder
-	if p.prefix {
-		name := shortName(p.project, l.Instance)
-		p.width = max(p.width, len(name))
-		head := fmt.Sprintf("%-*s | ", p.width, name)
-		if p.colour {
-			head = "\x1b[" + strconv.Itoa(p.colourOf(l.Service)) + "m" + head + "\x1b[0m"
-		}
-		b.WriteString(head)
-	}
-	if p.stamps {
-		b.WriteString(l.Time.UTC().Format("2006-01-02T15:04:05.000000000Z") + " ")
-	}
-	b.WriteString(l.Text + "\n")
-	_, err := io.WriteString(p.w, b.String())
-	return err
-}
-
-// colourOf gives each service a colour in order of appearance.
-func (p *logPrinter) colourOf(service string) int {
-	if p.colours == nil {
-		p.colours = map[string]int{}
-	}
-	c, ok := p.colours[service]
-	if !ok {
-		c = []int{36, 33, 32, 35, 34, 96, 93, 92, 95, 94}[len(p.colours)%10]
-		p.colours[service] = c
-	}
-	return c
-}
-
-// shortName is an instance's name without that of its project.
-func shortName(project, instance string) string {
-	return strings.TrimPrefix(instance, project+"-")
-}
-
-// moment reads a point in time: RFC 3339, a date, seconds since 1970, or a
-// duration before now.
-func moment(flag, s string, now time.Time) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if d, err := span(s); err == nil {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	if f, err := strconv.ParseFloat(s, 64); err == nil && f >= 0 && f < 1e11 {
-		return time.UnixMilli(int64(f * 1000)), nil
-	}
-	return time.Time{}, misuse("such as 10m, 2d, 2026-01-02 or 2026-01-02T15:04:05Z", "%s %q is no moment", flag, s)
-}
-
-// span reads a duration as people write it: Go's, and days and weeks.
-func span(s string) (time.Duration, error) {
-	if n, ok := strings.CutSuffix(s, "d"); ok {
-		if days, err := strconv.ParseFloat(n, 64); err == nil {
-			return time.Duration(days * 24 * float64(time.Hour)), nil
-		}
-	}
-	if n, ok := strings.CutSuffix(s, "w"); ok {
-		if weeks, err := strconv.ParseFloat(n, 64); err == nil {
-			return time.Duration(weeks * 7 * 24 * float64(time.Hour)), nil
-		}
-	}
-	return time.ParseDuration(s)
-}
-
-func (a *app) eventsCommand() *cobra.Command {
-	var everything bool
-	c := &cobra.Command{
-		Use:   "events [flags] [SERVICE...]",
-		Short: "Follow what happens, from now on",
-		Long: `Prints one line for each change of an instance and each action of the daemon until
-Ctrl-C. --json prints JSON lines.`,
-		ValidArgsFunction: a.services,
-		RunE: func(c *cobra.Command, services []string) error {
-			project := ""
-			if !everything {
-				var err error
-				if project, err = a.name(c.Context()); err != nil {
-					return err
-				}
-			}
-			d, err := a.client()
-			if err != nil {
-				return err
-			}
-			out := json.NewEncoder(a.Out)
-			out.SetEscapeHTML(false)
-			err = d.Events(c.Context(), project, func(e api.Event) {
-				if len(services) > 0 && !slices.Contains(services, e.Service) {
-					return
-				}
-				if a.json {
-					out.Encode(e)
-					return
-				}
-				who := e.Project
-				if e.Instance != "" {
-					who = e.Instance
-				} else if e.Service != "" {
-					who += "/" + e.Service
-				}
-				fmt.Fprintf(a.Out, "%s  %-8s  %s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Kind, orDash(who), e.Text)
-			})
-			if c.Context().Err() != nil {
-				return exit(interrupted)
-			}
-			if err != nil {
-				return fmt.Errorf("events: %w", err)
-			}
-			return nil
-		},
-	}
-	c.Flags().BoolVarP(&everything, "all", "a", false, "of every project")
-	a.inFile(c)
-	return c
 }

@@ -58,10 +58,13 @@ over a variable, a variable over the file.`,
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	var logs bool
+	c := &cobra.Command{
 		Use:   "doctor [flags]",
 		Short: "Check the host and the daemon, and say how to mend what is wrong",
-		Args:  args(0, 0, ""),
+		Long: `Checks what Tender needs of the host, and the daemon. --logs reads all that the store of
+logs keeps, and says which parts of it are damaged; the rest is not harmed by them.`,
+		Args: args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			checks := []api.Check{a.reach(c.Context())}
 			if checks[0].Result != "failed" {
@@ -69,7 +72,11 @@ func (a *app) doctorCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				more, err := d.Doctor(c.Context())
+				ask := d.Doctor
+				if logs {
+					ask = d.DoctorLogs
+				}
+				more, err := ask(c.Context())
 				if err != nil {
 					return fmt.Errorf("doctor: %w", err)
 				}
@@ -86,6 +93,8 @@ func (a *app) doctorCommand() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&logs, "logs", false, "verify the store of logs instead")
+	return c
 }
 
 // reach checks whether a daemon answers where this command looks for one.

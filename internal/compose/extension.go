@@ -34,6 +34,9 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 	if m, ok := m["rollout"].(map[string]any); ok {
 		x.Rollout = r.at("rollout").rollout(m)
 	}
+	if _, err := logsOf(s); err != nil {
+		return x, err
+	}
 	for i, v := range r.list(m, "routes") {
 		route := r.at(fmt.Sprintf("routes[%d]", i)).route(v)
 		route.Service = s.Name

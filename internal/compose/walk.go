@@ -187,6 +187,7 @@ func (w *walk) key(k, v *yaml.Node, s *shape, at place) {
 			return
 		}
 	}
+	w.logOption(k, v, down)
 	w.node(v, below, down)
 }
 

@@ -28,7 +28,8 @@ var (
 		"publish": {about: "Who holds ports: on the host", enum: []string{tender.PublishProxy, tender.PublishEngine}},
 		"boot":    {about: "Who starts it after a reboot", enum: []string{tender.BootEngine, tender.BootOrdered}},
 		"rollout": rolloutWords,
-		"scale":   {later: true}, "metrics": {later: true}, "logs": {later: true}, "alerts": {later: true}, "backup": {later: true}, "pool": {later: true},
+		"logs":    logsWords,
+		"scale":   {later: true}, "metrics": {later: true}, "alerts": {later: true}, "backup": {later: true}, "pool": {later: true},
 		"schedule": {later: true}, "allow": {later: true}, "mesh": {later: true}, "profile": {later: true},
 	}}
 	volumeWords = &word{about: "What Compose has no word for", keys: map[string]*word{"backup": {later: true}}}

@@ -30,6 +30,7 @@ type backend struct {
 	loop      *deploy.Loop
 	board     *board
 	keeper    *keeper
+	logs      *logRoom // nil: its store could not be opened
 	layers    layers
 }
 

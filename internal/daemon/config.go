@@ -10,9 +10,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"go.yaml.in/yaml/v4"
 
 	tender "github.com/tenderhq/tender"
@@ -37,6 +39,13 @@ type Config struct {
 	ACMEEmail, ACMEDirectory, ACMERoot string
 	Drain                              time.Duration
 	Trusted                            []netip.Prefix
+
+	// How long logs are kept, where the service does not say: the oldest go first.
+	LogsAge  time.Duration
+	LogsSize int64 // bytes on the disk, of all
+
+	// Where others send logs to: host:port each, "" nowhere.
+	Syslog, GELF, Fluent string
 }
 
 // Key is one setting: a line of tender.yaml, a flag and a variable.
@@ -111,7 +120,32 @@ func Keys() []Key {
 		},
 		{"edge.drain", "edge-drain", "TENDER_EDGE_DRAIN", "1h", "how long connections of an edge that was replaced may go on", setDrain},
 		{"edge.trusted", "edge-trusted", "TENDER_EDGE_TRUSTED", "", "networks of proxies in front that say who the client is, with commas", setTrusted},
+		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
+		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
 	}
+}
+
+func setLogsAge(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if days, ok := strings.CutSuffix(v, "d"); ok {
+		var n int
+		n, err = strconv.Atoi(days)
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || d < time.Minute || d > 100*365*24*time.Hour {
+		return fmt.Errorf("%q is not an age such as 14d or 36h", v)
+	}
+	c.LogsAge = d
+	return nil
+}
+
+func setLogsSize(c *Config, v string) error {
+	n, err := units.RAMInBytes(v)
+	if err != nil || n < 1<<20 {
+		return fmt.Errorf("%q is not a size such as 20GiB", v)
+	}
+	c.LogsSize = n
+	return nil
 }
 
 func setDrain(c *Config, v string) error {

@@ -72,6 +72,15 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	// Before all that takes time: the engine rotates on.
+	board := new(board)
+	logRoom := openLogRoom(c, st, board, log.With("part", "logs"))
+	running := false
+	defer func() {
+		if logRoom != nil && !running {
+			err = errors.Join(err, logRoom.store.Close())
+		}
+	}()
 	v, recovery, err := vault.Init(ctx, st, vault.Options{KeyFile: c.Key, InUse: func(project, name string, version int) []string {
 		used, err := users(context.WithoutCancel(ctx), st, project, name, version)
 		if err != nil { // then it may be in use
@@ -95,7 +104,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	b := &backend{
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
-		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: new(board),
+		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
 	if err := b.keep(); err != nil {
 		return err
@@ -111,7 +120,12 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(),
 	}})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
-	return runParts(ctx, log, b.board, []part{
+	var parts []part
+	if logRoom != nil {
+		logRoom.inventory, logRoom.engine, running = b.inventory, eng, true
+		parts = append(parts, part{name: "logs", run: logRoom.run, grace: 20 * time.Second})
+	}
+	return runParts(ctx, log, b.board, append(parts, []part{
 		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
@@ -119,7 +133,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},
-	})
+	}...))
 }
 
 func edgeSocket(c Config) string { return filepath.Join(c.RunDir, "edge.sock") }

@@ -104,12 +104,17 @@ type view struct {
 	heads map[string]store.Generation
 }
 
-func newKeeper(log *slog.Logger) *keeper {
+// nodeName is how this host is called in names and labels.
+func nodeName() string {
 	node, err := os.Hostname()
 	if err != nil {
-		node = "tender"
+		return "tender"
 	}
-	return &keeper{log: log, node: node, began: time.Now(), wake: make(chan struct{}, 1), moved: make(chan struct{}), turned: make(chan struct{})}
+	return node
+}
+
+func newKeeper(log *slog.Logger) *keeper {
+	return &keeper{log: log, node: nodeName(), began: time.Now(), wake: make(chan struct{}, 1), moved: make(chan struct{}), turned: make(chan struct{})}
 }
 
 // poke has the keeper look soon: something has changed in the store.

@@ -37,6 +37,9 @@ func (b *backend) draft(s api.Submission, who string) (deploy.Submission, error)
 	if err := b.refuseFar(p); err != nil {
 		return deploy.Submission{}, err
 	}
+	if err := checkLogs(p); err != nil {
+		return deploy.Submission{}, err
+	}
 	return deploy.Submission{
 		Project: p, Files: s.Files, Who: who, Services: s.Services, NoDeps: s.NoDeps, Scale: s.Scale, Strategy: s.Strategy, Hold: s.Hold,
 		Supersede: s.Supersede, Recreate: s.Recreate, RenewAnon: s.RenewAnon, Orphans: s.Orphans, Token: s.Token,
@@ -141,6 +144,9 @@ func (b *backend) end(ctx context.Context, project string, a deploy.Accepted, de
 	}
 	report(api.Event{Kind: api.KindAccepted, Generation: a.Generation, Text: text})
 	b.keeper.poke()
+	if b.logs != nil {
+		b.logs.poke()
+	}
 	if detach {
 		return api.Result{Outcome: "accepted", Text: text}, nil
 	}

@@ -82,18 +82,3 @@ type Stats struct {
 	Failing     string // why blocks cannot be written just now; "" if they can
 	Newest      Cursor // of what is durable: how far a sink can read
 }
-
-// Report is what Check found.
-type Report struct {
-	Segments, Blocks int
-	Rows, Bytes      int64
-	Damage           []Damage
-}
-
-// Damage is a part of a segment that cannot be read.
-type Damage struct {
-	File   string // relative to the folder of the store
-	Offset int64
-	Bytes  int64
-	Reason string
-}

@@ -129,7 +129,10 @@ func (e *Engine) instance(c container.InspectResponse) tender.Instance {
 		Foreign: l[labelProject] == "", Home: l[labelHome], ConfigHash: l[composeHash], Oneoff: l[composeOneoff] == "True",
 		State: tender.State(c.State.Status), Error: c.State.Error, Restarts: c.RestartCount,
 		Created: when(c.Created), Started: when(c.State.StartedAt), Finished: when(c.State.FinishedAt),
-		Image: c.Config.Image, ImageID: c.Image,
+		Image: c.Config.Image, ImageID: c.Image, LogPath: c.LogPath,
+	}
+	if c.HostConfig != nil {
+		i.LogDriver = c.HostConfig.LogConfig.Type
 	}
 	slot := l[labelSlot]
 	if i.Foreign {

@@ -1,0 +1,610 @@
+// Package collect reads what instances write and hands it to the store of logs,
+// each entry once.
+//
+// It follows the files of the engine's json-file driver through rotation,
+// removal and restarts, asks the engine's API where there are none, finds the
+// structure of each line, and follows what x-tender.logs says. It also listens to
+// what others send: syslog, GELF, fluent, OTLP, Elasticsearch's bulk requests. The
+// daemon knocks: with the instances to follow, with what has become durable, with
+// requests. The room never asks what was kept, and never slows a container down.
+package collect
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/logs"
+)
+
+// Store is where batches go.
+type Store interface {
+	// Append takes a batch in; it copies what it keeps and may block.
+	Append(ctx context.Context, b logs.Batch) error
+	// Last is the place up to which all of a source is durable.
+	Last(source string) (logs.Place, bool)
+}
+
+// Options of a collector; the zero value works but for Store and Dir.
+type Options struct {
+	Log   *slog.Logger // default: none
+	Store Store
+	// Dir is where the collector notes where its spools are; Home, the daemon's data directory, tells them from
+	// those of other daemons.
+	Dir, Home string
+	Node      string // the label
+	// Settings are what x-tender.logs says of a service. ok false: the project is not Tender's.
+	Settings func(project, service string) (l tender.Logs, ok bool)
+	// API reads an instance's log from the engine, from a time on, framed as Docker does unless tty; every
+	// line begins with its time. nil: there is none.
+	API func(ctx context.Context, id string, since time.Time) (stream io.ReadCloser, tty bool, err error)
+	// Local says that the engine's files are on this host.
+	Local bool
+	// Workers bounds how many logs are read at once; default 4.
+	Workers int
+}
+
+// Identity is what the collector knows of an instance. It lies beside the spool,
+// so that what a removed instance wrote last is kept under its labels.
+type Identity struct {
+	ID, Path                                   string
+	Project, Service, Revision, Instance, Node string
+	Logs                                       tender.Logs
+}
+
+// Status is how collecting goes.
+type Status struct {
+	Files, API int // instances that are followed, by way
+	Lines      int64
+	Bytes      int64
+	Gaps       int64 // times that lines were lost
+	// Lossy says for which instances lines may be lost, and why.
+	Lossy []string
+	// Problem is what must be mended; "" nothing.
+	Problem string
+}
+
+// Collector follows instances.
+type Collector struct {
+	o         Options
+	log       *slog.Logger
+	watcher   *watcher
+	unwatched atomic.Bool
+	desks     chan *desk
+
+	lines, bytes, gaps atomic.Int64
+	told               sync.Map // troubles that were told once
+	trouble            atomic.Pointer[string]
+
+	mu      sync.Mutex
+	ctx     context.Context //nolint:containedctx // of Run: what See starts lives as long
+	tails   map[string]*tail
+	streams map[string]*stream
+	ending  map[string]logs.Place // ended, and not yet durable
+	roots   map[string]bool       // folders of containers that are watched
+	work    sync.WaitGroup
+}
+
+// desk is what one reader at a time needs: memory that idle logs do not hold.
+type desk struct {
+	block []byte
+	rows  *rows
+}
+
+// New makes a collector and opens what the last one left: the spools, whatever the
+// engine does. Run reads.
+func New(o Options) (*Collector, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Workers <= 0 {
+		o.Workers = 4
+	}
+	c := &Collector{
+		o: o, log: o.Log, desks: make(chan *desk, o.Workers),
+		tails: map[string]*tail{}, streams: map[string]*stream{}, ending: map[string]logs.Place{}, roots: map[string]bool{},
+	}
+	for range o.Workers {
+		c.desks <- nil
+	}
+	var err error
+	if c.watcher, err = newWatcher(c.log); err != nil {
+		c.watcher = nil
+		c.unwatchable(err)
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of the collector: %w", err)
+	}
+	for _, root := range c.readRoots() {
+		c.watchRoot(root)
+		entries, _ := os.ReadDir(filepath.Dir(c.spoolOf(root, "x").dir)) //nolint:errcheck // no spool: nothing was left
+		for _, e := range entries {
+			dir := c.spoolOf(root, e.Name())
+			raw, err := os.ReadFile(filepath.Join(dir.dir, identityFile))
+			var who Identity
+			if err == nil {
+				err = json.Unmarshal(raw, &who)
+			}
+			if err != nil || who.ID != e.Name() {
+				continue // the inventory will say who it is
+			}
+			c.follow(who)
+		}
+	}
+	return c, nil
+}
+
+const identityFile = "identity.json"
+
+// Run reads until ctx ends. What is read and not handed in then is read again by
+// the next one.
+func (c *Collector) Run(ctx context.Context) error {
+	c.mu.Lock()
+	c.ctx = ctx
+	for _, t := range c.tails {
+		c.work.Go(func() { t.run(ctx) })
+	}
+	for _, s := range c.streams {
+		c.work.Go(func() { s.run(ctx) })
+	}
+	c.mu.Unlock()
+	var watching sync.WaitGroup
+	if c.watcher != nil {
+		watching.Go(func() {
+			c.watcher.run(func() { // events were lost: everybody looks
+				for _, t := range c.all() {
+					t.look()
+					t.nudge()
+				}
+			})
+		})
+	}
+	<-ctx.Done()
+	if c.watcher != nil {
+		c.watcher.close()
+	}
+	watching.Wait()
+	c.mu.Lock()
+	c.ctx = nil
+	c.mu.Unlock()
+	c.work.Wait()
+	return nil
+}
+
+func (c *Collector) all() []*tail {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.tails))
+}
+
+// See says what there is to follow: a fresh picture. Instances that are not in it
+// are read to their end.
+func (c *Collector) See(picture []tender.Instance) {
+	there := map[string]bool{}
+	for i := range picture {
+		n := &picture[i]
+		if n.State == tender.Created && n.LogPath == "" && n.Started.IsZero() {
+			continue // there is nothing to read yet
+		}
+		set, ok := c.settings(n.Project, n.Service)
+		if !ok {
+			continue
+		}
+		there[n.ID] = true
+		who := Identity{
+			ID: n.ID, Path: n.LogPath, Project: n.Project, Service: n.Service, Revision: n.Revision,
+			Instance: plainName(n.Name, n.Revision), Node: c.o.Node, Logs: set,
+		}
+		switch {
+		case c.o.Local && n.LogDriver == "json-file" && n.LogPath != "":
+			if c.readable(n.LogPath) {
+				c.watchRoot(filepath.Dir(filepath.Dir(n.LogPath)))
+				c.follow(who)
+				continue
+			}
+			c.ask(who, "its log file cannot be read here", n.State)
+		case n.LogDriver == "none" || n.LogDriver == "":
+		case n.LogDriver == "json-file":
+			c.ask(who, "the engine is on another host", n.State)
+		default:
+			c.ask(who, "its log driver is "+n.LogDriver, n.State)
+		}
+	}
+	for _, t := range c.all() {
+		if !there[t.id] {
+			t.leave()
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, s := range c.streams {
+		if !there[id] {
+			s.gone.Store(true)
+		}
+	}
+}
+
+func (c *Collector) settings(project, service string) (tender.Logs, bool) {
+	if c.o.Settings == nil {
+		return tender.Logs{}, true
+	}
+	return c.o.Settings(project, service)
+}
+
+// plainName is the name that an instance has once it has its slot: a newcomer is
+// PROJECT-SERVICE-N-REVISION until the other one is gone.
+func plainName(name, revision string) string {
+	if revision == "" {
+		return name
+	}
+	return strings.TrimSuffix(name, "-"+revision)
+}
+
+func (c *Collector) readable(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) && dirThere(filepath.Dir(path))
+	}
+	f.Close()
+	return true
+}
+
+func dirThere(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
+}
+
+// follow begins to read a container's files, or takes in what has changed of it.
+func (c *Collector) follow(who Identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t, ok := c.tails[who.ID]; ok {
+		if who.Project != "" && !reflect.DeepEqual(*t.is.Load(), who) {
+			t.rename(who)
+		}
+		return
+	}
+	dir := filepath.Dir(who.Path)
+	t := &tail{
+		c: c, id: who.ID, dir: dir, base: filepath.Base(who.Path), spool: c.spoolOf(filepath.Dir(dir), who.ID),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	t.is.Store(&who)
+	t.settle()
+	// The watch before the first look, so that nothing falls between the two.
+	if c.watcher != nil && dirThere(dir) {
+		if err := c.watcher.add(dir, watchFolder, func(event) { t.look(); t.nudge() }); err != nil {
+			c.unwatchable(err)
+		}
+	}
+	last, known := c.o.Store.Last(who.ID)
+	if err := t.begin(last, known); err != nil {
+		c.once("begin "+who.ID, "a log cannot be followed", "instance", who.Instance, "err", err)
+		return
+	}
+	t.note()
+	c.tails[who.ID] = t
+	if c.ctx != nil {
+		ctx := c.ctx
+		c.work.Go(func() { t.run(ctx) })
+	}
+}
+
+// settle makes labels and parser of what is known.
+func (t *tail) settle() {
+	who := t.is.Load()
+	r, err := newRules(who.Logs)
+	if err != nil { // it was checked when the project came; a later version may differ
+		t.c.once("rules "+who.Project+"/"+who.Service, "x-tender.logs is not followed", "service", who.Service, "err", err)
+		r = &rules{}
+	}
+	labels, names := labelsOf(*who, nil)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.labels, t.full, t.attrs = labels, nil, ""
+	t.parser = newParser(r, names)
+}
+
+// rename takes in a new identity.
+func (t *tail) rename(who Identity) {
+	t.is.Store(&who)
+	t.settle()
+	t.note()
+}
+
+// note writes who it is beside the spool.
+func (t *tail) note() {
+	raw, err := json.Marshal(t.is.Load())
+	path := filepath.Join(t.spool.dir, identityFile)
+	if err == nil {
+		err = os.WriteFile(path+".new", raw, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		t.c.spoolTrouble(err)
+	}
+}
+
+// leave ends a tail whose instance is not in the picture: its folder is gone, or it
+// is not ours to follow any more.
+func (t *tail) leave() {
+	t.look()
+	t.mu.Lock()
+	t.gone = true
+	t.mu.Unlock()
+	t.nudge()
+}
+
+// over is called by a tail that has handed in its end.
+func (c *Collector) over(t *tail) {
+	c.mu.Lock()
+	delete(c.tails, t.id)
+	c.ending[t.id] = t.place
+	c.mu.Unlock()
+	if last, ok := c.o.Store.Last(t.id); ok || t.place == (logs.Place{}) {
+		c.Durable(t.id, last)
+	}
+}
+
+// Durable is told by the store what it has on disk: what was kept for it goes.
+func (c *Collector) Durable(source string, to logs.Place) {
+	c.mu.Lock()
+	t := c.tails[source]
+	end, ended := c.ending[source]
+	ended = ended && (to == end || to.Seq > end.Seq)
+	if ended {
+		delete(c.ending, source)
+	}
+	roots := slices.Collect(maps.Keys(c.roots))
+	c.mu.Unlock()
+	switch {
+	case ended:
+		for _, root := range roots {
+			if s := c.spoolOf(root, source); dirThere(s.dir) {
+				_ = os.RemoveAll(s.dir) // what stays is found by the next start
+			}
+		}
+	case t != nil && to.Seq > t.released.Load():
+		t.released.Store(to.Seq)
+		t.spool.release(to.Seq)
+	}
+}
+
+// Status says how it goes.
+func (c *Collector) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := Status{Files: len(c.tails), API: len(c.streams), Lines: c.lines.Load(), Bytes: c.bytes.Load(), Gaps: c.gaps.Load()}
+	if text := c.trouble.Load(); text != nil {
+		s.Problem = *text
+	}
+	for _, x := range c.streams {
+		s.Lossy = append(s.Lossy, x.who.Instance+": "+x.why)
+	}
+	slices.Sort(s.Lossy)
+	return s
+}
+
+func (c *Collector) count(rows, bytes int) {
+	c.lines.Add(int64(rows))
+	c.bytes.Add(int64(bytes))
+}
+
+// desk waits for one of the few.
+func (c *Collector) desk(ctx context.Context) (*desk, error) {
+	select {
+	case w := <-c.desks:
+		if w == nil {
+			w = &desk{block: make([]byte, firstBlock), rows: new(rows)}
+		}
+		return w, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (c *Collector) leave(w *desk) { c.desks <- w }
+
+// spoolOf is the folder of a container's links: inside the engine's data root, since
+// a link cannot leave its file system.
+func (c *Collector) spoolOf(containers, id string) spool {
+	h := fnv.New64a()
+	h.Write([]byte(c.o.Home))
+	return spool{filepath.Join(filepath.Dir(containers), "tender-logs", hex.EncodeToString(h.Sum(nil)), id)}
+}
+
+// watchRoot watches the folder of all containers: one that lives shorter than a
+// picture takes is followed all the same.
+func (c *Collector) watchRoot(root string) {
+	c.mu.Lock()
+	known := c.roots[root]
+	c.roots[root] = true
+	list := slices.Sorted(maps.Keys(c.roots))
+	c.mu.Unlock()
+	if known {
+		return
+	}
+	path := filepath.Join(c.o.Dir, rootsFile)
+	if err := os.WriteFile(path, []byte(strings.Join(list, "\n")+"\n"), 0o600); err != nil {
+		c.spoolTrouble(err)
+	}
+	if c.watcher == nil || !dirThere(root) {
+		return
+	}
+	err := c.watcher.add(root, watchFolder, func(e event) {
+		if len(e.name) == 64 {
+			c.newcomer(root, e.name)
+		}
+	})
+	if err != nil {
+		c.unwatchable(err)
+	}
+}
+
+const rootsFile = "roots"
+
+func (c *Collector) readRoots() []string {
+	raw, err := os.ReadFile(filepath.Join(c.o.Dir, rootsFile))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(raw))
+}
+
+// newcomer watches a container that was just made until it has a log file, and
+// then follows it if this Tender made it.
+func (c *Collector) newcomer(root, id string) {
+	dir := filepath.Join(root, id)
+	path := filepath.Join(dir, id+"-json.log")
+	try := func() {
+		c.mu.Lock()
+		_, known := c.tails[id]
+		c.mu.Unlock()
+		if known || inodeOf(path) == 0 {
+			return
+		}
+		if who, ok := c.identify(dir, path); ok {
+			c.follow(who)
+		}
+	}
+	if err := c.watcher.add(dir, watchFolder, func(e event) {
+		if e.name == id+"-json.log" {
+			try()
+		}
+	}); err == nil {
+		try()
+	}
+}
+
+// identify reads from a container's own files who it is.
+func (c *Collector) identify(dir, path string) (who Identity, ok bool) {
+	raw, err := os.ReadFile(filepath.Join(dir, "config.v2.json"))
+	if err != nil {
+		return who, false
+	}
+	var config struct {
+		ID, Name string
+		Config   struct{ Labels map[string]string }
+	}
+	if json.Unmarshal(raw, &config) != nil {
+		return who, false
+	}
+	l := config.Config.Labels
+	if l["tender.home"] == "" || l["tender.home"] != c.o.Home {
+		return who, false
+	}
+	who = Identity{
+		ID: config.ID, Path: path, Project: l["com.docker.compose.project"], Service: l["com.docker.compose.service"], Revision: l["tender.revision"],
+		Instance: plainName(strings.TrimPrefix(config.Name, "/"), l["tender.revision"]), Node: c.o.Node,
+	}
+	who.Logs, ok = c.settings(who.Project, who.Service)
+	return who, ok && who.ID != "" && who.Project != ""
+}
+
+// once logs a trouble the first time.
+func (c *Collector) once(key, text string, args ...any) {
+	if _, told := c.told.LoadOrStore(key, true); !told {
+		c.log.Warn(text, args...)
+	}
+}
+
+func (c *Collector) spoolTrouble(err error) {
+	c.once("spool "+cause(err), "log files cannot be kept beside the engine's: what is rotated away before it is read will be lost", "err", err)
+	text := err.Error()
+	c.trouble.Store(&text)
+}
+
+func (c *Collector) unwatchable(err error) {
+	c.unwatched.Store(true)
+	c.once("watch", "files cannot be watched, they are looked at every second", "err", err)
+}
+
+// cause is the innermost error, without the names that differ.
+func cause(err error) string {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
+}
+
+// labelsOf makes the labels of a stream, and the names that no field may have.
+// A constant label never replaces one of ours: it becomes NAME_label.
+func labelsOf(who Identity, attrs map[string]string) (logs.Labels, map[string]bool) {
+	all := map[string]string{}
+	own := map[string]string{"project": who.Project, "service": who.Service, "revision": who.Revision, "instance": who.Instance, "node": who.Node}
+	names := map[string]bool{"stream": true}
+	for name := range own {
+		names[name] = true
+	}
+	for _, more := range []map[string]string{attrs, who.Logs.Labels} {
+		for name, value := range more {
+			name = labelName(name)
+			if names[name] {
+				name += "_label"
+			}
+			all[name] = value
+		}
+	}
+	maps.Copy(all, own)
+	var out logs.Labels
+	for name, value := range all {
+		if value != "" {
+			out = append(out, logs.Field{Name: name, Value: value})
+		}
+		names[name] = true
+	}
+	slices.SortFunc(out, func(a, b logs.Field) int { return cmp.Compare(a.Name, b.Name) })
+	return out, names
+}
+
+// labelName is a name as a label may have it.
+func labelName(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if !letter(c) && c != '_' && (!digit(c) || i == 0) {
+			b[i] = '_'
+		}
+	}
+	return string(b)
+}
+
+// labelsWith adds what the engine's log options attach to every line.
+func (t *tail) labelsWith(attrs []byte) logs.Labels {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(attrs) == 0 {
+		return t.labels
+	}
+	if t.attrs == string(attrs) && t.full != nil {
+		return t.full
+	}
+	var m map[string]string
+	if json.Unmarshal(attrs, &m) != nil {
+		return t.labels
+	}
+	t.attrs = string(attrs)
+	t.full, t.parser.labels = labelsOf(*t.is.Load(), m)
+	return t.full
+}

@@ -1,0 +1,304 @@
+package collect
+
+import (
+	"cmp"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenderhq/tender/internal/logs"
+)
+
+// headSize is how much of a file's beginning tells it from others: it holds the
+// time of the first record, to the nanosecond.
+const headSize = 1024
+
+// file is one of the files that a container's log is made of, held open: so it can
+// be read whatever happens to its name.
+type file struct {
+	f        *os.File
+	seq      uint64
+	dev, ino uint64
+	start    int64 // where to begin
+	gap      int64 // bytes that were lost before it; -1: some
+	linked   bool
+	sealed   bool // closed: its head is known as far as there is one
+
+	head     uint64
+	headSize int
+}
+
+// place is the one at off.
+func (f *file) place(off int64) logs.Place {
+	if f.headSize < headSize && !f.sealed {
+		f.head, f.headSize = headOf(f.f, headSize)
+	}
+	return logs.Place{Seq: f.seq, Offset: off, Head: f.head, HeadSize: f.headSize}
+}
+
+// seal closes a file that is read to its end; its places can still be told.
+func (f *file) seal() {
+	f.place(0)
+	f.sealed = true
+	f.f.Close()
+}
+
+// headOf hashes the first n bytes, or as many as there are.
+func headOf(r io.ReaderAt, n int) (uint64, int) {
+	b := make([]byte, n)
+	k, _ := r.ReadAt(b, 0) //nolint:errcheck // what cannot be read is not there
+	h := fnv.New64a()
+	h.Write(b[:k])
+	return h.Sum64(), k
+}
+
+// begins reports whether f begins as the file did that p is a place in.
+func (f *file) begins(p logs.Place) bool {
+	head, n := headOf(f.f, p.HeadSize)
+	return n == p.HeadSize && head == p.Head
+}
+
+func openFile(path string) (*file, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	s, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	return &file{f: f, dev: s.Dev, ino: s.Ino}, nil
+}
+
+func (f *file) size() int64 {
+	st, err := f.f.Stat()
+	if err != nil {
+		return 0
+	}
+	return st.Size()
+}
+
+func inodeOf(path string) uint64 {
+	var s syscall.Stat_t
+	if syscall.Stat(path, &s) != nil {
+		return 0
+	}
+	return s.Ino
+}
+
+// spool is a folder of hard links inside the engine's data root, one for each file
+// that is not yet stored whole: so neither rotation nor removal takes it away.
+type spool struct{ dir string }
+
+func (s spool) path(f *file) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%012d-%d", f.seq, f.ino))
+}
+
+// link keeps f. It links the inode that is open, not a path, which may have got
+// another file meanwhile.
+func (s spool) link(f *file) error {
+	if f.linked {
+		return nil
+	}
+	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.f.Fd()), unix.AT_FDCWD, s.path(f), unix.AT_SYMLINK_FOLLOW)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("keep a log file: %w", err)
+	}
+	f.linked = true
+	return nil
+}
+
+// names are the links, the oldest first.
+func (s spool) names() (out []string) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries { // sorted, and with leading zeros
+		if _, ok := seqOf(e.Name()); ok {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
+
+func seqOf(name string) (uint64, bool) {
+	number, _, ok := strings.Cut(name, "-")
+	n, err := strconv.ParseUint(number, 10, 64)
+	return n, ok && err == nil
+}
+
+// release removes the links of files before seq.
+func (s spool) release(seq uint64) {
+	for _, name := range s.names() {
+		if n, _ := seqOf(name); n < seq {
+			_ = os.Remove(filepath.Join(s.dir, name)) // what stays is released the next time
+		}
+	}
+}
+
+func (s spool) open() (out []*file) {
+	for _, name := range s.names() {
+		f, err := openFile(filepath.Join(s.dir, name))
+		if err != nil {
+			continue
+		}
+		f.seq, _ = seqOf(name)
+		f.linked = true
+		if slices.ContainsFunc(out, func(o *file) bool { return o.dev == f.dev && o.ino == f.ino }) {
+			// It was truncated in place: what the older number meant is gone.
+			out = slices.DeleteFunc(out, func(o *file) bool {
+				if o.ino != f.ino || o.dev != f.dev {
+					return false
+				}
+				o.f.Close()
+				_ = os.Remove(s.path(o))
+				return true
+			})
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// unpack writes a compressed file out, as the link of seq.
+func (s spool) unpack(path string, seq uint64) (*file, error) {
+	in, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
+	}
+	name := filepath.Join(s.dir, fmt.Sprintf("%012d-gz", seq))
+	out, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(out, z) //nolint:gosec // the engine bounds its own files
+	err = errors.Join(err, out.Close())
+	if err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		_ = os.Remove(name + ".new")
+		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(path), err)
+	}
+	f, err := openFile(name)
+	if err != nil {
+		return nil, err
+	}
+	f.seq, f.linked = seq, true
+	return f, nil
+}
+
+// zipHead is the hash of the first n bytes of a compressed file's content.
+func zipHead(path string, n int) (uint64, int) {
+	in, err := os.Open(path)
+	if err != nil {
+		return 0, 0
+	}
+	defer in.Close()
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return 0, 0
+	}
+	b := make([]byte, n)
+	k, _ := io.ReadFull(z, b) //nolint:errcheck // what cannot be read is not there
+	h := fnv.New64a()
+	h.Write(b[:k])
+	return h.Sum64(), k
+}
+
+// rotated is one name in a container's folder: the current file is number 0, the
+// higher the older.
+type rotated struct {
+	path string
+	n    int
+	zip  bool
+	file *file
+	seq  uint64 // 0: never seen before
+}
+
+// rotations lists a container's log files, the oldest first, opened but for the
+// compressed ones. gone: its folder is not there.
+func rotations(dir, base string) (out []*rotated, gone bool, err error) {
+	for try := 0; ; try++ {
+		current := filepath.Join(dir, base)
+		before := inodeOf(current)
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, true, nil
+		}
+		if err != nil {
+			return nil, false, fmt.Errorf("read the log's folder: %w", err)
+		}
+		out = nil
+		for _, e := range entries {
+			name := e.Name()
+			r := &rotated{path: filepath.Join(dir, name)}
+			if name != base {
+				rest, ok := strings.CutPrefix(name, base+".")
+				if !ok {
+					continue
+				}
+				rest, r.zip = strings.CutSuffix(rest, ".gz")
+				if r.n, err = strconv.Atoi(rest); err != nil || r.n < 1 {
+					continue
+				}
+			}
+			if !r.zip {
+				if r.file, err = openFile(r.path); err != nil {
+					continue // renamed meanwhile
+				}
+			}
+			out = append(out, r)
+		}
+		slices.SortFunc(out, func(a, b *rotated) int { return cmp.Compare(b.n, a.n) })
+		// A rename in between may show one file twice, or hide one.
+		whole := inodeOf(current) == before
+		seen := map[uint64]bool{}
+		for _, r := range out {
+			if r.file != nil {
+				whole = whole && !seen[r.file.ino]
+				seen[r.file.ino] = true
+			}
+		}
+		whole = whole && (before == 0 || seen[before])
+		// While the engine compresses a file both are there, and the new one is not whole.
+		out = slices.DeleteFunc(out, func(r *rotated) bool {
+			return r.zip && slices.ContainsFunc(out, func(o *rotated) bool { return !o.zip && o.n == r.n })
+		})
+		if whole || try > 100 {
+			return out, false, nil
+		}
+		closeAll(out)
+	}
+}
+
+func closeAll(list []*rotated) {
+	for _, r := range list {
+		if r.file != nil {
+			r.file.f.Close()
+		}
+	}
+}

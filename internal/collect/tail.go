@@ -1,0 +1,560 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tenderhq/tender/internal/logs"
+)
+
+const (
+	firstBlock = 256 << 10
+	// maxBlock holds the longest entry with what the other stream says meanwhile.
+	maxBlock = 8 << 20
+
+	poll    = 100 * time.Millisecond // while lines come
+	quiet   = 500 * time.Millisecond // without one: from then on an event tells
+	careful = 10 * time.Second       // a look without any event, in case one was lost
+	unaided = time.Second            // a look where files cannot be watched
+
+	turn = 32 // reads of a block, then others have theirs
+
+	// An entry that the next line may go on with is ended after joined without one,
+	// a line that the engine cut after parted.
+	joined = 250 * time.Millisecond
+	parted = 5 * time.Second
+)
+
+// tail follows one container. The watcher opens each new file the moment it is
+// there; the reader may be as far behind as it likes.
+type tail struct {
+	c     *Collector
+	id    string
+	is    atomic.Pointer[Identity]
+	dir   string // the container's
+	base  string
+	spool spool
+	wake  chan struct{}
+	done  chan struct{}
+
+	mu       sync.Mutex
+	chain    []*file // what is to be read, the oldest first
+	newest   uint64  // inode of the newest file that was ever in it
+	seq      uint64
+	gone     bool          // nothing will be written any more
+	ended    bool          // all is read and handed in
+	released atomic.Uint64 // links before this file are gone
+	// labels and parser change together, between two batches.
+	labels logs.Labels
+	parser *parser
+
+	// Only the reader has these.
+	off   int64
+	place logs.Place
+	saved []byte // read and not yet handed in, with where it is from
+	segs  []seg
+	parts bool // saved begins a line that the engine cut
+	attrs string
+	full  logs.Labels // with those of attrs
+}
+
+// seg says which file the block's bytes from at on are from.
+type seg struct {
+	at   int
+	file *file
+	off  int64
+}
+
+// begin opens what there is to read, the spooled files first, and finds the place
+// from which to go on. Errors: the files cannot be read.
+func (t *tail) begin(last logs.Place, known bool) error {
+	if err := os.MkdirAll(t.spool.dir, 0o700); err != nil {
+		return fmt.Errorf("make the spool: %w", err)
+	}
+	list, gone, err := rotations(t.dir, t.base)
+	if err != nil {
+		return err
+	}
+	t.gone = gone
+	kept := t.spool.open()
+	recognize(list, kept, last, known)
+
+	chain := kept
+	newest := -1 // the newest file that was seen before
+	for i, r := range list {
+		if r.seq > 0 {
+			newest = i
+		}
+	}
+	t.seq = last.Seq
+	for _, f := range kept {
+		t.seq = max(t.seq, f.seq)
+	}
+	for i, r := range list {
+		inSpool := slices.ContainsFunc(kept, func(f *file) bool { return r.seq > 0 && f.seq == r.seq })
+		switch {
+		case r.seq > 0 && !inSpool && r.file != nil && i == newest:
+			r.file.seq = r.seq
+			chain = append(chain, r.file)
+		case r.seq > 0 || i < newest: // spooled, or stored long ago
+			if r.file != nil {
+				r.file.f.Close()
+			}
+		default:
+			t.seq++
+			if r.zip {
+				if r.file, err = t.spool.unpack(r.path, t.seq); err != nil {
+					t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
+					t.seq--
+					continue
+				}
+			}
+			r.file.seq = t.seq
+			if i == newest+1 && newest < 0 && (known || len(kept) > 0) {
+				r.file.gap = -1 // the last file we knew is not there: others may have come and gone
+			}
+			chain = append(chain, r.file)
+		}
+		if r.file != nil {
+			t.newest = r.file.ino
+		}
+	}
+	slices.SortStableFunc(chain, func(a, b *file) int { return int(int64(a.seq) - int64(b.seq)) })
+	t.place = last
+	t.start(chain, last, known)
+	for _, f := range t.chain {
+		if err := t.spool.link(f); err != nil {
+			t.c.spoolTrouble(err)
+		}
+	}
+	if len(t.chain) > 0 {
+		t.off = t.chain[0].start
+	}
+	return nil
+}
+
+// recognize finds which of a container's files were seen before: those that the
+// spool holds, by their inode, or by their beginning where the engine has
+// compressed them; and the one that is stored last.
+func recognize(list []*rotated, kept []*file, last logs.Place, known bool) {
+	for _, r := range list {
+		for _, f := range kept {
+			if r.file != nil && r.file.dev == f.dev && r.file.ino == f.ino {
+				r.seq = max(r.seq, f.seq) // one that was truncated in place has several
+			}
+			if r.zip {
+				n := int(min(headSize, f.size()))
+				head, k := zipHead(r.path, n)
+				if own, _ := headOf(f.f, n); n > 0 && k == n && head == own {
+					r.seq = f.seq
+				}
+			}
+		}
+		if r.seq > 0 || !known || last.HeadSize == 0 {
+			continue
+		}
+		var head uint64
+		var k int
+		if r.zip {
+			head, k = zipHead(r.path, last.HeadSize)
+		} else {
+			head, k = headOf(r.file.f, last.HeadSize)
+		}
+		if k == last.HeadSize && head == last.Head && !slices.ContainsFunc(kept, func(f *file) bool { return f.seq == last.Seq }) {
+			r.seq = last.Seq
+		}
+	}
+}
+
+// start keeps of chain what is not yet stored.
+func (t *tail) start(chain []*file, last logs.Place, known bool) {
+	for len(chain) > 0 && known && chain[0].seq < last.Seq {
+		chain[0].f.Close()
+		chain = chain[1:]
+	}
+	if len(chain) > 0 && known {
+		f := chain[0]
+		switch {
+		case f.seq > last.Seq:
+			if f.gap == 0 {
+				f.gap = -1
+			}
+		case !f.begins(last): // truncated in place
+			t.again(f, 0, -1)
+		case f.size() < last.Offset:
+			// The machine went down before the engine's bytes were on the disk; ours were. What comes is new.
+			t.again(f, f.size(), 0)
+		default:
+			f.start = last.Offset
+		}
+	}
+	t.chain = chain
+}
+
+// again gives a file whose bytes are not those any more that they were another
+// number, so that their places differ.
+func (t *tail) again(f *file, start, gap int64) {
+	t.seq++
+	f.seq, f.start, f.gap, f.linked = t.seq, start, gap, false
+	f.head, f.headSize = 0, 0
+}
+
+// look opens what has come since. It is called by the watcher and by the reader.
+func (t *tail) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.gone {
+		return
+	}
+	current := inodeOf(filepath.Join(t.dir, t.base))
+	if current == t.newest && current != 0 {
+		return
+	}
+	list, gone, err := rotations(t.dir, t.base)
+	if gone {
+		t.gone = true
+		return
+	}
+	if err != nil {
+		t.c.log.Warn("a log's folder cannot be read", "instance", t.is.Load().Instance, "err", err)
+		return
+	}
+	from := slices.IndexFunc(list, func(r *rotated) bool { return r.file != nil && r.file.ino == t.newest }) + 1
+	if from == 0 && len(t.chain) > 0 { // the engine may have compressed it meanwhile
+		f := t.chain[len(t.chain)-1]
+		from = slices.IndexFunc(list, func(r *rotated) bool {
+			n := int(min(headSize, f.size()))
+			own, _ := headOf(f.f, n)
+			head, k := uint64(0), 0
+			if r.zip && n > 0 {
+				head, k = zipHead(r.path, n)
+			}
+			return n > 0 && k == n && head == own
+		}) + 1
+	}
+	lost := false
+	for i, r := range list {
+		if r.zip && i >= from && (from > 0 || t.newest == 0) {
+			if r.file, err = t.spool.unpack(r.path, t.seq+1); err != nil {
+				t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
+			}
+		}
+		if r.file == nil {
+			continue
+		}
+		if i < from {
+			r.file.f.Close()
+			continue
+		}
+		t.seq++
+		r.file.seq = t.seq
+		if from == 0 && t.newest != 0 && !lost {
+			r.file.gap, lost = -1, true
+		}
+		if err := t.spool.link(r.file); err != nil {
+			t.c.spoolTrouble(err)
+		}
+		t.chain = append(t.chain, r.file)
+		t.newest = r.file.ino
+	}
+}
+
+func (t *tail) nudge() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run reads until ctx ends, or until there is nothing more to come.
+func (t *tail) run(ctx context.Context) {
+	defer close(t.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	seen := time.Now()
+	for ctx.Err() == nil {
+		got, full, err := t.drain(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				t.c.log.Error("a log is not read any further", "instance", t.is.Load().Instance, "err", err)
+				select {
+				case <-ctx.Done():
+				case <-time.After(unaided): // and then from where it was
+				}
+				continue
+			}
+			return
+		}
+		now := time.Now()
+		if got {
+			seen = now
+		}
+		if full {
+			continue // others may have had their turn
+		}
+		t.mu.Lock()
+		gone := t.gone
+		t.mu.Unlock()
+		patience := joined
+		if t.parts {
+			patience = parted
+		}
+		if len(t.saved) > 0 && (gone || now.Sub(seen) >= patience) {
+			if err := t.finish(ctx); err != nil && ctx.Err() == nil {
+				t.c.log.Error("the end of a log is not stored", "instance", t.is.Load().Instance, "err", err)
+			}
+			continue
+		}
+		if gone {
+			if t.over() {
+				return
+			}
+			continue
+		}
+		wait := poll
+		if now.Sub(seen) >= quiet && len(t.saved) == 0 {
+			if t.sleepy() {
+				continue // something came while the watch was set
+			}
+			wait = careful
+			if !t.armed() {
+				wait = unaided
+			}
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-t.wake:
+		case <-timer.C:
+			if wait >= unaided {
+				t.look()
+			}
+		}
+	}
+}
+
+// over marks the end of a log of which all is handed in. It looks once more first.
+func (t *tail) over() bool {
+	t.mu.Lock()
+	if len(t.chain) > 1 || len(t.chain) == 1 && t.chain[0].size() > t.off {
+		t.mu.Unlock()
+		return false
+	}
+	t.ended = true
+	for _, f := range t.chain {
+		f.f.Close()
+	}
+	t.chain = nil
+	t.mu.Unlock()
+	t.c.over(t)
+	return true
+}
+
+// sleepy sets a watch on the current file, and reports whether there is something
+// to read after all.
+func (t *tail) sleepy() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.chain) == 0 {
+		return false
+	}
+	f := t.chain[len(t.chain)-1]
+	if w := t.c.watcher; w != nil {
+		if err := w.once(f.f, func(event) { t.nudge() }); err != nil {
+			t.c.unwatchable(err)
+		}
+	}
+	return len(t.chain) > 1 || f.size() != t.off
+}
+
+func (t *tail) armed() bool { return t.c.watcher != nil && !t.c.unwatched.Load() }
+
+// drain hands in what can be read now. got: there was something; full: there may
+// be more, and it is the others' turn.
+func (t *tail) drain(ctx context.Context) (got, full bool, err error) {
+	t.mu.Lock()
+	nothing := len(t.chain) == 0 || len(t.chain) == 1 && t.chain[0].size() == t.off && t.chain[0].gap == 0
+	t.mu.Unlock()
+	if nothing {
+		return false, false, nil
+	}
+	w, err := t.c.desk(ctx)
+	if err != nil {
+		return false, false, err
+	}
+	defer t.c.leave(w)
+	buf := w.block
+	if len(t.saved) > len(buf) {
+		buf = make([]byte, 2*len(t.saved))
+	}
+	have := copy(buf, t.saved)
+	// On any error what is saved stays as it was, and so does the place.
+	segs, off := slices.Clone(t.segs), t.off
+	for range turn {
+		t.mu.Lock()
+		if len(t.chain) == 0 {
+			t.mu.Unlock()
+			return got, false, nil
+		}
+		f := t.chain[0]
+		more := len(t.chain) > 1 // looked up before the read that finds the end
+		t.mu.Unlock()
+		if f.gap != 0 {
+			if have, err = t.emit(ctx, w, buf, have, &segs, true); err != nil {
+				return got, false, err
+			}
+			if err := t.gap(ctx, f, off); err != nil {
+				return got, false, err
+			}
+			t.commit(buf[:have], segs, off)
+		}
+		n, rerr := f.f.ReadAt(buf[have:], off)
+		if n > 0 {
+			got = true
+			if len(segs) == 0 || segs[len(segs)-1].file != f {
+				segs = append(segs, seg{have, f, off})
+			}
+			have, off = have+n, off+int64(n)
+			if have, err = t.emit(ctx, w, buf, have, &segs, false); err != nil {
+				return got, false, err
+			}
+			t.commit(buf[:have], segs, off)
+			if have == len(buf) {
+				if have >= maxBlock {
+					if have, err = t.emit(ctx, w, buf, have, &segs, true); err != nil {
+						return got, false, err
+					}
+					t.commit(buf[:have], segs, off)
+				} else {
+					bigger := make([]byte, 2*len(buf))
+					copy(bigger, buf)
+					buf = bigger
+				}
+			}
+			continue
+		}
+		if rerr != nil && !errors.Is(rerr, io.EOF) {
+			return got, false, fmt.Errorf("read: %w", rerr)
+		}
+		if more { // the end, seen after the next file was there: this one is whole
+			t.mu.Lock()
+			t.chain = t.chain[1:]
+			next := t.chain[0]
+			t.mu.Unlock()
+			off = next.start
+			t.commit(buf[:have], segs, off)
+			f.seal()
+			continue
+		}
+		if f.size() < off { // max-file 1: the engine begins the same file anew
+			if have, err = t.emit(ctx, w, buf, have, &segs, true); err != nil {
+				return got, false, err
+			}
+			t.mu.Lock()
+			t.again(f, 0, -1)
+			if err := t.spool.link(f); err != nil {
+				t.c.spoolTrouble(err)
+			}
+			t.mu.Unlock()
+			off = 0
+			t.commit(buf[:have], segs, off)
+			continue
+		}
+		return got, false, nil
+	}
+	return got, true, nil
+}
+
+// commit is what a later drain goes on from.
+func (t *tail) commit(rest []byte, segs []seg, off int64) {
+	t.saved = append(t.saved[:0], rest...)
+	t.segs = append(t.segs[:0], segs...)
+	t.off = off
+}
+
+// finish hands in what waits for more that does not come.
+func (t *tail) finish(ctx context.Context) error {
+	w, err := t.c.desk(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.c.leave(w)
+	segs := slices.Clone(t.segs)
+	have, err := t.emit(ctx, w, t.saved, len(t.saved), &segs, true)
+	if err != nil {
+		return err
+	}
+	t.saved, t.segs = t.saved[:have], segs
+	if cap(t.saved) > firstBlock {
+		t.saved = nil
+	}
+	return nil
+}
+
+// emit parses what was read and hands the whole entries in. It returns how much
+// is left, moved to the beginning of buf.
+func (t *tail) emit(ctx context.Context, w *desk, buf []byte, have int, segs *[]seg, last bool) (int, error) {
+	if have == 0 {
+		return 0, nil
+	}
+	t.mu.Lock()
+	p := t.parser
+	t.mu.Unlock()
+	p.rows = w.rows
+	used, parts := p.block(buf[:have], last)
+	t.parts = parts
+	if used == 0 {
+		return have, nil
+	}
+	s := *segs
+	i := 0
+	for i+1 < len(s) && s[i+1].at <= used {
+		i++
+	}
+	to := s[i].file.place(s[i].off + int64(used-s[i].at))
+	b := logs.Batch{Source: t.id, From: t.place, To: to, Labels: t.labelsWith(p.attrs), Rows: p.rows.list}
+	// A batch without rows only says how far we are: that is worth a word when a file is done.
+	if len(b.Rows) > 0 || to.Seq != t.place.Seq {
+		if err := t.c.o.Store.Append(ctx, b); err != nil {
+			return have, fmt.Errorf("store: %w", err)
+		}
+		t.place = to
+	}
+	t.c.count(len(b.Rows), used)
+	copy(buf, buf[used:have])
+	rest := make([]seg, 0, len(s)-i)
+	for _, x := range s[i:] {
+		if x.at < used {
+			x.off += int64(used - x.at)
+			x.at = used
+		}
+		x.at -= used
+		rest = append(rest, x)
+	}
+	if used == have {
+		rest = rest[:0]
+	}
+	*segs = rest
+	return have - used, nil
+}
+
+// gap records that bytes before a file were lost.
+func (t *tail) gap(ctx context.Context, f *file, off int64) error {
+	to := f.place(off)
+	b := logs.Batch{Source: t.id, From: t.place, To: to, Labels: t.labelsWith(nil), Gap: f.gap}
+	if err := t.c.o.Store.Append(ctx, b); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	t.c.log.Warn("lines of a log are lost: it was rotated away, or emptied, before it was read", "instance", t.is.Load().Instance, "bytes", f.gap)
+	t.place, f.gap = to, 0
+	t.c.gaps.Add(1)
+	return nil
+}

@@ -1,0 +1,239 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/collect"
+	"github.com/tenderhq/tender/internal/compose"
+	"github.com/tenderhq/tender/internal/engine"
+	"github.com/tenderhq/tender/internal/logs"
+	"github.com/tenderhq/tender/internal/store"
+)
+
+// logRoom is the store of logs with those who bring them: opened before anything
+// else of the daemon, so that what the engine rotates away meanwhile is kept.
+type logRoom struct {
+	log       *slog.Logger
+	store     *logs.Store
+	collector *collect.Collector
+	state     *store.Store
+	inventory *engine.Inventory
+	engine    engine.Console
+	tell      func(problem string)
+	wake      chan struct{}
+
+	mu       sync.Mutex
+	settings map[string]projectLogs
+}
+
+// projectLogs are the settings of a project's services, as of one generation.
+type projectLogs struct {
+	generation int
+	services   map[string]tender.Logs
+}
+
+// openLogs opens the store and what the last daemon left to read.
+func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
+	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string) {}}
+	if err := l.read(context.Background()); err != nil {
+		return nil, err
+	}
+	var durable func(string, logs.Place)
+	var err error
+	l.store, err = logs.Open(filepath.Join(c.DataDir, "logs"), logs.Options{
+		Log: log, Retain: l.retain, Retention: logs.Retention{Age: c.LogsAge, Size: c.LogsSize},
+		Durable: func(source string, to logs.Place) {
+			if durable != nil {
+				durable(source, to)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.collector, err = collect.New(collect.Options{
+		Log: log, Store: l.store, Dir: filepath.Join(c.DataDir, "collect"), Home: c.DataDir, Node: nodeName(),
+		Local: strings.HasPrefix(c.Engine, "unix://"), Settings: l.settingsOf, API: l.fromEngine,
+	})
+	if err != nil {
+		return nil, errors.Join(err, l.store.Close())
+	}
+	durable = l.collector.Durable // nothing is appended before Run
+	return l, nil
+}
+
+// run is the part: it ends once all that was collected is on disk.
+func (l *logRoom) run(ctx context.Context) error {
+	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	kept := make(chan error, 1)
+	go func() { kept <- l.store.Run(keeping) }()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var work sync.WaitGroup
+	work.Go(func() { _ = l.collector.Run(ctx) }) // it ends with ctx and has no error
+	work.Go(func() { l.look(ctx) })
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-kept:
+		kept <- nil
+		if err == nil {
+			err = errors.New("the store of logs has closed")
+		}
+	}
+	stop()
+	work.Wait()
+	cancel()
+	return errors.Join(err, <-kept)
+}
+
+// look tells the collector whom to follow.
+func (l *logRoom) look(ctx context.Context) {
+	const again = 10 * time.Second // settings may have changed without a container
+	said := ""
+	for {
+		picture, changed := l.inventory.Picture()
+		if !picture.Taken.IsZero() && picture.Stale.IsZero() {
+			if err := l.read(ctx); err != nil && ctx.Err() == nil {
+				l.log.Error("x-tender.logs of the projects cannot be read", "err", err)
+			}
+			l.collector.See(picture.Instances)
+		}
+		if now := l.problem(); now != said {
+			said = now
+			l.tell(said)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-l.wake:
+		case <-time.After(again):
+		}
+	}
+}
+
+// problem is what status says of the part.
+func (l *logRoom) problem() string {
+	s := l.collector.Status()
+	var all []string
+	if s.Problem != "" {
+		all = append(all, s.Problem)
+	}
+	if f := l.store.Stats().Failing; f != "" {
+		all = append(all, f)
+	}
+	if s.Gaps > 0 {
+		all = append(all, fmt.Sprintf("lines were lost %d times since the start", s.Gaps))
+	}
+	if n := len(s.Lossy); n > 3 {
+		all = append(all, s.Lossy[0], fmt.Sprintf("and %d instances more", n-1))
+	} else {
+		all = append(all, s.Lossy...)
+	}
+	return strings.Join(all, "; ")
+}
+
+// poke has the settings read again soon.
+func (l *logRoom) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// read takes in what x-tender.logs says in the newest generations.
+func (l *logRoom) read(ctx context.Context) error {
+	l.mu.Lock()
+	before := l.settings
+	l.mu.Unlock()
+	next := map[string]projectLogs{}
+	err := l.state.View(ctx, func(tx *store.Tx) error {
+		names, err := tx.Projects()
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			g, err := tx.Head(name)
+			if err != nil {
+				return err
+			}
+			if old, ok := before[name]; ok && old.generation == g.N {
+				next[name] = old
+				continue
+			}
+			p := projectLogs{generation: g.N, services: map[string]tender.Logs{}}
+			for _, s := range g.Services {
+				set, err := compose.Logs(s.Service.Spec)
+				if err != nil { // written by another version; its lines are read without
+					l.log.Warn("x-tender.logs is not understood", "project", name, "service", s.Service.Name, "err", err)
+					continue
+				}
+				p.services[s.Service.Name] = set
+			}
+			next[name] = p
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.settings = next
+	l.mu.Unlock()
+	return nil
+}
+
+func (l *logRoom) settingsOf(project, service string) (tender.Logs, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, ok := l.settings[project]
+	return p.services[service], ok
+}
+
+func (l *logRoom) retain(project, service string) logs.Retention {
+	set, _ := l.settingsOf(project, service)
+	return logs.Retention{Age: set.RetainAge, Size: set.RetainSize}
+}
+
+// fromEngine reads a log over the engine's API.
+func (l *logRoom) fromEngine(ctx context.Context, id string, since time.Time) (io.ReadCloser, bool, error) {
+	return l.engine.Logs(ctx, id, engine.LogOptions{Since: since, Tail: -1, Follow: true, Timestamps: true})
+}
+
+// checkLogs refuses what x-tender.logs says wrongly and only its reader knows.
+func checkLogs(p tender.Project) error {
+	for _, s := range p.Services {
+		set, err := compose.Logs(s.Spec)
+		if err == nil {
+			err = collect.Check(set)
+		}
+		if err != nil {
+			return fmt.Errorf("services.%s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// openLogRoom opens logs; a store that cannot be opened keeps nothing else from running.
+func openLogRoom(c Config, st *store.Store, board *board, log *slog.Logger) *logRoom {
+	l, err := openLogs(c, st, log)
+	if err != nil {
+		log.Error("logs are not kept", "err", err)
+		board.set("logs", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), err.Error() })
+		return nil
+	}
+	l.tell = func(problem string) { board.set("logs", func(p *api.Part) { p.Error = problem }) }
+	return l
+}

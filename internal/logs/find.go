@@ -1,0 +1,552 @@
+package logs
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+)
+
+// search is a query made ready.
+type search struct {
+	q       Query
+	to      int64
+	labels  []*test // of the stream, and "stream" among them
+	tests   []*test // of the text and of fields
+	streams map[*stream]byte
+}
+
+// Which rows of a stream are asked for.
+const (
+	wantOut = 1 << iota
+	wantErr
+)
+
+func newSearch(q Query) *search {
+	x := &search{q: q, to: q.To, streams: map[*stream]byte{}}
+	if x.to == 0 {
+		x.to = math.MaxInt64
+	}
+	for _, c := range q.Labels {
+		x.labels = append(x.labels, newTest(c))
+	}
+	for _, c := range slices.Concat(q.Where, q.Text) {
+		x.tests = append(x.tests, newTest(c))
+	}
+	return x
+}
+
+// wants says which rows of a stream the labels ask for.
+func (x *search) wants(st *stream) byte {
+	if w, ok := x.streams[st]; ok {
+		return w
+	}
+	w := byte(wantOut | wantErr)
+	for _, t := range x.labels {
+		if !t.label(st.out.Get(t.name)) {
+			w &^= wantOut
+		}
+		if !t.label(st.err.Get(t.name)) {
+			w &^= wantErr
+		}
+	}
+	x.streams[st] = w
+	return w
+}
+
+// overlaps says whether a block may have rows that are asked for.
+func (x *search) overlaps(st *stream, rows, errs int, least, most int64) bool {
+	if rows == 0 || most < x.q.From || least >= x.to {
+		return false
+	}
+	w := x.wants(st)
+	return w&wantOut != 0 && errs < rows || w&wantErr != 0 && errs > 0
+}
+
+// part is something to search: a block on disk, or rows in memory.
+type part struct {
+	e        *entry
+	mem      *view
+	min, max int64
+}
+
+// parts lists what x has to look at, as of now. The segments are held until letGo
+// is called.
+func (s *Store) parts(x *search) (parts []part, letGo func(), err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, nil, errClosed
+	}
+	var held []*segment
+	for _, seg := range s.segs {
+		hold := false
+		for _, e := range seg.blocks {
+			if !e.bad && x.overlaps(e.stream, e.rows, e.errs, e.min, e.max) {
+				parts = append(parts, part{e: e, min: e.min, max: e.max})
+				hold = true
+			}
+		}
+		if hold {
+			seg.hold()
+			held = append(held, seg)
+		}
+	}
+	for _, buf := range s.buffers {
+		for _, p := range buf.queue {
+			v := p.look()
+			if x.overlaps(v.stream, v.rows, v.errs, v.min, v.max) {
+				parts = append(parts, part{mem: v, min: v.min, max: v.max})
+			}
+		}
+		buf.mu.Lock()
+		if buf.b != nil && len(buf.b.times) > 0 && x.wants(buf.stream) != 0 {
+			v := buf.b.view(buf.stream)
+			if x.overlaps(v.stream, v.rows, v.errs, v.min, v.max) {
+				parts = append(parts, part{mem: v, min: v.min, max: v.max})
+			}
+		}
+		buf.mu.Unlock()
+	}
+	return parts, func() {
+		for _, seg := range held {
+			seg.letGo()
+		}
+	}, nil
+}
+
+// with calls fn with the view of a part.
+func (s *Store) with(p part, u *unpacker, fn func(*view) error) error {
+	if p.mem != nil {
+		v := *p.mem // what it works out as it goes is its own
+		v.spots, v.byName, v.ready = nil, nil, nil
+		return fn(&v)
+	}
+	f, err := p.e.seg.use()
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			s.spoil(p.e, err)
+			return nil
+		}
+		return fmt.Errorf("find logs: %w", err)
+	}
+	defer p.e.seg.done()
+	err = fn(openView(f, p.e.off, &p.e.head, p.e.stream, u))
+	var d *damage
+	if errors.As(err, &d) {
+		s.spoil(p.e, err)
+		return nil
+	}
+	return err
+}
+
+// spoil takes a damaged block out of the index; all others stay.
+func (s *Store) spoil(e *entry, err error) {
+	s.mu.Lock()
+	fresh := !e.bad
+	if fresh {
+		e.bad = true
+		s.stats.Damaged++
+	}
+	s.mu.Unlock()
+	if fresh {
+		s.log.Error("logs are damaged", "file", e.seg.path, "offset", e.off, "bytes", e.size, "rows", e.rows, "reason", err)
+	}
+}
+
+// Scan hands all rows that q asks for to fn, those not yet on disk too, in the order
+// of Bound. ErrStop from fn ends it without an error.
+func (s *Store) Scan(ctx context.Context, q Query, fn func(Chunk) error) error {
+	x := newSearch(q)
+	parts, letGo, err := s.parts(x)
+	if err != nil {
+		return err
+	}
+	defer letGo()
+	slices.SortStableFunc(parts, func(a, b part) int {
+		if q.Backward {
+			return cmp.Compare(b.max, a.max)
+		}
+		return cmp.Compare(a.min, b.min)
+	})
+	u, err := s.unpacker()
+	if err != nil {
+		return err
+	}
+	defer s.giveBack(u)
+	first := &firsts{limit: q.Limit, backward: q.Backward}
+	for _, p := range parts {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		bound := p.min
+		if q.Backward {
+			bound = p.max
+		}
+		if first.beyond(bound) {
+			return nil
+		}
+		err := s.with(p, u, func(v *view) error { return x.hand(v, bound, first, fn) })
+		if err != nil {
+			if errors.Is(err, ErrStop) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// firsts knows the times of the first rows found so far.
+type firsts struct {
+	limit    int
+	backward bool
+	times    []int64 // a heap: on top the last of the first
+}
+
+func (f *firsts) Len() int           { return len(f.times) }
+func (f *firsts) Swap(i, j int)      { f.times[i], f.times[j] = f.times[j], f.times[i] }
+func (f *firsts) Push(x any)         { f.times = append(f.times, x.(int64)) }
+func (f *firsts) Less(i, j int) bool { return f.before(f.times[j], f.times[i]) }
+
+func (f *firsts) Pop() any {
+	t := f.times[len(f.times)-1]
+	f.times = f.times[:len(f.times)-1]
+	return t
+}
+
+func (f *firsts) before(a, b int64) bool {
+	if f.backward {
+		return a > b
+	}
+	return a < b
+}
+
+// beyond says that nothing from t on is among the first.
+func (f *firsts) beyond(t int64) bool {
+	return f.limit > 0 && len(f.times) >= f.limit && !f.before(t, f.times[0])
+}
+
+// add takes a time in, and says whether it is among the first.
+func (f *firsts) add(t int64) bool {
+	if f.limit == 0 {
+		return true
+	}
+	if len(f.times) < f.limit {
+		heap.Push(f, t)
+		return true
+	}
+	if !f.before(t, f.times[0]) {
+		return false
+	}
+	f.times[0] = t
+	heap.Fix(f, 0)
+	return true
+}
+
+// find finds the rows of v that are asked for; all: every one.
+func (x *search) find(v *view) (rows set, all bool, err error) {
+	if !x.overlaps(v.stream, v.rows, v.errs, v.min, v.max) {
+		return nil, false, nil
+	}
+	all = true
+	narrow := func(t set) bool {
+		if all {
+			rows, all = t, false
+		} else {
+			rows.and(t)
+		}
+		return !rows.empty()
+	}
+	for _, t := range x.tests {
+		got, err := t.rows(v)
+		if err != nil || !narrow(got) {
+			return nil, false, err
+		}
+	}
+	if err := v.needTimes(); err != nil {
+		return nil, false, err
+	}
+	if v.min < x.q.From || v.max >= x.to {
+		in := newSet(v.rows)
+		if v.sorted {
+			from, _ := slices.BinarySearch(v.times, x.q.From)
+			to, _ := slices.BinarySearch(v.times, x.to)
+			for i := from; i < to; i++ {
+				in.add(i)
+			}
+		} else {
+			for i, t := range v.times {
+				if t >= x.q.From && t < x.to {
+					in.add(i)
+				}
+			}
+		}
+		if !narrow(in) {
+			return nil, false, nil
+		}
+	}
+	return rows, all, nil
+}
+
+// hand calls fn with the rows of v that are asked for: a chunk for stdout, one for stderr.
+func (x *search) hand(v *view, bound int64, first *firsts, fn func(Chunk) error) error {
+	rows, all, err := x.find(v)
+	if err != nil || rows == nil && !all {
+		return err
+	}
+	mixed := v.errs > 0 && v.errs < v.rows
+	if mixed {
+		if err := v.needCodes(); err != nil {
+			return err
+		}
+	}
+	wants := x.wants(v.stream)
+	for _, side := range []byte{wantOut, wantErr} {
+		if wants&side == 0 || !mixed && (side == wantErr) != (v.errs > 0) {
+			continue
+		}
+		c := &found{view: v, edge: bound}
+		c.labels = v.stream.out
+		if side == wantErr {
+			c.labels = v.stream.err
+		}
+		c.pick(rows, mixed, side == wantErr, x.q.Backward)
+		if first != nil && first.limit > 0 {
+			c.first(first)
+		}
+		if len(c.times) == 0 {
+			continue
+		}
+		if err := c.give(fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Streams returns the labels, with "stream", of all streams with rows in the time
+// and with the labels that q asks for; blocks at the edges of the time count whole.
+func (s *Store) Streams(ctx context.Context, q Query) ([]Labels, error) {
+	x := newSearch(Query{From: q.From, To: q.To, Labels: q.Labels})
+	parts, letGo, err := s.parts(x)
+	if err != nil {
+		return nil, err
+	}
+	defer letGo()
+	type side struct {
+		st  *stream
+		err bool
+	}
+	seen := map[side]bool{}
+	var all []Labels
+	for _, p := range parts {
+		st, rows, errs := p.about()
+		w := x.wants(st)
+		if o := (side{st, false}); errs < rows && w&wantOut != 0 && !seen[o] {
+			seen[o] = true
+			all = append(all, st.out)
+		}
+		if o := (side{st, true}); errs > 0 && w&wantErr != 0 && !seen[o] {
+			seen[o] = true
+			all = append(all, st.err)
+		}
+	}
+	slices.SortFunc(all, func(a, b Labels) int {
+		return slices.CompareFunc(a, b, func(f, g Field) int {
+			return cmp.Or(cmp.Compare(f.Name, g.Name), cmp.Compare(f.Value, g.Value))
+		})
+	})
+	return all, ctx.Err()
+}
+
+func (p part) about() (st *stream, rows, errs int) {
+	if p.mem != nil {
+		return p.mem.stream, p.mem.rows, p.mem.errs
+	}
+	return p.e.stream, p.e.rows, p.e.errs
+}
+
+// Fields returns what is known of the stored fields in the blocks that q asks for
+// by time and labels.
+func (s *Store) Fields(ctx context.Context, q Query) (map[string]FieldStat, error) {
+	x := newSearch(Query{From: q.From, To: q.To, Labels: q.Labels})
+	parts, letGo, err := s.parts(x)
+	if err != nil {
+		return nil, err
+	}
+	defer letGo()
+	u, err := s.unpacker()
+	if err != nil {
+		return nil, err
+	}
+	defer s.giveBack(u)
+	all := map[string]FieldStat{}
+	for _, p := range parts {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		err := s.with(p, u, func(v *view) error {
+			if err := v.need(); err != nil {
+				return err
+			}
+			for i := range v.cols {
+				c := &v.cols[i]
+				if c.n == 0 {
+					continue
+				}
+				distinct, kind := c.n, byte(typeString)
+				if a := c.about; a != nil {
+					distinct, kind = a.distinct, a.kind
+				} else {
+					distinct, kind = c.col.guess()
+				}
+				st, ok := all[c.name]
+				if !ok {
+					st.Type = typeNames[kind]
+				}
+				if have := slices.Index(typeNames[:], st.Type); int(kind) < have {
+					st.Type = typeNames[kind]
+				}
+				st.Rows += int64(c.n)
+				st.Distinct = max(st.Distinct, int64(distinct))
+				all[c.name] = st
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// guess says of a column in memory what the directory says of one on disk.
+func (c *column) guess() (distinct int, kind byte) {
+	distinct = c.n
+	if c.form == formDict {
+		distinct = len(c.dict)
+	}
+	kind = typeInt
+	for i := range min(distinct, 64) {
+		var v []byte
+		if c.form == formDict {
+			v = []byte(c.dict[i])
+		} else {
+			v = c.text(i)
+		}
+		kind = min(kind, typeOf(v))
+	}
+	return distinct, kind
+}
+
+// Volume counts what q asks for. Where it asks for time and labels alone the headers
+// of the blocks tell; only those at the edges of the time are read.
+func (s *Store) Volume(ctx context.Context, q Query) (rows, bytes, chunks, streams int64, err error) {
+	x := newSearch(q)
+	parts, letGo, err := s.parts(x)
+	if err != nil {
+		return 0, 0, 0, 0, err
+	}
+	defer letGo()
+	u, err := s.unpacker()
+	if err != nil {
+		return 0, 0, 0, 0, err
+	}
+	defer s.giveBack(u)
+	seen := map[*stream]bool{}
+	count := func(st *stream, n, of, size int64) {
+		if n > 0 {
+			rows += n
+			bytes += size / of * n
+			bytes += size % of * n / of
+			chunks++
+			seen[st] = true
+		}
+	}
+	for _, p := range parts {
+		if ctx.Err() != nil {
+			return 0, 0, 0, 0, context.Cause(ctx)
+		}
+		st, n, errs := p.about()
+		size := int64(0)
+		if p.mem != nil {
+			size = p.mem.size
+		} else {
+			size = p.e.raw
+		}
+		mixed := errs > 0 && errs < n
+		if len(x.tests) == 0 && p.min >= q.From && p.max < x.to && (!mixed || x.wants(st) == wantOut|wantErr) {
+			count(st, int64(n), int64(n), size)
+			continue
+		}
+		err := s.with(p, u, func(v *view) error {
+			return x.hand(v, 0, nil, func(c Chunk) error {
+				count(st, int64(len(c.Times())), int64(n), size)
+				return nil
+			})
+		})
+		if err != nil {
+			return 0, 0, 0, 0, err
+		}
+	}
+	return rows, bytes, chunks, int64(len(seen)), nil
+}
+
+// Read hands out whole blocks in the order in which they became durable, beginning
+// after a cursor, each with the cursor behind it, until fn got at least max rows
+// (0: no end) or nothing more is there. ErrStop ends it without an error.
+func (s *Store) Read(ctx context.Context, after Cursor, max int, fn func(Chunk, Cursor) error) error {
+	x := newSearch(Query{})
+	x.q.From = math.MinInt64
+	parts, letGo, err := s.parts(x)
+	if err != nil {
+		return err
+	}
+	defer letGo()
+	s.mu.RLock()
+	durable := s.durable
+	s.mu.RUnlock()
+	parts = slices.DeleteFunc(parts, func(p part) bool { return p.mem != nil || p.e.last <= after.after || p.e.last > durable })
+	slices.SortFunc(parts, func(a, b part) int { return cmp.Or(cmp.Compare(a.e.last, b.e.last), cmp.Compare(a.e.first, b.e.first)) })
+	u, err := s.unpacker()
+	if err != nil {
+		return err
+	}
+	defer s.giveBack(u)
+	rows := 0
+	for _, p := range parts {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		behind := Cursor{p.e.last}
+		err := s.with(p, u, func(v *view) error {
+			// A block is behind the reader only when he has both its chunks.
+			var chunks []Chunk
+			mixed := v.errs > 0 && v.errs < v.rows
+			return x.hand(v, v.min, nil, func(c Chunk) error {
+				rows += len(c.Times())
+				if mixed && len(chunks) == 0 {
+					chunks = append(chunks, c)
+					return fn(c, after)
+				}
+				return fn(c, behind)
+			})
+		})
+		if errors.Is(err, ErrStop) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		after = behind
+		if max > 0 && rows >= max {
+			return nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,664 @@
+package logs
+
+import (
+	"bytes"
+	"math/bits"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// set is a set of rows, or of the values of a column.
+type set []uint64
+
+func newSet(n int) set { return make(set, (n+63)/64) }
+
+func fullSet(n int) set {
+	s := newSet(n)
+	for i := range s {
+		s[i] = ^uint64(0)
+	}
+	s.trim(n)
+	return s
+}
+
+func (s set) trim(n int) {
+	if n%64 != 0 {
+		s[len(s)-1] &= 1<<(n%64) - 1
+	}
+}
+
+func (s set) add(i int)      { s[i>>6] |= 1 << (i & 63) }
+func (s set) has(i int) bool { return s[i>>6]&(1<<(i&63)) != 0 }
+
+func (s set) and(t set) {
+	for i := range s {
+		s[i] &= t[i]
+	}
+}
+
+func (s set) or(t set) {
+	for i := range s {
+		s[i] |= t[i]
+	}
+}
+
+func (s set) not(n int) {
+	for i := range s {
+		s[i] = ^s[i]
+	}
+	if len(s) > 0 {
+		s.trim(n)
+	}
+}
+
+func (s set) count() (n int) {
+	for _, w := range s {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+func (s set) empty() bool {
+	for _, w := range s {
+		if w != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// each calls fn with the members, in order, until it returns an error.
+func (s set) each(fn func(int) error) error {
+	for i, w := range s {
+		for ; w != 0; w &= w - 1 {
+			if err := fn(i<<6 + bits.TrailingZeros64(w)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// test is a condition made ready. It asks the positive question; no turns the answer.
+type test struct {
+	name   string // "": the text
+	op     Op     // Equal, Matches, Contains, or one of the four that order
+	value  string
+	pieces []piece     // of value, for Equal
+	needle *needle     // for Contains
+	sets   [][]*needle // for Matches: of each set one is in what it matches
+	re     *regexp.Regexp
+	number float64
+	no     bool
+}
+
+func newTest(c Condition) *test {
+	t := &test{name: c.Name, op: c.Op, value: c.Value, re: c.Regexp, number: c.Number}
+	switch c.Op {
+	case NotEqual:
+		t.op, t.no = Equal, true
+	case NotMatches:
+		t.op, t.no = Matches, true
+	case Lacks:
+		t.op, t.no = Contains, true
+	}
+	switch t.op {
+	case Equal:
+		t.pieces = pieces(c.Value, true, true)
+	case Contains:
+		t.needle = newNeedle(c.Value, false)
+	case Matches:
+		t.sets = required(c.Regexp)
+	}
+	return t
+}
+
+// holds asks for one value, without turning the answer.
+func (t *test) holds(v []byte) bool {
+	switch t.op {
+	case Equal:
+		return string(v) == t.value
+	case Contains:
+		return bytes.Contains(v, []byte(t.needle.s))
+	case Matches:
+		return t.re.Match(v)
+	}
+	n, ok := quantity(string(v))
+	return ok && t.compares(n)
+}
+
+func (t *test) compares(n float64) bool {
+	switch t.op {
+	case Above:
+		return n > t.number
+	case AtLeast:
+		return n >= t.number
+	case Below:
+		return n < t.number
+	default:
+		return n <= t.number
+	}
+}
+
+// label asks for the value of a label.
+func (t *test) label(v string) bool { return t.holds([]byte(v)) != t.no }
+
+// quantity reads a number, a duration (in seconds) or a size (in bytes).
+func quantity(s string) (float64, bool) {
+	if s == "" {
+		return 0, false
+	}
+	if n, err := strconv.ParseFloat(s, 64); err == nil {
+		return n, true
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return d.Seconds(), true
+	}
+	at := strings.IndexFunc(s, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+	if at <= 0 {
+		return 0, false
+	}
+	n, err := strconv.ParseFloat(s[:at], 64)
+	unit, ok := sizes[strings.ToLower(strings.TrimSpace(s[at:]))]
+	return n * unit, err == nil && ok
+}
+
+var sizes = map[string]float64{
+	"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "pb": 1e15,
+	"k": 1e3, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "pib": 1 << 50,
+}
+
+// rows returns the rows of v for which t holds.
+func (t *test) rows(v *view) (set, error) {
+	if err := v.need(); err != nil {
+		return nil, err
+	}
+	var s set
+	var err error
+	if t.name == "" {
+		s, err = t.inText(v)
+	} else {
+		s, err = t.inField(v)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if t.no {
+		s.not(v.rows)
+	}
+	return s, nil
+}
+
+func (t *test) inField(v *view) (set, error) {
+	empty := t.holds(nil)
+	c := v.find(t.name)
+	if c < 0 {
+		if empty {
+			return fullSet(v.rows), nil
+		}
+		return newSet(v.rows), nil
+	}
+	values, err := t.values(v, c)
+	if err != nil {
+		return nil, err
+	}
+	spot, err := v.spot(c)
+	if err != nil {
+		return nil, err
+	}
+	if spot == nil {
+		if values == nil {
+			values = newSet(v.rows)
+		}
+		return values, nil
+	}
+	s := newSet(v.rows)
+	if values == nil && !empty {
+		return s, nil
+	}
+	for row, at := range spot {
+		if at < 0 && empty || at >= 0 && values != nil && values.has(int(at)) {
+			s.add(row)
+		}
+	}
+	return s, nil
+}
+
+// values returns the values of column c for which t holds; nil: none.
+func (t *test) values(v *view, c int) (set, error) {
+	switch t.op {
+	case Contains:
+		return v.contains(c, t.needle)
+	case Matches:
+		return t.matching(v, c)
+	case Equal:
+		ok, err := v.may(c, t.value, false, t.pieces)
+		if !ok || err != nil {
+			return nil, err
+		}
+	default:
+		if a := v.cols[c].about; a != nil && a.form == formNumber && !t.reaches(float64(a.least), float64(a.most)) {
+			return nil, nil
+		}
+	}
+	return v.each(c, t.holds, t)
+}
+
+// reaches says whether numbers from least to most can fulfil t.
+func (t *test) reaches(least, most float64) bool { return t.compares(least) || t.compares(most) }
+
+// may says whether a value with s in it can be in column c, as far as one can tell
+// without its values.
+func (v *view) may(c int, s string, fold bool, pieces []piece) (bool, error) {
+	a := v.cols[c].about
+	if a == nil {
+		return true, nil
+	}
+	if !a.has(s, fold) {
+		return false, nil
+	}
+	if v.cols[c].col != nil || len(pieces) == 0 {
+		return true, nil
+	}
+	f, err := v.filter(c)
+	if err != nil {
+		return false, err
+	}
+	return f.may(pieces), nil
+}
+
+// each asks every different value of a column. Numbers are compared without being
+// spelled, if t is given.
+func (v *view) each(c int, holds func([]byte) bool, t *test) (set, error) {
+	vc := &v.cols[c]
+	if a := vc.about; a != nil && a.form == formDict && vc.col == nil {
+		// The dictionary may say that there is nothing to read.
+		dict, err := v.dictOf(a)
+		if err != nil {
+			return nil, err
+		}
+		some := false
+		for _, d := range dict {
+			some = some || holds([]byte(d))
+		}
+		if !some {
+			return nil, nil
+		}
+	}
+	col, err := v.column(c)
+	if err != nil {
+		return nil, err
+	}
+	s := newSet(col.n)
+	switch col.form {
+	case formDict:
+		yes := make([]bool, len(col.dict))
+		for i, d := range col.dict {
+			yes[i] = holds([]byte(d))
+		}
+		for i, code := range col.codes {
+			if yes[code] {
+				s.add(i)
+			}
+		}
+	case formNumber:
+		if t == nil {
+			break
+		}
+		if t.op == Equal {
+			want, ok := numberOf([]byte(t.value))
+			if !ok {
+				return nil, nil
+			}
+			for i, n := range col.nums {
+				if n == want {
+					s.add(i)
+				}
+			}
+			return s, nil
+		}
+		if t.op == Above || t.op == AtLeast || t.op == Below || t.op == AtMost {
+			for i, n := range col.nums {
+				if t.compares(float64(n)) {
+					s.add(i)
+				}
+			}
+			return s, nil
+		}
+	case formDecimal:
+		if t != nil && (t.op == Above || t.op == AtLeast || t.op == Below || t.op == AtMost) {
+			for i := range col.n {
+				if t.compares(col.float(i)) {
+					s.add(i)
+				}
+			}
+			return s, nil
+		}
+	case formHex:
+		if t == nil || t.op != Equal {
+			break
+		}
+		return col.equalHex(t.value), nil
+	}
+	if col.form != formDict {
+		var buf []byte
+		for i := range col.n {
+			if col.form == formText {
+				buf = col.text(i)
+			} else {
+				buf = col.append(buf[:0], i)
+			}
+			if holds(buf) {
+				s.add(i)
+			}
+		}
+	}
+	return s, nil
+}
+
+// equalHex returns the values of a formHex column that are s; nil: none.
+func (c *column) equalHex(s string) set {
+	want, ok := unhex(nil, []byte(s))
+	if !ok || len(s) != 2*c.width {
+		return nil
+	}
+	all := newSet(c.n)
+	for at := 0; ; at += c.width {
+		i := bytes.Index(c.data[at:], want)
+		if i < 0 {
+			return all
+		}
+		if at += i; at%c.width == 0 {
+			all.add(at / c.width)
+		} else {
+			at -= at % c.width // what begins within a value is none; the next one may be one
+		}
+	}
+}
+
+// contains returns the values of a column with n in them; nil: none.
+func (v *view) contains(c int, n *needle) (set, error) {
+	ok, err := v.may(c, n.s, n.fold, n.pieces)
+	if !ok || err != nil {
+		return nil, err
+	}
+	if n.s == "" {
+		return fullSet(v.cols[c].n), nil
+	}
+	vc := &v.cols[c]
+	if vc.about != nil && vc.about.form == formDict || vc.col != nil && vc.col.form == formDict {
+		return v.each(c, n.in, nil)
+	}
+	col, err := v.column(c)
+	if err != nil {
+		return nil, err
+	}
+	if col.form == formHex && !n.fold && len(n.s) == 2*col.width {
+		return col.equalHex(n.s), nil
+	}
+	col = col.spell()
+	s, hay, at := newSet(col.n), n.hay(col.data), 0
+	sub := []byte(n.s)
+	for from := 0; ; {
+		i := bytes.Index(hay[from:], sub)
+		if i < 0 {
+			return s, nil
+		}
+		i += from
+		for int(col.ends[at]) <= i {
+			at++
+		}
+		if end := int(col.ends[at]); i+len(sub) <= end {
+			s.add(at)
+			from = end
+		} else {
+			from = i + 1
+		}
+	}
+}
+
+// matching returns the values of a column that the expression matches.
+func (t *test) matching(v *view, c int) (set, error) {
+	if vc := &v.cols[c]; len(t.sets) == 0 || vc.about != nil && vc.about.form == formDict || vc.col != nil && vc.col.form == formDict {
+		return v.each(c, t.re.Match, nil)
+	}
+	var s set
+	for _, any := range t.sets {
+		var one set
+		for _, n := range any {
+			has, err := v.contains(c, n)
+			if err != nil {
+				return nil, err
+			}
+			if one == nil {
+				one = has
+			} else if has != nil {
+				one.or(has)
+			}
+		}
+		if one == nil {
+			return nil, nil
+		}
+		if s == nil {
+			s = one
+		} else {
+			s.and(one)
+		}
+		if s.empty() {
+			return nil, nil
+		}
+	}
+	col, err := v.column(c)
+	if err != nil {
+		return nil, err
+	}
+	var buf []byte
+	err = s.each(func(i int) error {
+		if buf = col.append(buf[:0], i); !t.re.Match(buf) {
+			s[i>>6] &^= 1 << (i & 63)
+		}
+		return nil
+	})
+	return s, err
+}
+
+// inText returns the rows whose exact text fulfils t.
+func (t *test) inText(v *view) (set, error) {
+	if t.op == Contains {
+		return v.textContains(t.needle)
+	}
+	if t.op != Matches {
+		return v.keep(fullSet(v.rows), t.holds)
+	}
+	s := fullSet(v.rows)
+	for _, any := range t.sets {
+		one := newSet(v.rows)
+		for _, n := range any {
+			has, err := v.textContains(n)
+			if err != nil {
+				return nil, err
+			}
+			one.or(has)
+		}
+		if s.and(one); s.empty() {
+			return s, nil
+		}
+	}
+	return v.keep(s, t.re.Match)
+}
+
+// keep leaves those rows of s whose text holds.
+func (v *view) keep(s set, holds func([]byte) bool) (set, error) {
+	var buf []byte
+	err := s.each(func(row int) (err error) {
+		if buf, err = v.text(buf[:0], row); err == nil && !holds(buf) {
+			s[row>>6] &^= 1 << (row & 63)
+		}
+		return err
+	})
+	return s, err
+}
+
+// textContains returns the rows with n in their text. It makes no text but of rows
+// where n may cross the edge of a value.
+func (v *view) textContains(n *needle) (set, error) {
+	if n.s == "" {
+		return fullSet(v.rows), nil
+	}
+	s := newSet(v.rows)
+	always, all := make([]bool, len(v.kinds)), true
+	some := false
+	for i := range v.kinds {
+		always[i] = n.plan(&v.kinds[i]).always
+		all, some = all && always[i], some || always[i]
+	}
+	if all {
+		return fullSet(v.rows), nil
+	}
+	if some {
+		if err := v.needCodes(); err != nil {
+			return nil, err
+		}
+		for row, code := range v.codes {
+			if always[code>>1] {
+				s.add(row)
+			}
+		}
+	}
+	for c := range v.cols {
+		here, everywhere := v.hole(c)
+		if !here {
+			continue
+		}
+		values, err := v.contains(c, n)
+		if err != nil {
+			return nil, err
+		}
+		if values == nil || values.empty() {
+			continue
+		}
+		if err := v.lift(s, c, values, everywhere); err != nil {
+			return nil, err
+		}
+	}
+	return s, v.cross(s, n, always)
+}
+
+// lift adds the rows to s whose value in column c is in values; everywhere says that
+// where a row has the column, it has it in the text.
+func (v *view) lift(s set, c int, values set, everywhere bool) error {
+	spot, err := v.spot(c)
+	if err != nil {
+		return err
+	}
+	if spot == nil && everywhere {
+		s.or(values)
+		return nil
+	}
+	var inText []bool
+	if !everywhere {
+		if err := v.needCodes(); err != nil {
+			return err
+		}
+		inText = make([]bool, len(v.kinds))
+		for i := range v.kinds {
+			for _, col := range v.kinds[i].cols[:v.kinds[i].holes] {
+				inText[i] = inText[i] || int(col) == c
+			}
+		}
+	}
+	for row := range v.rows {
+		at := row
+		if spot != nil {
+			at = int(spot[row])
+		}
+		if at >= 0 && values.has(at) && (everywhere || inText[v.codes[row]>>1]) {
+			s.add(row)
+		}
+	}
+	return nil
+}
+
+// cross adds rows in whose text n crosses the edge of a value.
+func (v *view) cross(s set, n *needle, always []bool) error {
+	var buf []byte
+	look := func(row int) (err error) {
+		if buf, err = v.text(buf[:0], row); err == nil && n.in(buf) {
+			s.add(row)
+		}
+		return err
+	}
+	type door struct {
+		col int
+		op  byte
+		s   string
+	}
+	known := map[door]set{}
+	for k := range v.kinds {
+		p := n.plan(&v.kinds[k])
+		if always[k] {
+			continue
+		}
+		// of lets those of the rows through that are of this kind.
+		of := func(rows set, then func(int) error) error {
+			if rows.empty() {
+				return nil
+			}
+			if err := v.needCodes(); err != nil {
+				return err
+			}
+			return rows.each(func(row int) error {
+				if int(v.codes[row]>>1) != k || s.has(row) {
+					return nil
+				}
+				return then(row)
+			})
+		}
+		if p.every {
+			if err := of(fullSet(v.rows), look); err != nil {
+				return err
+			}
+		}
+		for _, g := range p.gates {
+			d := door{int(v.kinds[k].cols[g.hole]), g.op, g.s}
+			rows, ok := known[d]
+			if !ok {
+				var err error
+				if rows, err = v.gated(d.col, g, n); err != nil {
+					return err
+				}
+				known[d] = rows
+			}
+			then := look
+			if g.sure {
+				then = func(row int) error { s.add(row); return nil }
+			}
+			if err := of(rows, then); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// gated returns the rows whose value in column c goes through a gate; nil: none.
+func (v *view) gated(c int, g gate, n *needle) (set, error) {
+	key := gate{op: g.op, s: g.s}
+	words, ok := n.gated[key]
+	if !ok {
+		words = pieces(g.s, g.op != gateSuffix, g.op != gatePrefix)
+		n.gated[key] = words
+	}
+	ok, err := v.may(c, g.s, n.fold, words)
+	if !ok || err != nil {
+		return nil, err
+	}
+	values, err := v.each(c, func(b []byte) bool { return g.open(n, b) }, nil)
+	if err != nil || values == nil || values.empty() {
+		return nil, err
+	}
+	s := newSet(v.rows)
+	return s, v.lift(s, c, values, true)
+}
