@@ -28,13 +28,11 @@ require (
 
 require (
 	github.com/caddyserver/certmagic v0.25.6
+	github.com/coder/websocket v1.8.15
 	github.com/elastic/elastic-transport-go/v8 v8.9.0
 	github.com/elastic/go-elasticsearch/v9 v9.5.2
 	github.com/hashicorp/consul/api v1.33.2
 	github.com/klauspost/compress v1.20.4
-	github.com/coder/websocket v1.8.15
-	github.com/hashicorp/consul/api v1.33.2
-	github.com/klauspost/compress v1.20.2
 	github.com/mattn/go-shellwords v1.0.13
 	github.com/miekg/dns v1.1.73
 	github.com/minio/minio-go/v7 v7.4.1

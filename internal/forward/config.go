@@ -15,7 +15,8 @@ import (
 // Config is one entry of sinks: in tender.yaml.
 type Config struct {
 	Name, Kind string
-	Where      string // the other side, for people; never a secret
+	Where      string   // the other side, for people; never a secret
+	Secrets    []string // that it needs, by name
 	Match      Match
 	FromNow    bool          // a sink that was never saved begins with what comes, not with what is there
 	Size       int           // bytes of rows that are read together
@@ -99,8 +100,10 @@ func (p *parser) sink(all *section, name string) (c Config, ok bool) {
 		return c, false
 	}
 	if own := s.section(c.Kind); own != nil {
+		p.secrets = nil
 		kinds[c.Kind](own, &c)
 		own.done()
+		c.Secrets = p.secrets
 	}
 	if m := s.optional("match"); m != nil {
 		c.Match.Projects, c.Match.Services = m.list("projects"), m.list("services")

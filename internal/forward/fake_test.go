@@ -122,6 +122,18 @@ func (s *shelf) Stats() logs.Stats {
 	return logs.Stats{Newest: cursorOf(len(s.blocks))}
 }
 
+func (s *shelf) Behind(after logs.Cursor) (rows, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.blocks[placeOf(after):] {
+		for _, r := range b.rows {
+			rows++
+			bytes += int64(len(r.text))
+		}
+	}
+	return rows, bytes
+}
+
 type chunk struct{ block }
 
 func (c chunk) Labels() logs.Labels { return c.labels }

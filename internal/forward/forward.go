@@ -13,6 +13,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,8 @@ type Source interface {
 	// Grown is closed when the next block becomes durable.
 	Grown() <-chan struct{}
 	Stats() logs.Stats
+	// Behind counts what is durable after a cursor.
+	Behind(after logs.Cursor) (rows, bytes int64)
 }
 
 // Keeper remembers how far each sink has come.
@@ -63,8 +66,6 @@ type Options struct {
 	// Secret returns the newest value of a secret. It is asked for each request, so a
 	// rotated one is used at once.
 	Secret func(ctx context.Context, name string) ([]byte, error)
-	// Behind counts what is durable after a cursor; nil: nobody knows.
-	Behind func(after logs.Cursor) (rows, bytes int64)
 	Host   string // how this host is called where a row has no label node
 	Log    *slog.Logger
 	pause  time.Duration // before the second try; 0: a second
@@ -105,12 +106,7 @@ func (s *Sinks) Status(now time.Time) []Status {
 	for _, one := range s.list {
 		out = append(out, one.status(now))
 	}
-	slices.SortFunc(out, func(a, b Status) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 
@@ -122,8 +118,8 @@ type Status struct {
 	Phase string
 	State
 	Lag       time.Duration // age of the oldest row that was not yet taken; 0: none waits
-	Rows      int64         // that wait; -1: nobody knows
-	Waiting   int64         // bytes of them; -1: nobody knows
+	Rows      int64         // that wait, of all projects and services
+	Waiting   int64         // bytes of them
 	Tries     int           // in vain since the last success
 	Next      time.Time     // of the next try, while waiting
 	Last      time.Time     // success since the start; zero: none

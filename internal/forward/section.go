@@ -14,8 +14,11 @@ import (
 	tender "github.com/tenderhq/tender"
 )
 
-// parser keeps the first error.
-type parser struct{ err error }
+// parser keeps the first error, and the names of the secrets.
+type parser struct {
+	err     error
+	secrets []string
+}
 
 func (p *parser) fail(n *yaml.Node, hint, format string, args ...any) {
 	if p.err == nil {
@@ -202,6 +205,7 @@ func (s *section) secret(key string) string {
 	in := s.section(key)
 	name := in.must("secret", "NAME")
 	in.done()
+	s.secrets = append(s.secrets, name)
 	return name
 }
 

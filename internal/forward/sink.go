@@ -35,7 +35,6 @@ type sink struct {
 	wire   wire
 	source Source
 	keeper Keeper
-	behind func(logs.Cursor) (int64, int64)
 	log    *slog.Logger
 	first  time.Duration // of the pauses
 
@@ -53,7 +52,7 @@ type sink struct {
 
 func newSink(c Config, w wire, o Options) *sink {
 	return &sink{
-		config: c, wire: w, source: o.Source, keeper: o.Keeper, behind: o.Behind, log: o.Log.With("sink", c.Name), first: cmp.Or(o.pause, firstPause),
+		config: c, wire: w, source: o.Source, keeper: o.Keeper, log: o.Log.With("sink", c.Name), first: cmp.Or(o.pause, firstPause),
 		now: Status{Name: c.Name, Kind: c.Kind, Where: c.Where, Phase: Starting},
 	}
 }
@@ -98,6 +97,11 @@ func (s *sink) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if newest := s.source.Stats().Newest; cursor.After(newest) {
+		s.log.Warn("the store of logs has begun anew, and so does the sink", "cursor", st.Cursor)
+		cursor = logs.Cursor{}
+		st.Cursor = cursor.String()
+	}
 	if !st.Known && s.config.FromNow {
 		cursor = s.source.Stats().Newest
 		st.Cursor = cursor.String()
@@ -129,10 +133,13 @@ func (s *sink) fill(ctx context.Context) (*batch, error) {
 	var full <-chan time.Time // the first row has waited long enough
 	for tries := 0; ; {
 		grown := s.source.Grown() // before the look, so that nothing falls between the two
-		blocks := 0
-		err := s.source.Read(ctx, b.cursor, 1, func(c logs.Chunk, behind logs.Cursor) error {
-			blocks++
+		err := s.source.Read(ctx, b.cursor, 0, func(c logs.Chunk, behind logs.Cursor) error {
+			// A block may come in two chunks: then it is read when the cursor moves.
+			moved := behind != b.cursor
 			s.add(b, c, behind)
+			if moved && len(b.buf) >= s.config.Size {
+				return logs.ErrStop
+			}
 			return nil
 		})
 		switch {
@@ -146,19 +153,15 @@ func (s *sink) fill(ctx context.Context) (*batch, error) {
 			continue
 		case len(b.buf) >= s.config.Size:
 			return b.seal(), nil
-		case blocks > 0:
-			tries = 0
-			if len(b.items) > 0 {
-				s.phase(Sending, b.items[0].time)
-			}
-			continue
 		case len(b.items) == 0 && b.cursor != s.cursor:
 			return b, nil
 		case len(b.items) == 0:
 			s.phase(Idle, 0)
 		case full == nil:
 			full = time.After(s.config.Wait)
+			s.phase(Sending, b.items[0].time)
 		}
+		tries = 0
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -322,10 +325,7 @@ func (s *sink) status(now time.Time) Status {
 	out, oldest, at := s.now, s.oldest, s.at
 	out.State = s.state
 	s.mu.Unlock()
-	out.Rows, out.Waiting = -1, -1
-	if s.behind != nil {
-		out.Rows, out.Waiting = s.behind(at)
-	}
+	out.Rows, out.Waiting = s.source.Behind(at)
 	if oldest > 0 {
 		out.Lag = max(0, now.Sub(time.Unix(0, oldest)))
 	}
