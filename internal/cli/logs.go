@@ -153,7 +153,7 @@ func (a *app) logs(ctx context.Context, r api.LogRequest, index int, p *logPrint
 	}
 	s := sorter{out: p.print}
 	if r.Follow {
-		err = a.follow(ctx, d, project, r, p)
+		err = a.keepUp(ctx, d, project, r, p)
 		if ctx.Err() != nil {
 			return exit(interrupted) // the way to end it
 		}
@@ -169,15 +169,15 @@ func (a *app) logs(ctx context.Context, r api.LogRequest, index int, p *logPrint
 	return s.flush(0)
 }
 
-// again is how long follow waits before it tries to reach the daemon again, and
+// again is how long keepUp waits before it tries to reach the daemon again, and
 // remembered how many lines it does not print a second time then.
 const (
 	again      = time.Second
 	remembered = 4096
 )
 
-// follow prints what comes, also when the daemon was away meanwhile.
-func (a *app) follow(ctx context.Context, d *api.Client, project string, r api.LogRequest, p *logPrinter) error {
+// keepUp prints what comes, also when the daemon was away meanwhile.
+func (a *app) keepUp(ctx context.Context, d *api.Client, project string, r api.LogRequest, p *logPrinter) error {
 	type line struct {
 		at                     int64
 		instance, stream, text string

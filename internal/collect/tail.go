@@ -51,6 +51,7 @@ type tail struct {
 	seq      uint64
 	gone     bool          // nothing will be written any more
 	ended    bool          // all is read and handed in
+	handed   logs.Place    // up to which all is handed in or dropped; without a hash
 	released atomic.Uint64 // links before this file are gone
 	// labels and parser change together, between two batches.
 	labels logs.Labels
@@ -279,6 +280,7 @@ func (t *tail) run(ctx context.Context) {
 	defer close(t.done)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	t.publish()
 	seen := time.Now()
 	for ctx.Err() == nil {
 		got, full, err := t.drain(ctx)
@@ -478,6 +480,19 @@ func (t *tail) commit(rest []byte, segs []seg, off int64) {
 	t.saved = append(t.saved[:0], rest...)
 	t.segs = append(t.segs[:0], segs...)
 	t.off = off
+	t.publish()
+}
+
+// publish says for Sync how far all is handed in.
+func (t *tail) publish() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case len(t.saved) > 0 && len(t.segs) > 0:
+		t.handed = logs.Place{Seq: t.segs[0].file.seq, Offset: t.segs[0].off}
+	case len(t.chain) > 0:
+		t.handed = logs.Place{Seq: t.chain[0].seq, Offset: t.off}
+	}
 }
 
 // finish hands in what waits for more that does not come.
@@ -493,6 +508,7 @@ func (t *tail) finish(ctx context.Context) error {
 		return err
 	}
 	t.saved, t.segs = t.saved[:have], segs
+	t.publish()
 	if cap(t.saved) > firstBlock {
 		t.saved = nil
 	}

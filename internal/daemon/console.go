@@ -85,9 +85,9 @@ func (b *backend) some(project string, services []string, running bool) ([]tende
 
 const longestLine = 1 << 20 // bytes of one log line; the rest comes as lines of its own
 
-// Logs reads from the engine. Without Follow the lines of all instances come
+// engineLogs reads from the engine. Without Follow the lines of all instances come
 // merged by time, with it as they arrive.
-func (b *backend) Logs(ctx context.Context, project string, r api.LogRequest, line func(api.LogLine) error) error {
+func (b *backend) engineLogs(ctx context.Context, project string, r api.LogRequest, line func(api.LogLine) error) error {
 	var of []tender.Instance
 	if r.Instance != "" {
 		i, err := b.find(api.Target{Project: project, Instance: r.Instance})

@@ -116,8 +116,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage,
 	})
 	b.keeper.loop = b.loop
+	loki := logRoom.loki(o.Version)
 	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: map[string]http.Handler{
-		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(),
+		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki,
 	}})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
