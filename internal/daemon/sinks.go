@@ -73,7 +73,7 @@ func (c cursors) Save(ctx context.Context, name string, s forward.State, dead []
 func (b *backend) Sinks(context.Context) ([]api.Sink, error) {
 	if b.sinks == nil {
 		if b.logs == nil && len(b.config.Sinks) > 0 {
-			return nil, tender.Errorf(tender.Unavailable, "the store of logs could not be opened, so nothing is sent").Hint("tender status says why")
+			return nil, noStore()
 		}
 		return nil, nil
 	}

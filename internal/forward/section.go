@@ -54,7 +54,7 @@ func (p *parser) section(n *yaml.Node, path string) *section {
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
-		if s.has(k.Value) {
+		if s.values[k.Value] != nil {
 			p.fail(k, "keep one of them", "%s.%s is there twice", path, k.Value)
 		}
 		s.names = append(s.names, k.Value)
