@@ -5,6 +5,8 @@
 //
 //	go run ./bench [-runs 5] [-n 1,20,50] [-only up,repair,plan]
 //	go run ./bench proxy: the edge's proxy against HAProxy, nginx and Caddy
+//	go run ./bench logs [-n LINES] [-only ask]: from the engine's files into the store, and questions to
+//	it, to a Loki (make loki builds one) and to grep
 package main
 
 import (
@@ -45,6 +47,13 @@ func main() {
 	defer stop()
 	if len(os.Args) > 1 && os.Args[1] == "proxy" {
 		if err := proxies(ctx, os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "logs" {
+		if err := logBench(ctx, os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}

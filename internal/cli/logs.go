@@ -173,6 +173,7 @@ func (a *app) logs(ctx context.Context, r api.LogRequest, index int, p *logPrint
 // remembered how many lines it does not print a second time then.
 const (
 	again      = time.Second
+	overlap    = 5 * time.Second // lines of others may come late
 	remembered = 4096
 )
 
@@ -184,16 +185,19 @@ func (a *app) keepUp(ctx context.Context, d *api.Client, project string, r api.L
 	}
 	var last []line
 	seen := map[line]bool{}
-	begun, lost := false, false
-	newest := r.Since
+	begun, lost, told := false, false, false
+	var oldest, newest time.Time // of what was printed
 	for {
 		err := d.Logs(ctx, project, r, func(l api.LogLine) error {
-			if begun, lost = true, false; l.Note != "" {
+			if begun, told = true, false; l.Note != "" {
 				return p.print(l)
 			}
 			key := line{l.Time.UnixNano(), l.Instance, l.Stream, l.Text}
-			if seen[key] {
+			if seen[key] || lost && l.Time.Before(oldest) { // printed, or before what -n asked for
 				return nil
+			}
+			if newest.IsZero() || l.Time.Before(oldest) {
+				oldest = l.Time
 			}
 			seen[key] = true
 			if last = append(last, key); len(last) > remembered {
@@ -208,15 +212,12 @@ func (a *app) keepUp(ctx context.Context, d *api.Client, project string, r api.L
 		if ctx.Err() != nil || err == nil || tender.KindOf(err) != tender.Unavailable || !begun {
 			return err
 		}
-		if !lost {
+		if lost = true; !told {
 			fmt.Fprintf(a.Err, "the daemon is away (%v); trying again\n", err)
 		}
-		lost = true
-		r.Tail = -1
+		told = true
 		if !newest.IsZero() {
-			r.Since = newest.Add(-5 * time.Second) // what is behind is known: see seen
-		} else {
-			r.Tail = 0
+			r.Tail, r.Since = -1, newest.Add(-overlap) // what is printed is known: see seen
 		}
 		select {
 		case <-ctx.Done():

@@ -6,16 +6,18 @@ import (
 )
 
 // A time that a line carries is believed where it is at most an hour before and a
-// minute after the one at which the engine got the line. Beyond that, and
-// where it only says the same more coarsely, the engine's stands.
+// minute after the one at which the engine got the line; what others send may
+// have waited with them for a week. Beyond that, and where it only says the same
+// more coarsely, the engine's stands.
 const (
 	believeBefore = time.Hour
+	believeLate   = 7 * 24 * time.Hour
 	believeAfter  = time.Minute
 )
 
 // believed returns the time of an entry: own, which is exact to res, or seen.
-func believed(own, res, seen int64) int64 {
-	if own > seen+int64(believeAfter) || own < seen-int64(believeBefore) || own <= seen && seen < own+res {
+func believed(own, res, seen int64, before time.Duration) int64 {
+	if own > seen+int64(believeAfter) || own < seen-int64(before) || own <= seen && seen < own+res {
 		return seen
 	}
 	return own

@@ -67,6 +67,8 @@ type Identity struct {
 	ID, Path                                   string
 	Project, Service, Revision, Instance, Node string
 	Logs                                       tender.Logs
+	// Own: it is a file of Tender's, in no picture.
+	Own bool
 }
 
 // Status is how collecting goes.
@@ -88,6 +90,7 @@ type Collector struct {
 	watcher   *watcher
 	unwatched atomic.Bool
 	desks     chan *desk
+	intake    intake
 
 	lines, bytes, gaps atomic.Int64
 	told               sync.Map // troubles that were told once
@@ -121,6 +124,7 @@ func New(o Options) (*Collector, error) {
 		o: o, log: o.Log, desks: make(chan *desk, o.Workers),
 		tails: map[string]*tail{}, streams: map[string]*stream{}, ending: map[string]logs.Place{}, roots: map[string]bool{},
 	}
+	c.intake = intake{queue: make(chan entry, intakeQueue), streams: map[string]logs.Labels{}}
 	for range o.Workers {
 		c.desks <- nil
 	}
@@ -153,6 +157,13 @@ func New(o Options) (*Collector, error) {
 
 const identityFile = "identity.json"
 
+// FollowOwn follows a file that Tender itself writes as the engine writes its own,
+// until its folder is gone.
+func (c *Collector) FollowOwn(id, path, service, instance string) {
+	c.watchRoot(filepath.Dir(filepath.Dir(path)))
+	c.follow(Identity{ID: id, Path: path, Project: "tender", Service: service, Instance: instance, Node: c.o.Node, Own: true})
+}
+
 // Run reads until ctx ends. What is read and not handed in then is read again by
 // the next one.
 func (c *Collector) Run(ctx context.Context) error {
@@ -176,6 +187,7 @@ func (c *Collector) Run(ctx context.Context) error {
 			})
 		})
 	}
+	watching.Go(func() { c.take(ctx) })
 	<-ctx.Done()
 	if c.watcher != nil {
 		c.watcher.close()
@@ -228,7 +240,7 @@ func (c *Collector) See(picture []tender.Instance) {
 		}
 	}
 	for _, t := range c.all() {
-		if !there[t.id] {
+		if !there[t.id] && !t.is.Load().Own {
 			t.leave()
 		}
 	}

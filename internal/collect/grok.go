@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// grokPatterns are the usual names, in the syntax of RE2. docs/logs.md lists them.
+// grokPatterns are the usual names, in the syntax of RE2. docs/collecting.md lists them.
 var grokPatterns = map[string]string{
 	"WORD":         `\b\w+\b`,
 	"NOTSPACE":     `\S+`,

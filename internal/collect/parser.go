@@ -27,7 +27,8 @@ type parser struct {
 	labels  map[string]bool // names that a field may not have
 	shapes  shapes
 	reader  jsonReader
-	times   clock // of lines
+	before  time.Duration // how late a line may be
+	times   clock         // of lines
 	engine  clock
 	logfmt  int // how many lines of late were logfmt, up to logfmtSure
 	attrs   []byte
@@ -61,7 +62,7 @@ const (
 )
 
 func newParser(r *rules, labels map[string]bool) *parser {
-	p := &parser{rules: r, labels: labels, rows: new(rows)}
+	p := &parser{rules: r, labels: labels, rows: new(rows), before: believeBefore}
 	p.times.zone = r.zone
 	return p
 }
@@ -423,7 +424,7 @@ func (p *parser) row(i int, shape string, start int, roles roles) {
 	value := func(at int) string { return out.fields[start+at].Value }
 	if roles.time >= 0 {
 		if own, res, ok := p.times.read(value(roles.time)); ok {
-			r.Time = believed(own, res, r.Time)
+			r.Time = believed(own, res, r.Time, p.before)
 		}
 	}
 	if roles.level >= 0 {

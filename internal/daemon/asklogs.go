@@ -142,10 +142,14 @@ func within(project string, r api.LogRequest) []logs.Condition {
 		c = append(c, logs.Condition{Name: "service", Op: logs.Matches, Value: any, Regexp: regexp.MustCompile("^(?:" + any + ")$")})
 	}
 	if r.Instance != "" {
-		c = append(c, logs.Condition{Name: "instance", Op: logs.Equal, Value: r.Instance})
+		return append(c, logs.Condition{Name: "instance", Op: logs.Equal, Value: r.Instance})
 	}
-	return c
+	// As with Docker Compose, one-off instances are not among those of a service.
+	return append(c, logs.Condition{Name: "instance", Op: logs.NotMatches, Value: oneoff.String(), Regexp: oneoff})
 }
+
+// oneoff is what tender run calls its instances.
+var oneoff = regexp.MustCompile("^.+-run-[0-9a-z]{12}$")
 
 // today are the instances of a request that the engine has now.
 func (b *backend) today(project string, r api.LogRequest) ([]tender.Instance, error) {

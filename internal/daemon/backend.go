@@ -58,6 +58,9 @@ func (b *backend) auditEnd(ctx context.Context, who api.Person, what, project, d
 		outcome = err.Error()
 	}
 	a := store.Audit{Time: time.Now(), Who: who.Name, What: what, Project: project, Detail: detail, Outcome: outcome}
+	if b.logs != nil {
+		b.logs.deed(a)
+	}
 	// Also when the asker is gone.
 	if err := b.store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.AddAudit(a) }); err != nil {
 		b.log.Error("audit trail has a gap", "who", who.Name, "what", what, "project", project, "err", err)

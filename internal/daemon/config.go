@@ -40,6 +40,7 @@ type Config struct {
 	ACMEEmail, ACMEDirectory, ACMERoot string
 	Drain                              time.Duration
 	Trusted                            []netip.Prefix
+	NoAccess                           bool
 
 	// How long logs are kept, where the service does not say: the oldest go first.
 	LogsAge  time.Duration
@@ -127,23 +128,35 @@ func Keys() []Key {
 		},
 		{"edge.drain", "edge-drain", "TENDER_EDGE_DRAIN", "1h", "how long connections of an edge that was replaced may go on", setDrain},
 		{"edge.trusted", "edge-trusted", "TENDER_EDGE_TRUSTED", "", "networks of proxies in front that say who the client is, with commas", setTrusted},
+		{
+			"listen.syslog", "syslog", "TENDER_SYSLOG", "", "address that takes in syslog (RFC 5424 and 3164) on TCP and UDP, such as 127.0.0.1:5514",
+			text(func(c *Config) *string { return &c.Syslog }),
+		},
+		{
+			"listen.gelf", "gelf", "TENDER_GELF", "", "the same for GELF, such as 127.0.0.1:12201",
+			text(func(c *Config) *string { return &c.GELF }),
+		},
+		{
+			"listen.fluent", "fluent", "TENDER_FLUENT", "", "the same for fluentd's forward protocol, such as 127.0.0.1:24224",
+			text(func(c *Config) *string { return &c.Fluent }),
+		},
+		{"edge.access_log", "edge-access-log", "TENDER_EDGE_ACCESS_LOG", "on", "on: the edge keeps a line of each request among the logs; off", setAccess},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
 	}
 }
 
-func setSinks(c *Config, v string) error {
-	var n yaml.Node
-	if err := yaml.Unmarshal([]byte(v), &n); err != nil || n.Kind == 0 {
-		return err
+func setAccess(c *Config, v string) error {
+	switch v {
+	case "on", "true":
+		c.NoAccess = false
+	case "off", "false":
+		c.NoAccess = true
+	default:
+		return fmt.Errorf("%q is neither on nor off", v)
 	}
-	return treeSinks(c, &n)
-}
-
-func treeSinks(c *Config, n *yaml.Node) (err error) {
-	c.Sinks, err = forward.Parse(n)
-	return err
+	return nil
 }
 
 func setLogsAge(c *Config, v string) error {
@@ -264,7 +277,7 @@ func (c *Config) check() error {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		return tender.Errorf(tender.Invalid, "--tls-cert and --tls-key go together").Hint("give both, or neither")
 	}
-	for what, list := range map[string]string{"http": c.HTTP, "https": c.HTTPS, "dns": c.DNS} {
+	for what, list := range map[string]string{"http": c.HTTP, "https": c.HTTPS, "dns": c.DNS, "syslog": c.Syslog, "gelf": c.GELF, "fluent": c.Fluent} {
 		for _, a := range addresses(list) {
 			if _, _, err := net.SplitHostPort(a); err != nil {
 				return tender.Errorf(tender.Invalid, "listen for %s on %q: %w", what, a, err).Hint("give host:port or :port")

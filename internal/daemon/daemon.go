@@ -15,10 +15,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/collect"
 	"github.com/tenderhq/tender/internal/compose"
 	"github.com/tenderhq/tender/internal/deploy"
 	"github.com/tenderhq/tender/internal/dns"
@@ -67,6 +69,8 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err := os.MkdirAll(c.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make the run directory: %w", err)
 	}
+	var collector atomic.Pointer[collect.Collector]
+	log = slog.New(collect.NewOwn(log.Handler(), collector.Load))
 	st, err := store.Open(c.DataDir, store.Options{Log: log.With("part", "store")})
 	if err != nil {
 		return err
@@ -75,6 +79,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	// Before all that takes time: the engine rotates on.
 	board := new(board)
 	logRoom := openLogRoom(c, st, board, log.With("part", "logs"))
+	if logRoom != nil {
+		collector.Store(logRoom.collector)
+	}
 	running := false
 	defer func() {
 		if logRoom != nil && !running {
@@ -117,9 +124,12 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	})
 	b.keeper.loop = b.loop
 	loki := logRoom.loki(o.Version)
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: map[string]http.Handler{
-		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki,
-	}})
+	mounts := map[string]http.Handler{"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki}
+	if logRoom != nil {
+		mounts["/v1/logs"] = logRoom.collector.OTLP()
+		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
+	}
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {
@@ -129,6 +139,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		if b.sinks != nil {
 			parts = append(parts, part{name: "sinks", run: b.sinks.Run, grace: 10 * time.Second})
 		}
+		parts = append(parts, logRoom.senders(c)...)
 	}
 	return runParts(ctx, log, b.board, append(parts, []part{
 		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
@@ -159,7 +170,7 @@ func (b *backend) keep() (err error) {
 	k.ensure = func(ctx context.Context) error {
 		return edge.Ensure(ctx, edge.Config{
 			Dir: dir, Socket: edgeSocket(c), HTTP: addresses(c.HTTP), HTTPS: addresses(c.HTTPS), DNS: addresses(c.DNS), Drain: c.Drain,
-			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, Version: b.version,
+			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, NoAccess: c.NoAccess, Version: b.version,
 		})
 	}
 	names := filepath.Join(c.DataDir, "names")

@@ -6,15 +6,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/collect"
 	"github.com/tenderhq/tender/internal/compose"
+	"github.com/tenderhq/tender/internal/edge"
 	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/logs"
 	"github.com/tenderhq/tender/internal/store"
@@ -30,6 +34,7 @@ type logRoom struct {
 	inventory *engine.Inventory
 	engine    engine.Console
 	tell      func(problem string)
+	access    string // folder of the edge's access logs
 	wake      chan struct{}
 
 	mu       sync.Mutex
@@ -44,7 +49,7 @@ type projectLogs struct {
 
 // openLogs opens the store and what the last daemon left to read.
 func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
-	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string) {}}
+	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string) {}, access: filepath.Join(c.DataDir, "edge", edge.AccessDir)}
 	if err := l.read(context.Background()); err != nil {
 		return nil, err
 	}
@@ -110,6 +115,7 @@ func (l *logRoom) look(ctx context.Context) {
 			}
 			l.collector.See(picture.Instances)
 		}
+		l.requests()
 		if now := l.problem(); now != said {
 			said = now
 			l.tell(said)
@@ -121,6 +127,30 @@ func (l *logRoom) look(ctx context.Context) {
 		case <-l.wake:
 		case <-time.After(again):
 		}
+	}
+}
+
+// requests follows the access logs of the edges that run. That of one that has
+// ended goes: its last lines are read from the spool.
+func (l *logRoom) requests() {
+	folders, _ := os.ReadDir(l.access) //nolint:errcheck // no folder: no edge ran
+	for _, f := range folders {
+		dir := filepath.Join(l.access, f.Name())
+		path := filepath.Join(dir, edge.AccessFile)
+		if _, err := os.Stat(path); err != nil || !f.IsDir() {
+			continue
+		}
+		l.collector.FollowOwn("edge-"+f.Name(), path, "edge", "edge")
+		lock, err := os.Open(filepath.Join(dir, "lock"))
+		if err != nil {
+			continue
+		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			if err := os.RemoveAll(dir); err != nil {
+				l.log.Warn("the access log of an edge that has ended stays", "err", err)
+			}
+		}
+		lock.Close()
 	}
 }
 
@@ -236,4 +266,32 @@ func openLogRoom(c Config, st *store.Store, board *board, log *slog.Logger) *log
 	}
 	l.tell = func(problem string) { board.set("logs", func(p *api.Part) { p.Error = problem }) }
 	return l
+}
+
+// senders are the parts that listen to what others send.
+func (l *logRoom) senders(c Config) (out []part) {
+	for protocol, list := range map[string]string{"syslog": c.Syslog, "gelf": c.GELF, "fluent": c.Fluent} {
+		for _, address := range addresses(list) {
+			out = append(out, part{name: protocol + " " + address, grace: 10 * time.Second, run: func(ctx context.Context) error {
+				return l.collector.Listen(ctx, protocol, address)
+			}})
+		}
+	}
+	slices.SortFunc(out, func(a, b part) int { return strings.Compare(a.name, b.name) })
+	return out
+}
+
+// deed keeps one line of the audit trail among the logs.
+func (l *logRoom) deed(a store.Audit) {
+	facts := map[string]string{"who": a.Who, "what": a.What, "outcome": "done", "level": "info"}
+	if a.Outcome != "" {
+		facts["outcome"], facts["level"] = a.Outcome, "warn"
+	}
+	for name, value := range map[string]string{"of": a.Project, "detail": a.Detail} {
+		if value != "" {
+			facts[name] = value
+		}
+	}
+	facts["message"] = strings.Join(strings.Fields(a.Who+" "+a.What+" "+a.Project+" "+a.Detail), " ")
+	l.collector.Audit(a.Time, facts)
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"go.yaml.in/yaml/v4"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/forward"
@@ -101,4 +103,17 @@ func (b *backend) DeadLetters(ctx context.Context, sink string, limit int) (out 
 		return err
 	})
 	return out, err
+}
+
+func setSinks(c *Config, v string) error {
+	var n yaml.Node
+	if err := yaml.Unmarshal([]byte(v), &n); err != nil || n.Kind == 0 {
+		return err
+	}
+	return treeSinks(c, &n)
+}
+
+func treeSinks(c *Config, n *yaml.Node) (err error) {
+	c.Sinks, err = forward.Parse(n)
+	return err
 }

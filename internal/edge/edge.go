@@ -49,9 +49,11 @@ type Config struct {
 	Grace   time.Duration
 	ACME    proxy.ACME
 	Trusted []netip.Prefix // beside the table's own
-	Log     *slog.Logger   // default: none
-	Version string
-	Binary  string // what Spawn starts; default: this program
+	// NoAccess: no access log is written.
+	NoAccess bool
+	Log      *slog.Logger // default: none
+	Version  string
+	Binary   string // what Spawn starts; default: this program
 }
 
 func (c Config) filled() Config {
@@ -104,6 +106,7 @@ type edge struct {
 	table   Table      // the one served; guarded by setting
 
 	counts counts
+	access *accessLog // nil: none is written
 }
 
 // Run serves until ctx ends or a new edge takes over, and then until what is
@@ -148,10 +151,18 @@ func (e *edge) open() error {
 	if aside != nil {
 		e.log.Error("the last table cannot be used; nothing is served until serve sends one", "err", aside)
 	}
-	e.proxy, err = proxy.New(proxy.Options{
+	o := proxy.Options{
 		Log: e.log.With("part", "proxy"), Dir: e.config.Dir, HTTP: e.config.HTTP, HTTPS: e.config.HTTPS,
 		Listen: e.sockets.Listen, ListenPacket: e.sockets.ListenPacket, Drain: e.config.Drain, ACME: e.config.ACME,
-	})
+	}
+	if !e.config.NoAccess {
+		if e.access, err = openAccess(e.config.Dir, e.log); err != nil {
+			e.log.Error("no access log is written", "err", err) // and requests are served
+		} else {
+			o.Access = e.access.add
+		}
+	}
+	e.proxy, err = proxy.New(o)
 	if err != nil {
 		return err
 	}
@@ -207,6 +218,13 @@ func (e *edge) run(ctx context.Context, b *before, unlock func()) error {
 		running.Wait()
 		close(ended)
 	}()
+	if e.access != nil {
+		telling, told := context.WithCancel(context.WithoutCancel(ctx))
+		var writing sync.WaitGroup
+		writing.Go(func() { e.access.run(telling) })
+		defer writing.Wait()
+		defer told() // when all requests have ended
+	}
 	l, err := e.begin(ctx, b, parts)
 	if err != nil {
 		stop()

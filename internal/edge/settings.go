@@ -29,10 +29,12 @@ type settings struct {
 	Grace   time.Duration  `json:"grace,omitempty"`
 	ACME    proxy.ACME     `json:"acme"`
 	Trusted []netip.Prefix `json:"trusted,omitempty"`
+	// NoAccess is left out where there is a log, as before there was one: the same settings restart no edge.
+	NoAccess bool `json:"no_access,omitempty"`
 }
 
 func (c Config) settings() settings {
-	return settings{HTTP: c.HTTP, HTTPS: c.HTTPS, DNS: c.DNS, Drain: c.Drain, Grace: c.Grace, ACME: c.ACME, Trusted: c.Trusted}
+	return settings{HTTP: c.HTTP, HTTPS: c.HTTPS, DNS: c.DNS, Drain: c.Drain, Grace: c.Grace, ACME: c.ACME, Trusted: c.Trusted, NoAccess: c.NoAccess}
 }
 
 // sum tells settings apart.
@@ -63,7 +65,7 @@ func Load(dir string) (Config, error) {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return Config{}, tender.Errorf(tender.Invalid, "read the edge's settings: %s: %w", path, err).Hint("remove it; tender serve writes it anew")
 	}
-	return Config{Dir: dir, HTTP: s.HTTP, HTTPS: s.HTTPS, DNS: s.DNS, Drain: s.Drain, Grace: s.Grace, ACME: s.ACME, Trusted: s.Trusted}, nil
+	return Config{Dir: dir, HTTP: s.HTTP, HTTPS: s.HTTPS, DNS: s.DNS, Drain: s.Drain, Grace: s.Grace, ACME: s.ACME, Trusted: s.Trusted, NoAccess: s.NoAccess}, nil
 }
 
 func (c Config) save() error {

@@ -144,7 +144,7 @@ func (p *parser) predicate() (predicate, error) {
 			p.next()
 		case t.kind == ident && t.val == "and" || t.kind == sign && t.val == ",":
 			p.next()
-		case t.kind == ident && p.comparison(p.toks[p.at+1]): // a space is an and
+		case t.kind == ident && p.comparison(p.toks[p.at+1]) || t.kind == sign && t.val == "(": // a space is an and
 		default:
 			return left, nil
 		}

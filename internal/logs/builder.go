@@ -34,7 +34,8 @@ type builder struct {
 	raw    int                // bytes of values
 	errs   int                // rows of stderr
 	shared bool
-	nth    []int32 // scratch of place
+	held   bool       // it counts as one of the store's spares
+	names  [][]string // of the fields of each kind
 }
 
 func newBuilder() *builder {
@@ -70,8 +71,8 @@ func (b *builder) fits(k uint32, r *Row) bool {
 	if len(kind.cols) != len(r.Fields) || kind.shape != r.Shape {
 		return false
 	}
-	for i, c := range kind.cols {
-		if b.cols[c].name != r.Fields[i].Name {
+	for i, name := range b.names[k] {
+		if name != r.Fields[i].Name {
 			return false
 		}
 	}
@@ -89,13 +90,15 @@ func (b *builder) find(r *Row) uint32 {
 			return k
 		}
 	}
-	cols := make([]int32, len(r.Fields))
+	cols, names := make([]int32, len(r.Fields)), make([]string, len(r.Fields))
 	for i := range r.Fields {
 		cols[i] = b.place(r.Fields[i].Name, cols[:i])
+		names[i] = b.cols[cols[i]].name
 	}
 	k := uint32(len(b.kinds))
 	b.raw += len(r.Shape) + 8*len(cols)
 	b.kinds = append(b.kinds, makeKind(strings.Clone(r.Shape), cols))
+	b.names = append(b.names, names)
 	b.byHash[h] = append(b.byHash[h], k)
 	return k
 }
@@ -137,7 +140,7 @@ func (b *builder) reset() *builder {
 		c.reset()
 	}
 	if unused || len(b.kinds) > 64 {
-		b.kinds, b.cols = nil, nil
+		b.kinds, b.cols, b.names, b.last = nil, nil, nil, 0
 		clear(b.byHash)
 		clear(b.byName)
 	}

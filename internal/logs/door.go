@@ -139,7 +139,8 @@ type Query struct {
 	// first four operators and fails the four that order.
 	Labels, Text, Where []Condition
 	// Columns are the fields that the caller will ask for; nil: all. Nothing else is
-	// decoded. NoText says that Text will not be called.
+	// decoded. NoText says that Text will not be called. Who counts says both: NoText
+	// and no columns (not nil) read the times alone.
 	Columns  []string
 	NoText   bool
 	Backward bool

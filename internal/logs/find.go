@@ -135,6 +135,7 @@ func (s *Store) with(p part, u *unpacker, fn func(*view) error) error {
 		return fmt.Errorf("find logs: %w", err)
 	}
 	defer p.e.seg.done()
+	defer u.takeBack()
 	err = fn(openView(f, p.e.off, &p.e.head, p.e.stream, u))
 	var d *damage
 	if errors.As(err, &d) {
@@ -322,7 +323,42 @@ func (x *search) hand(v *view, bound int64, first *firsts, fn func(Chunk) error)
 		if len(c.times) == 0 {
 			continue
 		}
+		if err := x.load(v); err != nil {
+			return err
+		}
 		if err := c.give(fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load reads what the caller will ask for, so that a block that turns out to be
+// damaged does so before any of its rows is handed out.
+func (x *search) load(v *view) error {
+	if x.q.NoText && x.q.Columns != nil && len(x.q.Columns) == 0 {
+		return nil
+	}
+	if err := v.need(); err != nil {
+		return err
+	}
+	if x.q.Columns == nil || !x.q.NoText {
+		if err := v.needCodes(); err != nil {
+			return err
+		}
+	}
+	for i := range v.cols {
+		want := x.q.Columns == nil || slices.Contains(x.q.Columns, v.cols[i].name)
+		if !want && !x.q.NoText {
+			want, _ = v.hole(i)
+		}
+		if !want {
+			continue
+		}
+		if _, err := v.column(i); err != nil {
+			return err
+		}
+		if _, err := v.spot(i); err != nil {
 			return err
 		}
 	}
@@ -447,6 +483,7 @@ func (c *column) guess() (distinct int, kind byte) {
 // Volume counts what q asks for. Where it asks for time and labels alone the headers
 // of the blocks tell; only those at the edges of the time are read.
 func (s *Store) Volume(ctx context.Context, q Query) (rows, bytes, chunks, streams int64, err error) {
+	q.NoText, q.Columns = true, []string{}
 	x := newSearch(q)
 	parts, letGo, err := s.parts(x)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	maxUnflushed = 64 << 20 // bytes in memory, of all sources
+	maxUnflushed = 32 << 20 // bytes in memory, of all sources
+	maxSpare     = 6        // builders that keep the memory of a big block for the next one
 	maxSegment   = 64 << 20 // bytes, before the next one is begun
 	maxBlocks    = 2048     // of the live segment
 )
@@ -320,6 +321,7 @@ func (s *Store) drop() {
 		buf.mu.Lock()
 		if buf.b == nil && len(buf.queue) == 0 {
 			if buf.idle++; buf.idle > 1 {
+				s.spare(buf.spare)
 				buf.spare = nil
 			}
 			// Who holds order writes for it just now.
@@ -362,16 +364,45 @@ func (s *Store) flushBuffer(buf *buffer) error {
 		close(s.room)
 		s.room = make(chan struct{})
 		s.freed.Unlock()
-		p.mu.Lock()
-		b := p.b.reset()
-		p.mu.Unlock()
-		if p.size > 256<<10 {
-			buf.mu.Lock()
-			buf.spare = b
-			buf.mu.Unlock()
-		}
+		s.reuse(buf, p)
 	}
 	return nil
+}
+
+// reuse keeps the builder of a big block for the next one of its source, as long as
+// not too many do so.
+func (s *Store) reuse(buf *buffer, p *sealed) {
+	p.mu.Lock()
+	held := p.b.held
+	b := p.b.reset()
+	p.mu.Unlock()
+	if held && !b.held {
+		s.spares.Add(-1)
+	}
+	if p.size < 256<<10 {
+		s.spare(b)
+		return
+	}
+	if !b.held {
+		if s.spares.Add(1) > maxSpare {
+			s.spares.Add(-1)
+			return
+		}
+		b.held = true
+	}
+	buf.mu.Lock()
+	old := buf.spare
+	buf.spare = b
+	buf.mu.Unlock()
+	s.spare(old)
+}
+
+// spare lets go of a builder.
+func (s *Store) spare(b *builder) {
+	if b != nil && b.held {
+		b.held = false
+		s.spares.Add(-1)
+	}
 }
 
 // store writes a block and puts it into the index; at the same moment, under

@@ -259,6 +259,7 @@ func (w *merger) join(blocks []*entry) (ok bool, err error) {
 				return err
 			}
 			defer e.seg.done()
+			defer w.u.takeBack()
 			return b.addView(openView(f, e.off, &e.head, e.stream, w.u))
 		}()
 		var d *damage

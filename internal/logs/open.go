@@ -33,6 +33,7 @@ type Store struct {
 	unpackers chan *unpacker // those that are free
 
 	unflushed atomic.Int64 // bytes in buffers
+	spares    atomic.Int32 // builders that are held
 	upkeep    sync.Mutex   // one merges or retires at a time
 	short     bool         // of the disk, and it was said; guarded by upkeep
 
@@ -173,9 +174,7 @@ func (s *Store) unpacker() (*unpacker, error) {
 }
 
 func (s *Store) giveBack(u *unpacker) {
-	if cap(u.buf) > 4<<20 {
-		u.buf = nil
-	}
+	u.shrink()
 	select {
 	case s.unpackers <- u:
 	default:

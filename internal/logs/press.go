@@ -361,8 +361,8 @@ func (p *press) text(g *gatherer, a *about) {
 	}
 	a.ends = p.ints(&p.bulk, p.nums)
 	a.values = p.pack(&p.bulk, g.data)
-	// A filter that takes as long to read as the values spares nothing.
-	if n := len(f.words) * 8; n > 0 && len(g.data) > 2048 && int64(n) < a.values.size/2 {
+	// A filter that takes about as long to read as the values to unpack spares nothing.
+	if n := len(f.words) * 8; n > 0 && len(g.data) > 2048 && n <= len(g.data)/8 {
 		p.raw = p.raw[:0]
 		for _, w := range f.words {
 			p.raw = binary.LittleEndian.AppendUint64(p.raw, w)

@@ -12,9 +12,55 @@ import (
 
 // unpacker holds what reading needs over and over. It serves one goroutine.
 type unpacker struct {
-	zstd *zstd.Decoder
-	buf  []byte // of stored sections
-	nums []uint64
+	zstd  *zstd.Decoder
+	buf   []byte // of stored sections
+	nums  []uint64
+	lent  pool[byte] // unpacked sections
+	times pool[int64]
+	wide  pool[uint64]
+	ends  pool[uint32]
+	codes pool[uint16]
+
+	trusting bool // checksums are not asked; for tests of what is behind them
+}
+
+// pool lends buffers until all of them are taken back at once: what is read of a
+// block is of no use when the block is done with.
+type pool[T any] struct {
+	bufs [][]T
+	next int // those before are in use
+}
+
+// lend returns an empty buffer for n values.
+func (p *pool[T]) lend(n int) []T {
+	if p.next == len(p.bufs) {
+		p.bufs = append(p.bufs, nil)
+	}
+	b := p.bufs[p.next]
+	if cap(b) < n {
+		b = make([]T, 0, n+n/8)
+		p.bufs[p.next] = b
+	}
+	p.next++
+	return b[:0]
+}
+
+func (p *pool[T]) size() (n int) {
+	for _, b := range p.bufs {
+		n += cap(b)
+	}
+	return n
+}
+
+func (u *unpacker) takeBack() {
+	u.lent.next, u.times.next, u.wide.next, u.ends.next, u.codes.next = 0, 0, 0, 0, 0
+}
+
+// shrink lets go of what an unusual block took.
+func (u *unpacker) shrink() {
+	if cap(u.buf)+u.lent.size()+8*(u.times.size()+u.wide.size())+4*u.ends.size()+2*u.codes.size() > 16<<20 {
+		*u = unpacker{zstd: u.zstd}
+	}
 }
 
 func newUnpacker() (*unpacker, error) {
@@ -70,7 +116,7 @@ func (v *view) need() error {
 		}
 	}
 	dir := front[:h.dir]
-	if h.rows > 0 && checksum(dir) != h.sum {
+	if h.rows > 0 && !r.u.trusting && checksum(dir) != h.sum {
 		return damaged("the checksum of the directory is wrong")
 	}
 	r.near = front[h.dir:]
@@ -189,12 +235,11 @@ func (r *reader) nearby(s section) ([]byte, error) {
 	if s.off+s.size > int64(len(r.near)) {
 		return nil, damaged("a section lies outside of its region")
 	}
-	return r.unpack(s, r.near[s.off:s.off+s.size], nil)
+	return r.unpack(s, r.near[s.off:s.off+s.size])
 }
 
-// bulk reads a section of the bulk region into dst. It is good until the caller
-// overwrites dst.
-func (r *reader) bulk(s section, dst []byte) ([]byte, error) {
+// bulk reads a section of the bulk region.
+func (r *reader) bulk(s section) ([]byte, error) {
 	h := r.head
 	from := h.own + h.dir + h.near
 	if s.off+s.size > h.size-from {
@@ -207,24 +252,23 @@ func (r *reader) bulk(s section, dst []byte) ([]byte, error) {
 	if err := r.readAt(buf, r.off+from+s.off); err != nil {
 		return nil, err
 	}
-	return r.unpack(s, buf, dst)
+	return r.unpack(s, buf)
 }
 
-func (r *reader) unpack(s section, stored, dst []byte) ([]byte, error) {
-	if checksum(stored) != s.sum {
+// unpack returns what was stored, good until the unpacker takes its buffers back.
+func (r *reader) unpack(s section, stored []byte) ([]byte, error) {
+	dst := r.u.lent.lend(int(s.raw))
+	if !r.u.trusting && checksum(stored) != s.sum {
 		return nil, damaged("the checksum of a section is wrong")
 	}
 	if s.codec == plain {
-		return append(dst[:0], stored...), nil
+		return append(dst, stored...), nil
 	}
-	// What the frame says of itself must be what the section says.
-	if int64(cap(dst)) < s.raw {
-		dst = make([]byte, 0, s.raw)
-	}
-	out, err := r.u.zstd.DecodeAll(stored, dst[:0])
+	out, err := r.u.zstd.DecodeAll(stored, dst)
 	if err != nil {
 		return nil, damaged("unpack: %v", err)
 	}
+	// What the frame says of itself must be what the section says.
 	if int64(len(out)) != s.raw {
 		return nil, damaged("a section unpacks to %d bytes, not %d", len(out), s.raw)
 	}
@@ -237,11 +281,11 @@ func (v *view) needTimes() error {
 		return nil
 	}
 	r := v.disk
-	b, err := r.bulk(r.head.times, nil)
+	b, err := r.bulk(r.head.times)
 	if err != nil {
 		return err
 	}
-	times := make([]int64, 0, v.rows)
+	times := r.u.times.lend(v.rows)
 	if times, err = r.u.getSeries(times, b, v.rows); err != nil {
 		return err
 	}
@@ -302,7 +346,7 @@ func (v *view) needCodes() error {
 		return err
 	}
 	r := v.disk
-	b, err := r.bulk(r.head.codes, nil)
+	b, err := r.bulk(r.head.codes)
 	if err != nil {
 		return err
 	}
@@ -310,7 +354,7 @@ func (v *view) needCodes() error {
 	if err != nil {
 		return err
 	}
-	codes, errs := make([]uint32, 0, v.rows), 0
+	codes, errs := r.u.ends.lend(v.rows), 0
 	for _, n := range nums {
 		if n>>1 >= uint64(len(v.kinds)) {
 			return damaged("a row is of no kind")
@@ -341,15 +385,15 @@ func (v *view) column(i int) (*column, error) {
 		err = v.readText(c, a)
 	case formNumber:
 		var b []byte
-		if b, err = r.bulk(a.values, nil); err == nil {
+		if b, err = r.bulk(a.values); err == nil {
 			var nums []uint64
 			nums, err = r.u.ints(b, c.n)
-			c.nums = append(make([]uint64, 0, len(nums)), nums...)
+			c.nums = append(r.u.wide.lend(len(nums)), nums...)
 		}
 	case formDecimal:
 		err = v.readDecimals(c, a)
 	case formHex, formUUID:
-		c.data, err = r.bulk(a.values, nil)
+		c.data, err = r.bulk(a.values)
 		if err == nil && len(c.data) != c.n*c.width {
 			err = damaged("%d values do not fit in %d bytes", c.n, len(c.data))
 		}
@@ -385,7 +429,7 @@ func (v *view) readDict(c *column, a *about) (err error) {
 	if c.dict, err = v.dictOf(a); err != nil {
 		return err
 	}
-	b, err := v.disk.bulk(a.values, nil)
+	b, err := v.disk.bulk(a.values)
 	if err != nil {
 		return err
 	}
@@ -393,7 +437,7 @@ func (v *view) readDict(c *column, a *about) (err error) {
 	if err != nil {
 		return err
 	}
-	c.codes = make([]uint16, 0, len(nums))
+	c.codes = v.disk.u.codes.lend(len(nums))
 	for _, n := range nums {
 		if n >= uint64(len(c.dict)) {
 			return damaged("a value is not in its dictionary")
@@ -405,7 +449,7 @@ func (v *view) readDict(c *column, a *about) (err error) {
 
 func (v *view) readText(c *column, a *about) error {
 	r := v.disk
-	b, err := r.bulk(a.ends, nil)
+	b, err := r.bulk(a.ends)
 	if err != nil {
 		return err
 	}
@@ -413,7 +457,7 @@ func (v *view) readText(c *column, a *about) error {
 	if err != nil {
 		return err
 	}
-	c.ends = make([]uint32, 0, len(nums))
+	c.ends = r.u.ends.lend(len(nums))
 	end := uint64(0)
 	for _, n := range nums {
 		if n > maxSection {
@@ -425,13 +469,13 @@ func (v *view) readText(c *column, a *about) error {
 	if end != uint64(a.values.raw) {
 		return damaged("values of %d bytes in a section of %d", end, a.values.raw)
 	}
-	c.data, err = r.bulk(a.values, nil)
+	c.data, err = r.bulk(a.values)
 	return err
 }
 
 func (v *view) readDecimals(c *column, a *about) error {
 	r := v.disk
-	b, err := r.bulk(a.ends, nil)
+	b, err := r.bulk(a.ends)
 	if err != nil {
 		return err
 	}
@@ -446,27 +490,27 @@ func (v *view) readDecimals(c *column, a *about) error {
 		}
 		c.behind = append(c.behind, byte(n))
 	}
-	if b, err = r.bulk(a.values, nil); err != nil {
+	if b, err = r.bulk(a.values); err != nil {
 		return err
 	}
 	if nums, err = r.u.ints(b, c.n); err != nil {
 		return err
 	}
-	c.nums = append(make([]uint64, 0, len(nums)), nums...)
+	c.nums = append(r.u.wide.lend(len(nums)), nums...)
 	return nil
 }
 
 func (v *view) readTimes(i int, c *column, a *about) error {
 	r := v.disk
-	b, err := r.bulk(a.values, nil)
+	b, err := r.bulk(a.values)
 	if err != nil {
 		return err
 	}
-	c.nums = make([]uint64, 0, c.n)
+	c.nums = r.u.wide.lend(c.n)
 	switch {
 	case len(b) > 0 && b[0] == 1:
 		var times []int64
-		if times, err = r.u.getSeries(make([]int64, 0, c.n), b[1:], c.n); err != nil {
+		if times, err = r.u.getSeries(r.u.times.lend(c.n), b[1:], c.n); err != nil {
 			return err
 		}
 		for _, t := range times {
@@ -510,7 +554,7 @@ func (v *view) filter(i int) (f filter, err error) {
 	if a == nil || a.form != formText || a.filter.size == 0 {
 		return f, nil
 	}
-	b, err := v.disk.bulk(a.filter, nil)
+	b, err := v.disk.bulk(a.filter)
 	if err != nil {
 		return f, err
 	}

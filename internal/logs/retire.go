@@ -96,6 +96,9 @@ func (s *Store) discard(gone map[*entry]int64) error {
 	if err := s.rollIfGone(gone); err != nil {
 		return err
 	}
+	if err := s.sync(); err != nil {
+		return err
+	}
 	if err := s.carry(gone); err != nil {
 		return err
 	}
@@ -104,6 +107,7 @@ func (s *Store) discard(gone map[*entry]int64) error {
 	s.mu.RUnlock()
 	for _, seg := range segs {
 		if s.isLive(seg) {
+			s.hide(seg, gone)
 			continue
 		}
 		var keep []*entry
@@ -125,12 +129,20 @@ func (s *Store) discard(gone map[*entry]int64) error {
 				return err
 			}
 		default:
-			s.mu.Lock()
-			seg.blocks = keep
-			s.mu.Unlock()
+			s.hide(seg, gone)
 		}
 	}
 	return nil
+}
+
+// hide takes blocks out of the index alone.
+func (s *Store) hide(seg *segment, gone map[*entry]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seg.blocks = slices.DeleteFunc(slices.Clone(seg.blocks), func(e *entry) bool {
+		_, ok := gone[e]
+		return ok
+	})
 }
 
 // remove takes a segment out.
@@ -147,7 +159,8 @@ func (s *Store) isLive(seg *segment) bool {
 	return s.unsettled(seg)
 }
 
-// rollIfGone begins a new live segment if all of the present one has to go.
+// rollIfGone begins a new live segment if most of the present one has to go. Its
+// header also keeps the numbers going when nothing else is left.
 func (s *Store) rollIfGone(gone map[*entry]int64) error {
 	s.write.Lock()
 	defer s.write.Unlock()
@@ -156,19 +169,17 @@ func (s *Store) rollIfGone(gone map[*entry]int64) error {
 	if newest == nil && len(s.segs) > 0 {
 		newest = s.segs[len(s.segs)-1]
 	}
-	roll := newest != nil && len(newest.blocks) > 0
-	if roll {
+	var going int64
+	if newest != nil {
 		for _, e := range newest.blocks {
-			if _, ok := gone[e]; !ok {
-				roll = false
-			}
+			going += gone[e]
 		}
 	}
+	roll := going > 0 && going*2 > newest.size-segmentHeader
 	s.mu.RUnlock()
 	if !roll {
 		return nil
 	}
-	// Its header also keeps the numbers going when nothing else is left.
 	return s.roll(time.Now().UTC().Format(dayLayout))
 }
 

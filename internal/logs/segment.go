@@ -345,6 +345,7 @@ func findHead(f io.ReaderAt, off, end int64, buf *[]byte) (int64, error) {
 
 // verify reads all of a block.
 func verify(f io.ReaderAt, off int64, h *head, u *unpacker) error {
+	defer u.takeBack()
 	v := openView(f, off, h, nil, u)
 	if err := v.need(); err != nil || h.rows == 0 {
 		return err

@@ -51,6 +51,7 @@ type exchange struct {
 	t     *target // that it is at now
 	tryAt time.Time
 	o     outcome
+	said  int  // the status that the client was sent; 0: none
 	sent  bool // the head of an answer
 	fresh bool // something is written and not flushed
 	abort bool // the answer was cut off, and the client must see that
@@ -101,6 +102,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Connection"] = lastAnswer
 	}
 	x.serve()
+	if s.o.Access != nil {
+		x.tell()
+	}
 	abort, guard := x.abort, x.guard
 	x.reset()
 	exchanges.Put(x)

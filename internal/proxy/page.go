@@ -45,6 +45,7 @@ func (x *exchange) write(status int, kind, body string) {
 		x.dress(h)
 	}
 	x.last(h)
+	x.said = status
 	x.w.WriteHeader(status)
 	if x.r.Method != http.MethodHead {
 		_, _ = x.w.Write([]byte(body)) // who is gone needs no page
@@ -58,6 +59,7 @@ func (x *exchange) redirect(to string, code int) {
 	h.Set("Location", to)
 	x.dress(h)
 	x.last(h)
+	x.said = code
 	x.w.WriteHeader(code)
 }
 

@@ -26,6 +26,8 @@ type Options struct {
 	// Drain is how long Run waits for what is under way once ctx has ended; default 1 h.
 	Drain time.Duration
 	ACME  ACME
+	// Access is told of each request at its end, and must not wait; nil: nobody is.
+	Access func(*Access)
 }
 
 // ACME says who vouches for routes with tls: auto.

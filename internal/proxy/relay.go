@@ -73,7 +73,7 @@ func (x *exchange) commit(h http.Header, status int, length int64, typed bool) {
 	x.last(h)
 	x.o.status = status
 	x.o.took = time.Since(x.tryAt)
-	x.sent, x.fresh = true, true
+	x.sent, x.fresh, x.said = true, true, status
 	x.w.WriteHeader(status)
 }
 
