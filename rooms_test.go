@@ -71,6 +71,9 @@ var owners = map[string]string{
 	"filippo.io/age":                              "internal/vault",
 	"github.com/danielgtaylor/huma/v2":            "internal/api",
 	"github.com/miekg/dns":                        "internal/dns",
+	"github.com/elastic":                          "internal/forward",
+	"github.com/minio/minio-go/v7":                "internal/forward",
+	"go.opentelemetry.io/proto/otlp":              "-", // in tests alone
 	"github.com/hashicorp/consul/api":             "-", // MPL: in tests alone, which are not listed
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",

@@ -29,31 +29,33 @@ type backend struct {
 
 // answers is the shape of daemon.json.
 type answers struct {
-	Status    api.Status      `json:"status"`
-	Checks    []api.Check     `json:"checks"`
-	Projects  []api.Project   `json:"projects"`
-	Instances []api.Instance  `json:"instances"`
-	Config    string          `json:"config"`
-	Plan      api.Plan        `json:"plan"`
-	Events    []api.Event     `json:"events"`
-	Hang      bool            `json:"hang"` // after the events, until the client goes
-	Result    api.Result      `json:"result"`
-	Rollouts  []api.Rollout   `json:"rollouts"`
-	Why       api.Why         `json:"why"`
-	Audit     []api.Audit     `json:"audit"`
-	Logs      []api.LogLine   `json:"logs"`
-	Numbers   []api.LogSeries `json:"numbers"`
-	Stats     []api.Sample    `json:"stats"`
-	Top       []api.Processes `json:"top"`
-	Code      int             `json:"code"`
-	Stdout    string          `json:"stdout"`
-	Stderr    string          `json:"stderr"`
-	Files     string          `json:"files"` // directory that copies come from
-	Images    []api.Image     `json:"images"`
-	Secrets   []api.Secret    `json:"secrets"`
-	Tokens    []api.Token     `json:"tokens"`
-	Logins    []api.Login     `json:"logins"`
-	Edge      api.Edge        `json:"edge"`
+	Status    api.Status       `json:"status"`
+	Checks    []api.Check      `json:"checks"`
+	Projects  []api.Project    `json:"projects"`
+	Instances []api.Instance   `json:"instances"`
+	Config    string           `json:"config"`
+	Plan      api.Plan         `json:"plan"`
+	Events    []api.Event      `json:"events"`
+	Hang      bool             `json:"hang"` // after the events, until the client goes
+	Result    api.Result       `json:"result"`
+	Rollouts  []api.Rollout    `json:"rollouts"`
+	Why       api.Why          `json:"why"`
+	Audit     []api.Audit      `json:"audit"`
+	Logs      []api.LogLine    `json:"logs"`
+	Numbers   []api.LogSeries  `json:"numbers"`
+	Sinks     []api.Sink       `json:"sinks"`
+	Dead      []api.DeadLetter `json:"dead"`
+	Stats     []api.Sample     `json:"stats"`
+	Top       []api.Processes  `json:"top"`
+	Code      int              `json:"code"`
+	Stdout    string           `json:"stdout"`
+	Stderr    string           `json:"stderr"`
+	Files     string           `json:"files"` // directory that copies come from
+	Images    []api.Image      `json:"images"`
+	Secrets   []api.Secret     `json:"secrets"`
+	Tokens    []api.Token      `json:"tokens"`
+	Logins    []api.Login      `json:"logins"`
+	Edge      api.Edge         `json:"edge"`
 	// Errors holds, by call, what is refused.
 	Errors map[string]struct{ Kind, Msg, Hint string } `json:"errors"`
 }
@@ -270,6 +272,16 @@ func (b *backend) LogNumbers(_ context.Context, project string, n api.LogNumbers
 	n.Start, n.End = time.Time{}, time.Time{}
 	a, err := b.answer("numbers", project, n)
 	return a.Numbers, err
+}
+
+func (b *backend) Sinks(context.Context) ([]api.Sink, error) {
+	a, err := b.answer("sinks")
+	return a.Sinks, err
+}
+
+func (b *backend) DeadLetters(_ context.Context, sink string, limit int) ([]api.DeadLetter, error) {
+	a, err := b.answer("dead", sink, limit)
+	return a.Dead, err
 }
 
 func (b *backend) DoctorLogs(context.Context) ([]api.Check, error) {

@@ -40,6 +40,9 @@ type Backend interface {
 
 	Logs(ctx context.Context, project string, r LogRequest, line func(LogLine) error) error
 	LogNumbers(ctx context.Context, project string, n LogNumbers) ([]LogSeries, error)
+	// Sinks are what logs are sent on to; DeadLetters what one of them refused for good, the newest last.
+	Sinks(ctx context.Context) ([]Sink, error)
+	DeadLetters(ctx context.Context, sink string, limit int) ([]DeadLetter, error)
 	Stats(ctx context.Context, project string, services []string) ([]Sample, error)
 	Top(ctx context.Context, project string, services []string) ([]Processes, error)
 	Wait(ctx context.Context, t Target) (code int, err error)

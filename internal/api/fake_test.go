@@ -165,6 +165,14 @@ func (f *fake) LogNumbers(_ context.Context, project string, n api.LogNumbers) (
 	return []api.LogSeries{{Labels: map[string]string{"level": "error"}, Values: []api.LogValue{{Time: noon, Value: 2.5}}}}, f.ask("numbers %s %+v", project, n)
 }
 
+func (f *fake) Sinks(context.Context) ([]api.Sink, error) {
+	return []api.Sink{{Name: "es", Lag: 1.5}}, f.ask("sinks")
+}
+
+func (f *fake) DeadLetters(_ context.Context, sink string, limit int) ([]api.DeadLetter, error) {
+	return []api.DeadLetter{{Time: noon, Reason: "400"}}, f.ask("dead %s %d", sink, limit)
+}
+
 func (f *fake) DoctorLogs(context.Context) ([]api.Check, error) {
 	return []api.Check{{Name: "logs", Result: "ok"}}, f.ask("doctor logs")
 }

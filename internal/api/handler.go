@@ -80,6 +80,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.streams.open = map[string]openStream{}
 	h.api.UseMiddleware(allow)
 	h.lookRoutes()
+	h.sinkRoutes()
 	h.changeRoutes()
 	h.steerRoutes()
 	h.consoleRoutes()

@@ -102,6 +102,7 @@ numbers. --stats counts over time in place of printing lines. docs/logs.md has r
 	s.BoolVar(&f.stats, "stats", false, "count lines over time, errors apart")
 	s.IntVar(&f.index, "index", 0, "`slot` of the instance (default: all)")
 	a.inFile(c)
+	c.AddCommand(a.sinksCommand())
 	return c
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/tenderhq/tender/internal/compose"
 	"github.com/tenderhq/tender/internal/deploy"
 	"github.com/tenderhq/tender/internal/engine"
+	"github.com/tenderhq/tender/internal/forward"
 	"github.com/tenderhq/tender/internal/store"
 	"github.com/tenderhq/tender/internal/vault"
 )
@@ -30,7 +31,8 @@ type backend struct {
 	loop      *deploy.Loop
 	board     *board
 	keeper    *keeper
-	logs      *logRoom // nil: its store could not be opened
+	logs      *logRoom       // nil: its store could not be opened
+	sinks     *forward.Sinks // nil: none are configured, or there is no log room
 	layers    layers
 }
 

@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/forward"
 )
 
 // ConfigFile is where serve looks when --config does not say otherwise.
@@ -45,6 +46,9 @@ type Config struct {
 	LogsAge  time.Duration
 	LogsSize int64 // bytes on the disk, of all
 
+	// Sinks are where logs are sent on to.
+	Sinks []forward.Config
+
 	// Where others send logs to: host:port each, "" nowhere.
 	Syslog, GELF, Fluent string
 }
@@ -58,6 +62,9 @@ type Key struct {
 	Help     string
 	set      func(*Config, string) error
 }
+
+// trees take what is no scalar in the file; in a flag and in a variable it is YAML.
+var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }
@@ -136,6 +143,7 @@ func Keys() []Key {
 		{"edge.access_log", "edge-access-log", "TENDER_EDGE_ACCESS_LOG", "on", "on: the edge keeps a line of each request among the logs; off", setAccess},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
+		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
 	}
 }
 
@@ -221,7 +229,7 @@ func setSubnets(c *Config, v string) error {
 // the file over defaults. file "" means ConfigFile, which may be absent; a file
 // that was named must be there.
 func Configure(file string, env func(string) string, flags map[string]string) (Config, error) {
-	said, where, err := readFile(file)
+	said, nodes, where, err := readFile(file)
 	if err != nil {
 		return Config{}, err
 	}
@@ -234,11 +242,18 @@ func Configure(file string, env func(string) string, flags map[string]string) (C
 		if f, ok := said[k.Name]; ok {
 			v, from = f, where+": "+k.Name
 		}
+		n := nodes[k.Name]
 		if e := env(k.Variable); e != "" {
-			v, from = e, k.Variable
+			v, from, n = e, k.Variable, nil
 		}
 		if f, ok := flags[k.Flag]; ok {
-			v, from = f, "--"+k.Flag
+			v, from, n = f, "--"+k.Flag, nil
+		}
+		if n != nil {
+			if err := trees[k.Name](&c, n); err != nil {
+				return Config{}, tender.Errorf(tender.Invalid, "%s:%w", where, err)
+			}
+			continue
 		}
 		if err := k.set(&c, v); err != nil {
 			return Config{}, tender.Errorf(tender.Invalid, "%s: %w", from, err)
@@ -283,39 +298,41 @@ func (c *Config) check() error {
 	return nil
 }
 
-// readFile reads the strict YAML file as a flat table of dotted keys.
-func readFile(file string) (map[string]string, string, error) {
-	where := file
+// readFile reads the strict YAML file as a flat table of dotted keys; nodes are the
+// values of those that are trees.
+func readFile(file string) (said map[string]string, nodes map[string]*yaml.Node, where string, err error) {
+	where = file
 	if file == "" {
 		where = ConfigFile
 	}
 	raw, err := os.ReadFile(where)
 	if file == "" && errors.Is(err, fs.ErrNotExist) {
-		return nil, where, nil
+		return nil, nil, where, nil
 	}
 	if err != nil {
-		return nil, where, tender.Errorf(tender.Invalid, "read configuration: %w", err).Hint("name a file that is there: --config %s", ConfigFile)
+		return nil, nil, where, tender.Errorf(tender.Invalid, "read configuration: %w", err).Hint("name a file that is there: --config %s", ConfigFile)
 	}
 	var doc yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(raw)).Decode(&doc); errors.Is(err, io.EOF) {
-		return nil, where, nil
+		return nil, nil, where, nil
 	} else if err != nil {
-		return nil, where, tender.Errorf(tender.Invalid, "%s: %w", where, err)
+		return nil, nil, where, tender.Errorf(tender.Invalid, "%s: %w", where, err)
 	}
 	known := map[string]bool{}
+	nodes = map[string]*yaml.Node{}
 	for _, k := range Keys() {
 		known[k.Name] = true
 	}
-	said := map[string]string{}
+	said = map[string]string{}
 	if len(doc.Content) > 0 {
-		if err := flatten(doc.Content[0], "", known, said); err != nil {
-			return nil, where, tender.Errorf(tender.Invalid, "%s:%w", where, err).Hint("see: tender serve --help")
+		if err := flatten(doc.Content[0], "", known, said, nodes); err != nil {
+			return nil, nil, where, tender.Errorf(tender.Invalid, "%s:%w", where, err).Hint("see: tender serve --help")
 		}
 	}
-	return said, where, nil
+	return said, nodes, where, nil
 }
 
-func flatten(n *yaml.Node, prefix string, known map[string]bool, said map[string]string) error {
+func flatten(n *yaml.Node, prefix string, known map[string]bool, said map[string]string, nodes map[string]*yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
 		return fmt.Errorf("%d:%d: %s is not a mapping", n.Line, n.Column, strings.TrimSuffix(prefix, "."))
 	}
@@ -326,10 +343,14 @@ func flatten(n *yaml.Node, prefix string, known map[string]bool, said map[string
 			return fmt.Errorf("%d:%d: %s is there twice", k.Line, k.Column, name)
 		}
 		switch {
+		case nodes[name] != nil:
+			return fmt.Errorf("%d:%d: %s is there twice", k.Line, k.Column, name)
+		case trees[name] != nil:
+			nodes[name] = v
 		case known[name] && v.Kind == yaml.ScalarNode:
 			said[name] = v.Value
 		case v.Kind == yaml.MappingNode && isLevel(name, known):
-			if err := flatten(v, name+".", known, said); err != nil {
+			if err := flatten(v, name+".", known, said, nodes); err != nil {
 				return err
 			}
 		default:

@@ -93,7 +93,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		if err != nil { // then it may be in use
 			return []string{err.Error()}
 		}
-		return used
+		return append(used, sinksWith(c, project, name)...)
 	}})
 	if err != nil {
 		return err
@@ -133,8 +133,12 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {
+		b.sinks = b.makeSinks(log.With("part", "sinks"))
 		logRoom.inventory, logRoom.engine, running = b.inventory, eng, true
 		parts = append(parts, part{name: "logs", run: logRoom.run, grace: 20 * time.Second})
+		if b.sinks != nil {
+			parts = append(parts, part{name: "sinks", run: b.sinks.Run, grace: 10 * time.Second})
+		}
 		parts = append(parts, logRoom.senders(c)...)
 	}
 	return runParts(ctx, log, b.board, append(parts, []part{

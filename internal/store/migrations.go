@@ -22,6 +22,7 @@ var migrations = []string{
 	generationsTables + revisionsTables + rolloutsTables,
 	releasedTable,
 	routesTable,
+	sinksTables,
 }
 
 // applicationID marks the file as ours ("TNDR").
