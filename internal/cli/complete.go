@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
 )
 
@@ -62,19 +63,11 @@ func names(c *cobra.Command, taken []string, part string, ask func(ctx context.C
 // services completes with the services that the daemon knows of the project.
 func (a *app) services(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
 	return names(c, taken, part, func(ctx context.Context) []string {
-		project, d, err := a.at(ctx)
+		project, err := a.name(ctx)
 		if err != nil {
 			return nil
 		}
-		instances, err := d.Instances(ctx, project, true)
-		if err != nil {
-			return nil
-		}
-		var out []string
-		for _, i := range instances {
-			out = append(out, i.Service)
-		}
-		return out
+		return known(a, func(d *api.Client) ([]api.Instance, error) { return d.Instances(ctx, project, true) }, func(i api.Instance) string { return i.Service })
 	})
 }
 
@@ -102,60 +95,49 @@ func (a *app) fileServices(c *cobra.Command, taken []string, part string) ([]str
 }
 
 func (a *app) projects(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
-	return names(c, taken, part, func(ctx context.Context) []string {
-		d, err := a.client()
-		if err != nil {
-			return nil
-		}
-		all, err := d.Projects(ctx)
-		if err != nil {
-			return nil
-		}
-		var out []string
-		for _, p := range all {
-			out = append(out, p.Name)
-		}
-		return out
-	})
+	return names(c, taken, part, a.projectNames)
+}
+
+// projectNames are those that the daemon knows, as far as it answers.
+func (a *app) projectNames(ctx context.Context) []string {
+	return known(a, func(d *api.Client) ([]api.Project, error) { return d.Projects(ctx) }, func(p api.Project) string { return p.Name })
+}
+
+// known are the names of what the daemon lists; none where it does not answer.
+func known[T any](a *app, list func(d *api.Client) ([]T, error), name func(T) string) []string {
+	d, err := a.client()
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	all, err := list(d)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, x := range all {
+		out = append(out, name(x))
+	}
+	return out
 }
 
 // revisions completes with the revisions that a service once ran.
 func (a *app) revisions(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
 	return names(c, nil, part, func(ctx context.Context) []string {
-		project, d, err := a.at(ctx)
+		project, err := a.name(ctx)
 		if err != nil || len(taken) == 0 {
 			return nil
 		}
-		all, err := d.History(ctx, project, taken[0])
-		if err != nil {
-			return nil
-		}
-		var out []string
-		for _, r := range all {
-			out = append(out, r.To)
-		}
-		return out
+		return known(a, func(d *api.Client) ([]api.Rollout, error) { return d.History(ctx, project, taken[0]) }, func(r api.Rollout) string { return r.To })
 	})
 }
 
 func (a *app) secrets(c *cobra.Command, taken []string, part string) ([]string, cobra.ShellCompDirective) {
 	return names(c, taken, part, func(ctx context.Context) []string {
-		d, err := a.client()
-		if err != nil {
-			return nil
-		}
 		project := ""
 		if f := c.Flags().Lookup("project"); f != nil {
 			project = f.Value.String()
 		}
-		all, err := d.Secrets(ctx, project)
-		if err != nil {
-			return nil
-		}
-		var out []string
-		for _, s := range all {
-			out = append(out, s.Name)
-		}
-		return out
+		return known(a, func(d *api.Client) ([]api.Secret, error) { return d.Secrets(ctx, project) }, func(s api.Secret) string { return s.Name })
 	})
 }

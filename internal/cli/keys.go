@@ -215,25 +215,30 @@ func (a *app) secretRemove() *cobra.Command {
 		Args:              args(1, -1, "at least one NAME"),
 		ValidArgsFunction: a.secrets,
 		RunE: func(c *cobra.Command, words []string) error {
-			d, err := a.client()
-			if err != nil {
-				return err
-			}
-			var errs []error
-			for _, name := range words {
-				if err := d.RemoveSecret(c.Context(), a.project, name); err != nil {
-					errs = append(errs, fmt.Errorf("remove secret %s: %w", name, err))
-					continue
-				}
-				fmt.Fprintln(a.Out, name)
-			}
-			return joined(errs)
+			return a.removeEach("secret", words, func(d *api.Client, name string) error { return d.RemoveSecret(c.Context(), a.project, name) })
 		},
 	}
 	a.ofProject(c)
 	c.Flags().BoolVarP(&force, "force", "f", false, "accepted as docker's; a secret in use is never removed")
 	c.Flags().Lookup("force").Hidden = true
 	return c
+}
+
+// removeEach removes all that it can, and prints what went.
+func (a *app) removeEach(noun string, words []string, remove func(d *api.Client, word string) error) error {
+	d, err := a.client()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, w := range words {
+		if err := remove(d, w); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s %s: %w", noun, w, err))
+			continue
+		}
+		fmt.Fprintln(a.Out, w)
+	}
+	return joined(errs)
 }
 
 // joined is one error for several; one alone keeps its kind and advice.
@@ -330,19 +335,7 @@ func (a *app) tokenRemove() *cobra.Command {
 		Short: "Take tokens back, at once",
 		Args:  args(1, -1, "the ID of a token: tender token ls lists them"),
 		RunE: func(c *cobra.Command, words []string) error {
-			d, err := a.client()
-			if err != nil {
-				return err
-			}
-			var errs []error
-			for _, id := range words {
-				if err := d.RemoveToken(c.Context(), id); err != nil {
-					errs = append(errs, fmt.Errorf("remove token %s: %w", id, err))
-					continue
-				}
-				fmt.Fprintln(a.Out, id)
-			}
-			return joined(errs)
+			return a.removeEach("token", words, func(d *api.Client, id string) error { return d.RemoveToken(c.Context(), id) })
 		},
 	}
 }

@@ -11,8 +11,7 @@ import (
 )
 
 func (a *app) secretMount() *cobra.Command {
-	var file string
-	values := map[string]*string{}
+	var configured func() (daemon.Config, error)
 	c := &cobra.Command{
 		Use:   "mount [flags]",
 		Short: "Unseal secrets on this host, at boot, before the engine",
@@ -26,13 +25,7 @@ The daemon does the same when it starts, so mount is refused while one runs.`,
   tender secret mount --data-dir /srv/tender --vault-key /root/vault.key`,
 		Args: args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			said := map[string]string{}
-			for name, v := range values {
-				if c.Flags().Changed(name) {
-					said[name] = *v
-				}
-			}
-			cfg, err := daemon.Configure(file, a.getenv, said)
+			cfg, err := configured()
 			if err != nil {
 				return fmt.Errorf("mount secrets: %w", err)
 			}
@@ -46,12 +39,7 @@ The daemon does the same when it starts, so mount is refused while one runs.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&file, "config", "", "configuration `file` (default "+daemon.ConfigFile+", where it is there)")
-	for _, k := range daemon.Keys() {
-		if slices.Contains([]string{"data-dir", "run-dir", "vault-key"}, k.Flag) {
-			values[k.Flag] = c.Flags().String(k.Flag, k.Default, k.Help+"; "+k.Variable)
-		}
-	}
+	configured = a.configures(c, "data-dir", "run-dir", "vault-key")
 	return c
 }
 

@@ -225,19 +225,7 @@ func (a *app) routeNames(c *cobra.Command, taken []string, part string) ([]strin
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return names(c, taken, part, func(ctx context.Context) []string {
-		d, err := a.client()
-		if err != nil {
-			return nil
-		}
-		routes, err := d.Routes(ctx, a.project, "")
-		if err != nil {
-			return nil
-		}
-		var out []string
-		for _, r := range routes {
-			out = append(out, plainRoute(r))
-		}
-		return out
+		return known(a, func(d *api.Client) ([]api.Route, error) { return d.Routes(ctx, a.project, "") }, plainRoute)
 	})
 }
 

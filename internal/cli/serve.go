@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +20,7 @@ import (
 )
 
 func (a *app) serveCommand() *cobra.Command {
-	var file string
-	values := map[string]*string{}
+	var configured func() (daemon.Config, error)
 	c := &cobra.Command{
 		Use:   "serve [flags]",
 		Short: "Run the control plane",
@@ -34,13 +34,7 @@ over a variable, a variable over the file.`,
   tender serve --data-dir /srv/tender --listen ""`,
 		Args: args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			said := map[string]string{}
-			for name, v := range values {
-				if c.Flags().Changed(name) {
-					said[name] = *v
-				}
-			}
-			cfg, err := daemon.Configure(file, a.getenv, said)
+			cfg, err := configured()
 			if err != nil {
 				return fmt.Errorf("serve: %w", err)
 			}
@@ -51,11 +45,30 @@ over a variable, a variable over the file.`,
 			return nil
 		},
 	}
+	configured = a.configures(c)
+	return c
+}
+
+// configures adds the settings of the daemon as flags, or those named, and
+// returns what reads them with the file and the environment.
+func (a *app) configures(c *cobra.Command, only ...string) func() (daemon.Config, error) {
+	var file string
+	values := map[string]*string{}
 	c.Flags().StringVar(&file, "config", "", "configuration `file` (default "+daemon.ConfigFile+", where it is there)")
 	for _, k := range daemon.Keys() {
-		values[k.Flag] = c.Flags().String(k.Flag, k.Default, k.Help+"; "+k.Variable)
+		if len(only) == 0 || slices.Contains(only, k.Flag) {
+			values[k.Flag] = c.Flags().String(k.Flag, k.Default, k.Help+"; "+k.Variable)
+		}
 	}
-	return c
+	return func() (daemon.Config, error) {
+		said := map[string]string{}
+		for name, v := range values {
+			if c.Flags().Changed(name) {
+				said[name] = *v
+			}
+		}
+		return daemon.Configure(file, a.getenv, said)
+	}
 }
 
 func (a *app) doctorCommand() *cobra.Command {

@@ -123,26 +123,6 @@ func (a *app) uninstall(ctx context.Context, root string, sure, purge bool) erro
 	return nil
 }
 
-// projectNames are those that a daemon here tends, as far as one answers.
-func (a *app) projectNames(ctx context.Context) []string {
-	d, err := a.client()
-	if err != nil {
-		return nil
-	}
-	defer d.Close()
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	all, err := d.Projects(ctx)
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, p := range all {
-		out = append(out, p.Name)
-	}
-	return out
-}
-
 // dropUnits stops serve and the edge, and takes the units out of the boot. What runs in the
 // engine's units goes on.
 func dropUnits(ctx context.Context) error {

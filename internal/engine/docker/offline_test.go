@@ -206,3 +206,13 @@ func TestSeveralErrorsBecomeOne(t *testing.T) {
 		t.Errorf("%q %s %q", both, tender.KindOf(both), tender.AdviceOf(both))
 	}
 }
+
+// Once an engine said so by the way and with success, and the image was taken for loaded.
+func TestAnImageThatCannotBeUnpackedIsNotLoaded(t *testing.T) {
+	e := scripted(t, func(*http.Request) (int, string) {
+		return http.StatusOK, `{"stream":"Loaded image: shop/web:1\n"}` + `{"stream":"Error unpacking image shop/web:1: apply layer error: content digest sha256:abc: not found\n"}`
+	})
+	if err := e.Load(t.Context(), strings.NewReader(""), nil); tender.KindOf(err) != tender.Invalid || !strings.Contains(err.Error(), "sha256:abc: not found") {
+		t.Errorf("load: %v", err)
+	}
+}

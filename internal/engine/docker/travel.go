@@ -85,11 +85,17 @@ func (e *Engine) Load(ctx context.Context, tarball io.Reader, report func(engine
 		switch text := strings.TrimSpace(m.Stream + m.Status); {
 		case m.Error != "":
 			return said(errorText(m.Error))
+		case strings.HasPrefix(text, unpacking):
+			// Said by the way, and the names stand: but of an image that nothing can be made from.
+			return said(errorText(text))
 		case text != "" && report != nil:
 			report(engine.Progress{ID: m.ID, Text: text})
 		}
 	}
 }
+
+// unpacking begins what an engine says that keeps images in containerd and lacks one of their layers.
+const unpacking = "Error unpacking image"
 
 type errorText string
 
