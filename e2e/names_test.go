@@ -15,7 +15,7 @@ services:
     image: demo/app
     environment: {VERSION: %q, WARMUP: %s}
     stop_grace_period: 1s
-    healthcheck: {test: [CMD, /app, check], interval: 1s, timeout: 10s, retries: 3}
+    healthcheck: {test: [CMD, /app, check], interval: 1s, timeout: 10s, retries: 5}
     deploy: {replicas: 1}
   caller:
     image: busybox
@@ -54,7 +54,7 @@ func TestWhoAsksByNameMustReachWhatIsProven(t *testing.T) {
 
 	h.file("compose.yaml", named("two", "1h"))
 	h.exits(5, "up")
-	h.file("compose.yaml", named("three", "3s"))
+	h.file("compose.yaml", named("three", "2s"))
 	if plan := h.exits(3, "plan").out; !strings.Contains(plan, "promote") {
 		t.Errorf("the plan does not say when the newcomers get their name:\n%s", plan)
 	}

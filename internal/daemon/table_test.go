@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/dns"
 	"github.com/tenderhq/tender/internal/edge"
 	"github.com/tenderhq/tender/internal/plan"
 	"github.com/tenderhq/tender/internal/proxy"
@@ -109,6 +110,37 @@ name web.shop "shopfront" [{ 8080 tcp}] [shop-web-1 10.0.1.1 false] [shop-web-2 
 `
 	if diff := cmp.Diff(want, draw(got)); diff != "" || !until.IsZero() || len(problems) > 0 {
 		t.Errorf("want -, got +\n%s%v %v", diff, until, problems)
+	}
+}
+
+func TestContainersAskWhereTheirNetworkIs(t *testing.T) {
+	s, picture := shop()
+	network := func(name, gateway, subnet string) tender.Network {
+		n := tender.Network{ID: name, Name: name, Project: "shop", Gateway: gateway}
+		if subnet != "" {
+			n.Subnets = []string{subnet}
+		}
+		return n
+	}
+	picture.Networks = []tender.Network{network("shop_default", "10.0.0.254", "10.0.0.0/24"), network("shop_front", "", "")}
+	inside := func(all ...served) []dns.Inside {
+		got, _, _ := keptParts{}.table(partMaker{picture: picture, now: noon}, all)
+		return got.Inside
+	}
+	if got := inside(s); len(got) != 0 {
+		t.Errorf("nobody asks: %+v", got)
+	}
+	s.head.Services[2].Service.Resolver = true // web, whose first network has no host in it
+	want := []dns.Inside{{Address: "10.0.0.254", Networks: []string{"10.0.0.0/24"}, Projects: []string{"shop"}, Consul: true}}
+	if diff := cmp.Diff(want, inside(s)); diff != "" {
+		t.Errorf("want -, got +\n%s", diff)
+	}
+	bank := served{known: true, head: store.Generation{Project: "bank", Services: []store.WantedService{
+		{Service: tender.Service{Name: "consul"}}, {Service: tender.Service{Name: "teller", Resolver: true, Networks: []string{"shop_default"}}},
+	}}}
+	want[0].Projects, want[0].Consul = []string{"bank", "shop"}, false
+	if diff := cmp.Diff(want, inside(s, bank)); diff != "" {
+		t.Errorf("two projects in one network, one with its own consul: want -, got +\n%s", diff)
 	}
 }
 

@@ -146,11 +146,19 @@ func (e *Engine) found(c container.InspectResponse) (f tender.Found, own bool) {
 	}
 	own = len(c.HostConfig.PortBindings) == 0
 	for _, key := range keys {
-		has := c.NetworkSettings.Networks[networkName(p, l[labelProject], key)]
-		switch {
-		case has == nil:
+		has, said := c.NetworkSettings.Networks[networkName(p, l[labelProject], key)], s.Networks[key]
+		if has == nil {
 			return tender.Nowhere, false
-		case s.Networks[key].ServiceNameAliasEnabled() && !slices.Contains(has.Aliases, s.Name):
+		}
+		var names []string // not those that only this release gives
+		if said.ServiceNameAliasEnabled() {
+			names = append(names, s.Name)
+		}
+		if said != nil {
+			names = append(names, said.Aliases...)
+		}
+		slot, _ := strconv.Atoi(l[labelSlot])
+		if !hasNames(has, names, s.Name, slot, true) {
 			f = tender.BySlot
 		}
 		own = own && pinned(has)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"regexp"
 	"strings"
@@ -114,4 +115,10 @@ networks: {a: {aliases: [www]}, b: {priority: 5}}
 		t.Errorf("mended: %+v", i)
 	}
 	echo("mended")
+	// Names and addresses are the container's, not this life's.
+	is := h.instances()[1]
+	h.must(h.Restart(t.Context(), id, 0))
+	if i := h.instances()[1]; i.Found != tender.ByService || !i.Pinned || !maps.Equal(i.Addresses, is.Addresses) {
+		t.Errorf("restarted: %+v, was %+v", i, is)
+	}
 }
