@@ -131,13 +131,17 @@ func (v *view) need() error {
 
 func (v *view) parseDir(dir []byte) error {
 	g := getter{b: dir}
-	kinds := g.section()
+	kinds, total := g.section(), int64(0)
 	n := g.upTo(maxColumns * 4)
 	v.cols = make([]viewColumn, 0, min(n, int64(len(dir)/16)))
 	for range n {
 		c := viewColumn{name: g.string(), nth: int(g.upTo(1 << 20)), n: int(g.upTo(int64(v.rows))), about: &about{}}
 		c.about.get(&g)
 		if g.bad {
+			return damaged("the directory makes no sense")
+		}
+		a := c.about
+		if total += a.dict.raw + a.values.raw + a.ends.raw + a.filter.raw; total > maxUnpacked {
 			return damaged("the directory makes no sense")
 		}
 		v.cols = append(v.cols, c)
