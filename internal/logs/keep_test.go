@@ -240,7 +240,7 @@ func TestMergeChangesNothing(t *testing.T) {
 	m := maker{rand.New(rand.NewPCG(3, 3))}
 	dir := t.TempDir()
 	s := open(t, dir, logs.Options{})
-	batches := m.batches(1500, 4)
+	batches := m.batches(640, 4)
 	for _, b := range batches {
 		add(t, s, b)
 		flush(t, s)
