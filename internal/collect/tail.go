@@ -335,6 +335,10 @@ func (t *tail) run(ctx context.Context) {
 		if len(t.saved) > 0 && (gone || now.Sub(seen) >= patience) {
 			if err := t.finish(ctx); err != nil && ctx.Err() == nil {
 				t.c.log.Error("the end of a log is not stored", "instance", t.is.Load().Instance, "err", err)
+				select {
+				case <-ctx.Done():
+				case <-time.After(unaided):
+				}
 			}
 			continue
 		}
