@@ -445,7 +445,8 @@ func (t *tail) drain(ctx context.Context) (got, full bool, err error) {
 			}
 			t.commit(buf[:have], segs, off)
 		}
-		n, rerr := f.f.ReadAt(buf[have:], off)
+		// Not more at once than usual, however large the block had to become for one entry.
+		n, rerr := f.f.ReadAt(buf[have:min(len(buf), have+firstBlock)], off)
 		if n > 0 {
 			got = true
 			if len(segs) == 0 || segs[len(segs)-1].file != f {
