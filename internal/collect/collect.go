@@ -231,6 +231,9 @@ func (c *Collector) See(picture []tender.Instance) {
 		}
 		switch {
 		case c.o.Local && n.LogDriver == "json-file" && n.LogPath != "":
+			if !dirThere(filepath.Dir(n.LogPath)) && dirThere(filepath.Dir(filepath.Dir(n.LogPath))) {
+				continue // removed since the picture was taken
+			}
 			if c.readable(n.LogPath) {
 				c.watchRoot(filepath.Dir(filepath.Dir(n.LogPath)))
 				c.follow(who)
