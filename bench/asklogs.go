@@ -28,7 +28,6 @@ import (
 type asked struct {
 	name, query, loki, grep string
 	over                    bool // time, a minute a step; else at one time, or lines
-	services                []string
 }
 
 // askLogs puts the same lines into a store of Tender's, into raw files and, where it
