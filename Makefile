@@ -37,8 +37,8 @@ e2e-current: cc sshd engine images build ## the same on the current engine, whic
 	TENDER_E2E=current go test -count=1 -timeout 4m -exec "$(CURDIR)/e2e/own.sh current run" ./internal/engine/docker
 	TENDER_E2E=current go test -count=1 -timeout 8m -exec "$(CURDIR)/e2e/own.sh current run" -run '$(CURRENT)' ./e2e
 
-soak: engine images build ## kill -9 of serve at SOAK (100) random moments of rollouts, about 10 s each
-	TENDER_E2E=1 TENDER_SOAK=$(or $(SOAK),100) go test -count=1 -v -timeout 60m -run '^TestKillNine' ./e2e
+soak: engine images build ## kill -9 of serve at SOAK (100) random moments of rollouts, about 10 s each, and of collecting logs
+	TENDER_E2E=1 TENDER_SOAK=$(or $(SOAK),100) go test -count=1 -v -timeout 60m -run '^TestKillNine|^TestNoLineMust' ./e2e
 
 fixture: engine images ## keep the state of this release in e2e/testdata, for the tests of the next ones
 	@last=$$(ls -d e2e/testdata/state-v* 2>/dev/null | sed 's/.*-v//' | sort -n | tail -1); \

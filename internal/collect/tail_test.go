@@ -324,6 +324,51 @@ func TestATailMustSurviveRotationsKillsAndRemoval(t *testing.T) {
 	}
 }
 
+// A container that is being removed loses one file after the other: those that are
+// left must not be taken for new ones.
+func TestARemovalInTheMiddleMustNotDouble(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprintf("while serve is away %v", away), func(t *testing.T) {
+			b, m := newBox(t), newMemory(t)
+			b.write(100)
+			c, end := b.run(m)
+			c.See([]tender.Instance{b.instance()})
+			for range 2 {
+				m.await(b.id, count(b.n))
+				b.rotate()
+				b.write(100)
+			}
+			m.await(b.id, count(b.n))
+			m.flush()
+			if away {
+				end()
+			}
+			if err := os.Remove(b.path()); err != nil {
+				t.Fatal(err)
+			}
+			if away {
+				c, _ = b.run(m)
+			}
+			for _, f := range c.all() {
+				f.look()
+			}
+			c.See([]tender.Instance{b.instance()})
+			if err := os.RemoveAll(b.dir()); err != nil {
+				t.Fatal(err)
+			}
+			c.See([]tender.Instance{b.instance()}) // the picture is behind
+			c.See(nil)
+			for deadline := time.Now().Add(time.Minute); len(c.all()) > 0 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+			inOrder(t, m.rows(b.id), 1, b.n)
+			if s := c.Status(); len(m.gaps[b.id]) > 0 || s.Files > 0 || s.API > 0 {
+				t.Errorf("gaps %v, status %+v", m.gaps[b.id], s)
+			}
+		})
+	}
+}
+
 // What was rotated away while nobody looked is lost, and the rows say so.
 func TestWhatIsLostMustBeSaid(t *testing.T) {
 	b, m := newBox(t), newMemory(t)

@@ -28,11 +28,10 @@ type view struct {
 
 // viewColumn is a column with what is known without its values.
 type viewColumn struct {
-	name     string
-	nth, n   int
-	everyone bool   // all rows have it
-	about    *about // nil in memory
-	col      *column
+	name   string
+	nth, n int
+	about  *about // nil in memory
+	col    *column
 }
 
 // about is what the directory of a block says of a column.
