@@ -280,8 +280,13 @@ func TestElasticsearchGetsDocumentsInDataStreams(t *testing.T) {
 	src := newShelf()
 	src.put(labelsOf("instance", "shop-web-1", "node", "host1", "project", "My Shop", "revision", "7f3a", "service", "web-front", "stream", "stderr", "team", "a"),
 		entry{begin.UnixNano(), `{"msg":"no","level":"error","status":500,"host":"x"}`, []logs.Field{
-			{Name: "message", Value: "no"}, {Name: "level", Value: "error"}, {Name: "status", Value: "500"}, {Name: "host", Value: "x"},
-			{Name: "status", Value: "twice"}, {Name: "a..b", Value: "\xff"}, {Name: "trace_id", Value: "abc"},
+			{Name: "message", Value: "no"},
+			{Name: "level", Value: "error"},
+			{Name: "status", Value: "500"},
+			{Name: "host", Value: "x"},
+			{Name: "status", Value: "twice"},
+			{Name: "a..b", Value: "\xff"},
+			{Name: "trace_id", Value: "abc"},
 		}})
 	src.put(web, plain(1, "plain \"quoted\" \x01 \u2028 text"))
 	s, _ := start(t, `{es: {elasticsearch: {url: "`+srv.URL+`", key: {secret: es}, numbers: [status]}}}`, src, &memory{})

@@ -142,8 +142,11 @@ func TestAnOTLPReceiverGetsLogRecords(t *testing.T) {
 	t.Cleanup(srv.Close)
 	src, k := newShelf(), &memory{}
 	src.put(web, entry{begin.UnixNano(), `{"level":"ERROR"}`, []logs.Field{
-		{Name: "level", Value: "ERROR"}, {Name: "trace_id", Value: "0123456789abcdef0123456789abcdef"}, {Name: "span_id", Value: "0123456789abcdef"},
-		{Name: "user", Value: "a\xffb"}, {Name: "user", Value: "twice"},
+		{Name: "level", Value: "ERROR"},
+		{Name: "trace_id", Value: "0123456789abcdef0123456789abcdef"},
+		{Name: "span_id", Value: "0123456789abcdef"},
+		{Name: "user", Value: "a\xffb"},
+		{Name: "user", Value: "twice"},
 	}}, plain(1, "plain"))
 	src.put(labelsOf("project", "shop", "service", "db"), plain(2, "other"))
 	s, _ := start(t, `{o: {otlp: {url: "`+srv.URL+`", headers: {X-Team: {secret: token}}}}}`, src, k)

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/snappy"
 
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -41,7 +41,7 @@ func TestLokiRefusesWhatIsTooOld(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		body, err := s2.Decode(nil, raw)
+		body, err := snappy.Decode(nil, raw)
 		if err != nil {
 			t.Error(err)
 		}

@@ -19,7 +19,7 @@ import (
 func TestLogcli(t *testing.T) {
 	tool := os.Getenv("TENDER_LOGCLI")
 	if tool == "" {
-		t.Skip("TENDER_LOGCLI names no logcli; make logcli builds one and runs this")
+		t.Skip("TENDER_LOGCLI names no logcli; make peers builds one and runs this")
 	}
 	s := shop()
 	base := serve(t, s)
