@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tenderhq/tender/internal/daemon"
 	"github.com/tenderhq/tender/internal/edge"
 )
 
@@ -123,6 +124,9 @@ func makeHost(t *testing.T, flags ...string) *host {
 			}
 		}
 		h.wipe()
+		for _, spool := range daemon.LogSpools(filepath.Join(dir, "data")) { // in the engine's data root
+			os.RemoveAll(spool)
+		}
 		log.Close()
 		os.RemoveAll(dir)
 	})

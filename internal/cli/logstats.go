@@ -50,7 +50,7 @@ func (a *app) logNumbers(ctx context.Context, r api.LogRequest, index int, metri
 		n.Start = n.Start.Truncate(n.Step).Add(n.Step) // each looks back over one step
 		n.End = n.End.Add(n.Step - 1).Truncate(n.Step)
 		if !metric {
-			n.Query = "sum by (level) (count_over_time(" + selecting(r) + " [" + strconv.Itoa(int(n.Step/time.Second)) + "s]))"
+			n.Query = "sum by (detected_level) (count_over_time(" + selecting(r) + " [" + strconv.Itoa(int(n.Step/time.Second)) + "s]))"
 		}
 	}
 	series, err := d.LogNumbers(ctx, project, n)
@@ -116,7 +116,7 @@ func (a *app) chart(series []api.LogSeries, n api.LogNumbers, colour bool) error
 	bars := map[int64]bar{}
 	most, all, failing := 0.0, 0.0, 0.0
 	for _, s := range series {
-		bad := slices.Contains(failings, strings.ToLower(s.Labels["level"]))
+		bad := slices.Contains(failings, strings.ToLower(s.Labels["detected_level"]))
 		for _, v := range s.Values {
 			b := bars[v.Time.UnixNano()]
 			b.all += v.Value

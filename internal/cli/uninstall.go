@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/daemon"
 )
 
 // installed are the files of an installation, as a release lays them out.
@@ -82,6 +83,9 @@ func (a *app) uninstall(ctx context.Context, root string, sure, purge bool) erro
 			return err
 		}
 		gone = append(gone, found...)
+	}
+	if purge && filepath.Clean(root) == "/" {
+		gone = append(gone, daemon.LogSpools("/var/lib/tender")...)
 	}
 	gone = append(gone, binary) // last: what fails before can be tried again
 	a.note("These go:")

@@ -57,6 +57,8 @@ type Options struct {
 	API func(ctx context.Context, id string, since time.Time) (stream io.ReadCloser, tty bool, err error)
 	// Local says that the engine's files are on this host.
 	Local bool
+	// MaxSpool bounds what is kept of one container, in bytes, while the store does not take it; default 1 GiB.
+	MaxSpool int64
 	// Workers bounds how many logs are read at once; default 4.
 	Workers int
 }
@@ -119,6 +121,9 @@ func New(o Options) (*Collector, error) {
 	}
 	if o.Workers <= 0 {
 		o.Workers = 4
+	}
+	if o.MaxSpool <= 0 {
+		o.MaxSpool = 1 << 30
 	}
 	c := &Collector{
 		o: o, log: o.Log, desks: make(chan *desk, o.Workers),
@@ -226,6 +231,9 @@ func (c *Collector) See(picture []tender.Instance) {
 		}
 		switch {
 		case c.o.Local && n.LogDriver == "json-file" && n.LogPath != "":
+			if !dirThere(filepath.Dir(n.LogPath)) && dirThere(filepath.Dir(filepath.Dir(n.LogPath))) {
+				continue // removed since the picture was taken
+			}
 			if c.readable(n.LogPath) {
 				c.watchRoot(filepath.Dir(filepath.Dir(n.LogPath)))
 				c.follow(who)
@@ -444,6 +452,18 @@ func (c *Collector) spoolOf(containers, id string) spool {
 	return spool{filepath.Join(filepath.Dir(containers), "tender-logs", hex.EncodeToString(h.Sum(nil)), id)}
 }
 
+// Spools are the folders that a collector with these Options.Dir and Home keeps
+// links in, beside those in its own data.
+func Spools(dir, home string) (out []string) {
+	c := &Collector{o: Options{Dir: dir, Home: home}}
+	for _, root := range c.readRoots() {
+		if s := filepath.Dir(c.spoolOf(root, "x").dir); dirThere(s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // watchRoot watches the folder of all containers: one that lives shorter than a
 // picture takes is followed all the same.
 func (c *Collector) watchRoot(root string) {
@@ -528,8 +548,8 @@ func (c *Collector) identify(dir, path string) (who Identity, ok bool) {
 		ID: config.ID, Path: path, Project: l["com.docker.compose.project"], Service: l["com.docker.compose.service"], Revision: l["tender.revision"],
 		Instance: plainName(strings.TrimPrefix(config.Name, "/"), l["tender.revision"]), Node: c.o.Node,
 	}
-	who.Logs, ok = c.settings(who.Project, who.Service)
-	return who, ok && who.ID != "" && who.Project != ""
+	who.Logs, _ = c.settings(who.Project, who.Service) // its project may be so new that nobody has said anything
+	return who, who.ID != "" && who.Project != ""
 }
 
 // once logs a trouble the first time.

@@ -118,6 +118,10 @@ func (s spool) link(f *file) error {
 		return nil
 	}
 	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.f.Fd()), unix.AT_FDCWD, s.path(f), unix.AT_SYMLINK_FOLLOW)
+	var st unix.Stat_t
+	if errors.Is(err, fs.ErrNotExist) && unix.Fstat(int(f.f.Fd()), &st) == nil && st.Nlink == 0 {
+		return nil // removed meanwhile, and open: it is read all the same
+	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep a log file: %w", err)
 	}
@@ -293,6 +297,11 @@ func rotations(dir, base string) (out []*rotated, gone bool, err error) {
 		}
 		closeAll(out)
 	}
+}
+
+// hasCurrent reports whether the file is there that the engine writes.
+func hasCurrent(list []*rotated) bool {
+	return slices.ContainsFunc(list, func(r *rotated) bool { return r.n == 0 })
 }
 
 func closeAll(list []*rotated) {

@@ -84,8 +84,11 @@ func (c *Collector) outside(source, project, service, instance string) logs.Labe
 		project, service, instance = Outside, "other", ""
 	}
 	all := []logs.Field{
-		{Name: "instance", Value: short(instance)}, {Name: "node", Value: c.o.Node}, {Name: "project", Value: short(project)},
-		{Name: "service", Value: short(service)}, {Name: "source", Value: source},
+		{Name: "instance", Value: short(instance)},
+		{Name: "node", Value: c.o.Node},
+		{Name: "project", Value: short(project)},
+		{Name: "service", Value: short(service)},
+		{Name: "source", Value: source},
 	}
 	for _, f := range all {
 		if f.Value != "" {
@@ -196,7 +199,7 @@ func (p *parser) entries(list []entry) []logs.Row {
 		row := len(p.rows.list)
 		p.rows.list = append(p.rows.list, logs.Row{Time: e.time, Stderr: e.stderr})
 		if e.fields == nil {
-			p.entry(row, escape(p.rows.room(len(e.text)), e.text))
+			p.entry(row, p.rows.keep(escape(p.rows.room(len(e.text)), e.text)))
 			continue
 		}
 		start, roles := len(p.rows.fields), noRoles

@@ -72,7 +72,7 @@ func (c *Collector) Listen(ctx context.Context, protocol, address string) error 
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			defer stop()
 			defer conn.Close()
-			if err := c.serve(ctx, protocol, conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+			if err := c.serve(ctx, protocol, conn); ctx.Err() == nil && !errors.Is(err, io.EOF) {
 				c.log.Debug("a sender was cut off", "protocol", protocol, "from", conn.RemoteAddr(), "err", err)
 			}
 		})
@@ -92,6 +92,7 @@ func (p patient) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
+// serve takes in what one connection sends, and returns why that has ended.
 func (c *Collector) serve(ctx context.Context, protocol string, conn net.Conn) error {
 	in := bufio.NewReaderSize(patient{conn}, 64<<10)
 	from := host(conn.RemoteAddr())
@@ -164,5 +165,5 @@ func eachEnded(in *bufio.Reader, end byte, take func([]byte) error) error {
 	}
 }
 
-// str1 is s without what would break a line.
+// oneLine is s without what would break a line.
 func oneLine(s string) string { return strings.TrimRight(s, "\r\n\x00") }

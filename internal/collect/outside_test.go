@@ -256,6 +256,20 @@ func TestTheDaemonsOwnLogIsKept(t *testing.T) {
 	}
 }
 
+// A line that was escaped in memory which the next one took lost its end.
+func TestEntriesOfOneBatchDoNotShareMemory(t *testing.T) {
+	p := newParser(&rules{single: true}, map[string]bool{})
+	var list []entry
+	for i := range 200 {
+		list = append(list, entry{text: fmt.Sprintf(`{"n":%d,"a":"x\ny","b":["%d"]}`, i, i)})
+	}
+	for i, r := range p.entries(list) {
+		if got := string(r.Text(nil)); got != list[i].text || find(r.Fields, "n") != fmt.Sprint(i) || find(r.Fields, "a") != "x\ny" {
+			t.Fatalf("entry %d is %s, want %s", i, got, list[i].text)
+		}
+	}
+}
+
 func FuzzOutside(f *testing.F) {
 	f.Add([]byte(`<165>1 2026-01-01T00:00:00Z h a 1 i [x y="z"] m`), uint8(0))
 	f.Add([]byte(`{"short_message":"x","_a":{"b":1}}`), uint8(1))

@@ -76,45 +76,53 @@ func TestLines(t *testing.T) {
 		want string
 	}{
 		{
-			"JSON gives its fields, those that would be labels under another name", tender.Logs{},
+			"JSON gives its fields, those that would be labels under another name",
+			tender.Logs{},
 			[]string{`{"level":"INFO","service":"user-service","message":"ok","user_id":"12345","n":1.5,"yes":true,"no":null}`},
 			`"{\"level\":\"INFO\",\"service\":\"user-service\",\"message\":\"ok\",\"user_id\":\"12345\",\"n\":1.5,\"yes\":true,\"no\":null}" level="INFO" service_extracted="user-service" message="ok" user_id="12345" n="1.5" yes="true" detected_level="info"` + "\n",
 		},
 		{
-			"values with escapes mean what they stand for", tender.Logs{},
+			"values with escapes mean what they stand for",
+			tender.Logs{},
 			[]string{`{"msg":"say \"hi\"\n<b> \u00e9 \\","a":{"b":"x","c":[1,"two"]},"lvl":50}`},
 			`"{\"msg\":\"say \\\"hi\\\"\\n<b> \\u00e9 \\\\\",\"a\":{\"b\":\"x\",\"c\":[1,\"two\"]},\"lvl\":50}" a.b="x" a.c="[1,\"two\"]" lvl="50" msg="say \"hi\"\n<b> é \\" level="error" detected_level="error" message="say \"hi\"\n<b> é \\"` + "\n",
 		},
 		{
-			"logfmt where a key shows it", tender.Logs{},
+			"logfmt where a key shows it",
+			tender.Logs{},
 			[]string{`level=warn msg="disk \"a\" full" traceId=abc`, `a=b c=d`, `just text = no`},
 			`"level=warn msg=\"disk \\\"a\\\" full\" traceId=abc" level="warn" traceId="abc" msg="disk \"a\" full" detected_level="warn" message="disk \"a\" full" trace_id="abc"` + "\n" +
 				`"a=b c=d"` + "\n" + `"just text = no"` + "\n",
 		},
 		{
-			"access logs", tender.Logs{},
+			"access logs",
+			tender.Logs{},
 			[]string{`10.0.0.1 - bob [22/Nov/2026:12:00:00 +0000] "GET /a?b=c HTTP/1.1" 200 512 "http://x/" "curl/8"`, `::1 - - [22/Nov/2026:12:00:00 +0000] "-" 400 -`},
 			`"10.0.0.1 - bob [22/Nov/2026:12:00:00 +0000] \"GET /a?b=c HTTP/1.1\" 200 512 \"http://x/\" \"curl/8\"" client="10.0.0.1" user="bob" time="22/Nov/2026:12:00:00 +0000" method="GET" path="/a?b=c" protocol="HTTP/1.1" status="200" size="512" referer="http://x/" agent="curl/8"` + "\n" +
 				`"::1 - - [22/Nov/2026:12:00:00 +0000] \"-\" 400 -" client="::1" time="22/Nov/2026:12:00:00 +0000" status="400"` + "\n",
 		},
 		{
-			"levels of plain lines", tender.Logs{},
+			"levels of plain lines",
+			tender.Logs{},
 			[]string{"2026-11-22 12:00:00,123 ERROR worker died", "[warn] slow", "I1129 22:30:00.000000 1 a.go:1] up", "WARNING:root:x", "errors are fun", "GET /error"},
 			`"2026-11-22 12:00:00,123 ERROR worker died" level="error" detected_level="error"` + "\n" + `"[warn] slow" level="warn" detected_level="warn"` + "\n" +
 				`"I1129 22:30:00.000000 1 a.go:1] up" level="info" detected_level="info"` + "\n" + `"WARNING:root:x" level="warn" detected_level="warn"` + "\n" + `"errors are fun"` + "\n" + `"GET /error"` + "\n",
 		},
 		{
-			"colours stay in the text and are no part of what is searched", tender.Logs{},
+			"colours stay in the text and are no part of what is searched",
+			tender.Logs{},
 			[]string{"\x1b[31mERROR\x1b[0m red", "\x1b[32mlevel\x1b[0m=info msg=hi"},
 			`"\x1b[31mERROR\x1b[0m red" message="ERROR red" level="error" detected_level="error"` + "\n" + `"\x1b[32mlevel\x1b[0m=info msg=hi" level="info" msg="hi" detected_level="info" message="hi"` + "\n",
 		},
 		{
-			"what is almost JSON is text", tender.Logs{},
+			"what is almost JSON is text",
+			tender.Logs{},
 			[]string{`{"a":1`, `{"a":1} tail`, `{}`, `{"a" : 1 }`, "{\"a\":\t1}", `{a:1}`},
 			`"{\"a\":1"` + "\n" + `"{\"a\":1} tail"` + "\n" + `"{}"` + "\n" + `"{\"a\" : 1 }" a="1"` + "\n" + `"{\"a\":\t1}" a="1"` + "\n" + `"{a:1}"` + "\n",
 		},
 		{
-			"stack traces are one entry", tender.Logs{},
+			"stack traces are one entry",
+			tender.Logs{},
 			[]string{
 				"ERROR boom", "java.lang.IllegalStateException: no", "\tat a.B.c(B.java:1)", "Caused by: x.Y: z", "\t... 12 more", "next",
 				"panic: oh", "", "goroutine 1 [running]:", "main.main()", "\t/app/main.go:3 +0x1d", "exit status 2", "after",
@@ -125,7 +133,8 @@ func TestLines(t *testing.T) {
 				`"/app/x.js:3\n    throw new Error('no')\n    ^\n\nError: no\n    at run (/app/x.js:3:9)\n\nNode.js v20.1.0"` + "\n" + `"end"` + "\n",
 		},
 		{
-			"rules: drop, keep, rename, add, parse, redact", tender.Logs{
+			"rules: drop, keep, rename, add, parse, redact",
+			tender.Logs{
 				Drop: []tender.LogMatch{{Text: "^debug"}, {Fields: map[string]string{"who": "root"}}}, Keep: []tender.LogMatch{{Text: "o"}},
 				Rename: map[string]string{"ms": "duration"}, Add: map[string]string{"team": "core"},
 				Parse: []string{`took %{NUMBER:ms}ms for %{WORD:who}`}, Redact: []string{"email", "card", "token", `pin=(\d+)`},
@@ -135,12 +144,14 @@ func TestLines(t *testing.T) {
 				`"to [email] card [card] not 1234567890123" team="core"` + "\n" + `"{\"password\":\"[token]\",\"a\":\"o\"}" password="[token]" a="o" team="core"` + "\n" + `"pin=[redacted] o" team="core"` + "\n",
 		},
 		{
-			"multiline by the user's own rule", tender.Logs{Multiline: `^\[`},
+			"multiline by the user's own rule",
+			tender.Logs{Multiline: `^\[`},
 			[]string{"[1] a", "b", "[2] c"},
 			`"[1] a\nb"` + "\n" + `"[2] c"` + "\n",
 		},
 		{
-			"multiline off", tender.Logs{Multiline: "off", Format: "plain"},
+			"multiline off",
+			tender.Logs{Multiline: "off", Format: "plain"},
 			[]string{"a", "\tat b", `{"x":1}`},
 			`"a"` + "\n" + `"\tat b"` + "\n" + `"{\"x\":1}"` + "\n",
 		},

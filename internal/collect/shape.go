@@ -2,7 +2,6 @@ package collect
 
 import (
 	"bytes"
-	"strings"
 
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -192,5 +191,3 @@ var wholeShape = string([]byte{logs.Hole})
 
 // extracted is the name of a field that would be taken for a label.
 func extracted(name string) string { return name + "_extracted" }
-
-func hasHole(s string) bool { return strings.IndexByte(s, logs.Hole) >= 0 }

@@ -49,6 +49,7 @@ type tail struct {
 	chain    []*file // what is to be read, the oldest first
 	newest   uint64  // inode of the newest file that was ever in it
 	seq      uint64
+	heads    []uint64      // how the files began that have a successor, the last ones
 	gone     bool          // nothing will be written any more
 	ended    bool          // all is read and handed in
 	handed   logs.Place    // up to which all is handed in or dropped; without a hash
@@ -87,8 +88,20 @@ func (t *tail) begin(last logs.Place, known bool) error {
 	t.gone = gone
 	kept := t.spool.open()
 	recognize(list, kept, last, known)
+	if !hasCurrent(list) {
+		// The engine is removing the container, or between two files: what is there and not known says nothing.
+		list = slices.DeleteFunc(list, func(r *rotated) bool {
+			if r.seq == 0 && r.file != nil {
+				r.file.f.Close()
+			}
+			return r.seq == 0
+		})
+	}
 
 	chain := kept
+	if len(kept) > 0 {
+		t.newest = kept[len(kept)-1].ino
+	}
 	newest := -1 // the newest file that was seen before
 	for i, r := range list {
 		if r.seq > 0 {
@@ -216,8 +229,8 @@ func (t *tail) look() {
 		return
 	}
 	current := inodeOf(filepath.Join(t.dir, t.base))
-	if current == t.newest && current != 0 {
-		return
+	if current == 0 && dirThere(t.dir) || current == t.newest && current != 0 {
+		return // between two files, or in the middle of a removal; or nothing new
 	}
 	list, gone, err := rotations(t.dir, t.base)
 	if gone {
@@ -226,6 +239,10 @@ func (t *tail) look() {
 	}
 	if err != nil {
 		t.c.log.Warn("a log's folder cannot be read", "instance", t.is.Load().Instance, "err", err)
+		return
+	}
+	if !hasCurrent(list) {
+		closeAll(list)
 		return
 	}
 	from := slices.IndexFunc(list, func(r *rotated) bool { return r.file != nil && r.file.ino == t.newest }) + 1
@@ -251,9 +268,12 @@ func (t *tail) look() {
 		if r.file == nil {
 			continue
 		}
-		if i < from {
+		if i < from || from == 0 && t.had(r.file) {
 			r.file.f.Close()
 			continue
+		}
+		if n := len(t.chain); n > 0 {
+			t.remember(t.chain[n-1])
 		}
 		t.seq++
 		r.file.seq = t.seq
@@ -265,6 +285,47 @@ func (t *tail) look() {
 		}
 		t.chain = append(t.chain, r.file)
 		t.newest = r.file.ino
+	}
+	t.bound()
+}
+
+// remember notes the beginning of a file that has a successor.
+func (t *tail) remember(f *file) {
+	const most = 64
+	if head, n := headOf(f.f, headSize); n == headSize {
+		t.heads = append(t.heads, head)
+		t.heads = t.heads[max(0, len(t.heads)-most):]
+	}
+}
+
+// had reports whether a file was in the chain before: one that is found when the
+// newest is not there any more, because the container is being removed.
+func (t *tail) had(f *file) bool {
+	head, n := headOf(f.f, headSize)
+	return n == headSize && slices.Contains(t.heads, head)
+}
+
+// bound gives the oldest files up that wait to be read, where the store takes them
+// so slowly that they would fill the disk. It needs t.mu.
+func (t *tail) bound() {
+	var waiting int64
+	for _, f := range t.chain {
+		waiting += f.size()
+	}
+	// The first is being read, the last is the engine's own.
+	for len(t.chain) > 3 && waiting > t.c.o.MaxSpool {
+		f, next := t.chain[1], t.chain[2]
+		n := f.size()
+		waiting -= n
+		if next.gap >= 0 && f.gap >= 0 {
+			next.gap += f.gap + n - f.start
+		}
+		if next.gap == 0 {
+			next.gap = -1
+		}
+		f.seal()
+		_ = os.Remove(t.spool.path(f)) // what stays is released later
+		t.chain = slices.Delete(t.chain, 1, 2)
 	}
 }
 
@@ -312,6 +373,10 @@ func (t *tail) run(ctx context.Context) {
 		if len(t.saved) > 0 && (gone || now.Sub(seen) >= patience) {
 			if err := t.finish(ctx); err != nil && ctx.Err() == nil {
 				t.c.log.Error("the end of a log is not stored", "instance", t.is.Load().Instance, "err", err)
+				select {
+				case <-ctx.Done():
+				case <-time.After(unaided):
+				}
 			}
 			continue
 		}
@@ -418,7 +483,8 @@ func (t *tail) drain(ctx context.Context) (got, full bool, err error) {
 			}
 			t.commit(buf[:have], segs, off)
 		}
-		n, rerr := f.f.ReadAt(buf[have:], off)
+		// Not more at once than usual, however large the block had to become for one entry.
+		n, rerr := f.f.ReadAt(buf[have:min(len(buf), have+firstBlock)], off)
 		if n > 0 {
 			got = true
 			if len(segs) == 0 || segs[len(segs)-1].file != f {

@@ -284,7 +284,7 @@ func TestATailMustSurviveRotationsKillsAndRemoval(t *testing.T) {
 			b.write(50)
 			b.rotate()
 			b.write(50)
-			c, end = b.run(m) // it knows whom to follow before anybody tells it
+			_, end = b.run(m) // it knows whom to follow before anybody tells it
 			m.await(b.id, count(b.n))
 			m.flush()
 			inOrder(t, m.rows(b.id), 1, b.n)
@@ -324,6 +324,51 @@ func TestATailMustSurviveRotationsKillsAndRemoval(t *testing.T) {
 	}
 }
 
+// A container that is being removed loses one file after the other: those that are
+// left must not be taken for new ones.
+func TestARemovalInTheMiddleMustNotDouble(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprintf("while serve is away %v", away), func(t *testing.T) {
+			b, m := newBox(t), newMemory(t)
+			b.write(100)
+			c, end := b.run(m)
+			c.See([]tender.Instance{b.instance()})
+			for range 2 {
+				m.await(b.id, count(b.n))
+				b.rotate()
+				b.write(100)
+			}
+			m.await(b.id, count(b.n))
+			m.flush()
+			if away {
+				end()
+			}
+			if err := os.Remove(b.path()); err != nil {
+				t.Fatal(err)
+			}
+			if away {
+				c, _ = b.run(m)
+			}
+			for _, f := range c.all() {
+				f.look()
+			}
+			c.See([]tender.Instance{b.instance()})
+			if err := os.RemoveAll(b.dir()); err != nil {
+				t.Fatal(err)
+			}
+			c.See([]tender.Instance{b.instance()}) // the picture is behind
+			c.See(nil)
+			for deadline := time.Now().Add(time.Minute); len(c.all()) > 0 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+			inOrder(t, m.rows(b.id), 1, b.n)
+			if s := c.Status(); len(m.gaps[b.id]) > 0 || s.Files > 0 || s.API > 0 {
+				t.Errorf("gaps %v, status %+v", m.gaps[b.id], s)
+			}
+		})
+	}
+}
+
 // What was rotated away while nobody looked is lost, and the rows say so.
 func TestWhatIsLostMustBeSaid(t *testing.T) {
 	b, m := newBox(t), newMemory(t)
@@ -346,6 +391,51 @@ func TestWhatIsLostMustBeSaid(t *testing.T) {
 	if got := m.gaps[b.id]; !slices.Equal(got, []int64{-1}) {
 		t.Errorf("gaps %v", got)
 	}
+}
+
+// A store that takes nothing must not fill the engine's disk: the oldest files go,
+// and how much that was is known.
+func TestTheSpoolIsBounded(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	hold := make(chan struct{})
+	b.write(100)
+	size := int64(len(record(`{"n":111}`+"\n", "stdout", noon)))
+	c, _ := b.run(m, func(o *Options) { o.Store, o.MaxSpool = slow{m, hold}, 500*size })
+	c.See([]tender.Instance{b.instance()})
+	for range 12 {
+		b.rotate()
+		b.write(100)
+		for _, f := range c.all() {
+			f.look()
+		}
+	}
+	if n := len(b.links()); n > 6 {
+		t.Errorf("%d files are kept", n)
+	}
+	close(hold)
+	rows := m.await(b.id, func(r []string) bool { return len(r) > 0 && r[len(r)-1] == fmt.Sprintf(`{"n":%d}`, b.n) })
+	var lost int64
+	for _, g := range m.gaps[b.id] {
+		lost += g
+	}
+	if missing := int64(b.n - len(rows)); missing < 500 || lost < missing*(size-4) || lost > missing*(size+4) {
+		t.Errorf("%d lines are missing, the gap says %d bytes", missing, lost)
+	}
+}
+
+// slow is a store that takes nothing until it may.
+type slow struct {
+	*memory
+	hold chan struct{}
+}
+
+func (s slow) Append(ctx context.Context, b logs.Batch) error {
+	select {
+	case <-s.hold:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.memory.Append(ctx, b)
 }
 
 // With max-file 1 the engine empties the file in place.

@@ -242,6 +242,10 @@ func (l *logRoom) fromEngine(ctx context.Context, id string, since time.Time) (i
 	return l.engine.Logs(ctx, id, engine.LogOptions{Since: since, Tail: -1, Follow: true, Timestamps: true})
 }
 
+// LogSpools are the folders inside of the engine's data root in which the daemon with
+// this data directory keeps log files that it has not stored yet.
+func LogSpools(data string) []string { return collect.Spools(filepath.Join(data, "collect"), data) }
+
 // checkLogs refuses what x-tender.logs says wrongly and only its reader knows.
 func checkLogs(p tender.Project) error {
 	for _, s := range p.Services {

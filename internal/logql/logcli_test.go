@@ -14,8 +14,8 @@ import (
 )
 
 // A real logcli, as users have it, works unchanged. It is AGPL and a process of its
-// own: e2e/logcli/build.sh makes it, which takes minutes, so this test runs where
-// TENDER_LOGCLI names it (make logcli).
+// own: e2e/loki.sh builds it, which takes minutes, so this test runs where TENDER_LOGCLI
+// names it (make logcli).
 func TestLogcli(t *testing.T) {
 	tool := os.Getenv("TENDER_LOGCLI")
 	if tool == "" {

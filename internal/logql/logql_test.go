@@ -65,8 +65,36 @@ func shop() *shelf {
 	return s
 }
 
+// stores are the store in memory, and real ones with the same rows: one that has them
+// on disk, and one that has yet to write them.
+func stores(t *testing.T) map[string]logql.Store {
+	t.Helper()
+	memory := shop()
+	out := map[string]logql.Store{"in memory": memory}
+	for _, flushed := range []bool{true, false} {
+		s, err := logs.Open(t.TempDir(), logs.Options{Retention: logs.Retention{Age: 100 * 365 * 24 * time.Hour}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		for _, r := range memory.rows {
+			own := slices.DeleteFunc(slices.Clone(r.labels), func(f logs.Field) bool { return f.Name == "stream" })
+			if err := s.Append(t.Context(), logs.Batch{Labels: own, Rows: []logs.Row{r.row}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if flushed {
+			if err := s.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out[fmt.Sprintf("real, flushed %t", flushed)] = s
+	}
+	return out
+}
+
 // lines prints what a query finds: seconds since noon, service, what the query made, text.
-func lines(t *testing.T, s *shelf, query string) string {
+func lines(t *testing.T, s logql.Store, query string) string {
 	t.Helper()
 	x, err := logql.Parse(query)
 	if err != nil {
@@ -94,52 +122,58 @@ const (
 	at70 = `{"level":"info","status":404,"took":"2ms","path":"/nothing","service":"front"}`
 )
 
+var lineCases = []struct{ name, query, want string }{
+	{"an equal label", `{service="web", stream="stdout"} |= "boom"`, "25 | panic: boom\n"},
+	{"labels by regexp are anchored", `{service=~"work|we"}`, ""},
+	{"a label that is not there is empty", `{team=""} != "status"`, "25 | panic: boom\n"},
+	{"line filters in a row", `{service="web"} |= "orders" !~ "\"status\":5.."`, "10 | " + at10 + "\n"},
+	{"alternatives", `{project="shop"} |= "boom" or "bye"`, "25 | panic: boom\n65 | 10.1.2.3 - bye \x1b[31mred\x1b[0m\n"},
+	{"none of the alternatives", `{service="worker"} != "one" or "two"`, "65 | 10.1.2.3 - bye \x1b[31mred\x1b[0m\n"},
+	{"an address in the line", `{} |= ip("10.1.0.0/16") | decolorize`, "65 | 10.1.2.3 - bye red\n"},
+	{"a likeness", "{} |> `panic: <_>`", "25 | panic: boom\n"},
+	{"not a likeness", "{service=\"worker\"} !> `at=<_>`", "65 | 10.1.2.3 - bye \x1b[31mred\x1b[0m\n"},
+	{"a stored field without a parser", `{service="web"} | status = 500`, "20 | " + at20 + "\n"},
+	{"a derived field", `{service="web"} | level="error" |= "boom"`, "25 | panic: boom\n"},
+	{"a duration", `{service="web"} | took > 1s`, "20 | " + at20 + "\n"},
+	{"a size", `{service="worker"} | size >= 1MB`, `15 | at=queue size=2MiB msg="took two"` + "\n"},
+	{
+		"json re-exposes stored fields under their own names, and never a label",
+		`{service="web", stream="stdout"} != "boom" | json | status = 404`, "70 level=info path=/nothing service_extracted=front status=404 took=2ms | " + at70 + "\n",
+	},
+	{"what was not read as a number is let through with its error", `{service="web"} |= "boom" | json | status = 404`, "25 __error__=JSONParserErr __error_details__=the line is no JSON object at byte 1 | panic: boom\n"},
+	{"a field that clashes with a label", `{service="web"} | service_extracted="front" | status>400 | path="/orders"`, "20 | " + at20 + "\n"},
+	{"what is no JSON says so and stays", `{service="web"} |= "boom" | json`, "25 __error__=JSONParserErr __error_details__=the line is no JSON object at byte 1 | panic: boom\n"},
+	{"and can be left out", `{service="web"} | json | __error__="" | level="error" | keep level`, "20 level=error | " + at20 + "\n"},
+	{"json with paths", `{service="web"} |= "500" | json code="status", p="path"`, "20 code=500 p=/orders | " + at20 + "\n"},
+	{"logfmt", `{service="worker"} |= "two" | logfmt | keep at, msg`, `15 at=queue msg=took two | at=queue size=2MiB msg="took two"` + "\n"},
+	{"logfmt with names", `{service="worker"} |= "two" | logfmt s="size"`, `15 s=2MiB | at=queue size=2MiB msg="took two"` + "\n"},
+	{"regexp", "{} |= \"boom\" | regexp `(?P<what>\\w+): (?P<word>.*)`", "25 what=panic word=boom | panic: boom\n"},
+	{"pattern", "{} |= \"boom\" | pattern `<what>: <word>`", "25 what=panic word=boom | panic: boom\n"},
+	{"a pattern that ends early", "{service=\"worker\"} |= \"bye\" | pattern `<ip> - <word> <_>x`", "65 ip=10.1.2.3 word=bye | 10.1.2.3 - bye \x1b[31mred\x1b[0m\n"},
+	{"an address in a label", "{service=\"worker\"} | pattern `<ip> - <_>` | ip = ip(\"10.1.2.1-10.1.2.9\") | line_format \"{{.ip}}\"", "65 ip=10.1.2.3 | 10.1.2.3\n"},
+	{"line_format reads stored fields", "{service=\"web\"} | status=500 | line_format `{{.status}} {{.path | trimPrefix \"/\" | upper}} {{.none}}{{__line__ | trunc 2}}`", `20 | 500 ORDERS {"` + "\n"},
+	{"label_format renames and makes", "{service=\"web\"} | status=500 | label_format sum=`{{add .status 1}}`, code=status | line_format `{{.code}} {{.sum}} {{.status}}`", "20 code=500 sum=501 | 500 501 \n"},
+	{"a filter behind line_format sees the new line", "{service=\"web\"} | line_format `{{.level}}` |= \"error\"", "20 | error\n25 | error\n"},
+	{"and and or bind alike, from the left", `{service="web"} | status=200 or status=500 and path="/orders" | line_format "{{.path}}"`, "10 | /orders\n20 | /orders\n"},
+	{"brackets", `{service="web"} | status=404 or (status=500 and path="/") | line_format "{{.path}}"`, "70 | /nothing\n"},
+	{"drop of one value", `{service="web"} |= "404" | json | drop level="info", took, path, service_extracted`, "70 status=404 | " + at70 + "\n"},
+	{
+		"a label that is no number", `{service="web"} | path="/" | label_format p="{{.path}}" | p > 5 | line_format "x" | keep nothing`,
+		"0 __error__=LabelFilterErr __error_details__=\"/\" is no number | x\n",
+	},
+	{"a stored field that is no number does not hold", `{service="web"} | path > 5`, ""},
+	{"unpack", "{} |= \"boom\" | line_format `{\"_entry\":\"inside\",\"pod\":\"a\"}` | unpack", "25 pod=a | inside\n"},
+	{"a template that fails says so", "{} |= \"boom\" | line_format `{{div 1 0}}`", "25 __error__=TemplateFormatErr __error_details__=1:2: executing \"\" at <div 1 0>: error calling div: division by zero | panic: boom\n"},
+	{"a comment", "{service=\"web\"} # all of it\n|= \"boom\"", "25 | panic: boom\n"},
+}
+
 func TestLines(t *testing.T) {
-	s := shop()
-	for _, tt := range []struct{ name, query, want string }{
-		{"an equal label", `{service="web", stream="stdout"} |= "boom"`, "25 | panic: boom\n"},
-		{"labels by regexp are anchored", `{service=~"work|we"}`, ""},
-		{"a label that is not there is empty", `{team=""} != "status"`, "25 | panic: boom\n"},
-		{"line filters in a row", `{service="web"} |= "orders" !~ "\"status\":5.."`, "10 | " + at10 + "\n"},
-		{"alternatives", `{project="shop"} |= "boom" or "bye"`, "25 | panic: boom\n65 | 10.1.2.3 - bye \x1b[31mred\x1b[0m\n"},
-		{"none of the alternatives", `{service="worker"} != "one" or "two"`, "65 | 10.1.2.3 - bye \x1b[31mred\x1b[0m\n"},
-		{"an address in the line", `{} |= ip("10.1.0.0/16") | decolorize`, "65 | 10.1.2.3 - bye red\n"},
-		{"a likeness", "{} |> `panic: <_>`", "25 | panic: boom\n"},
-		{"not a likeness", "{service=\"worker\"} !> `at=<_>`", "65 | 10.1.2.3 - bye \x1b[31mred\x1b[0m\n"},
-		{"a stored field without a parser", `{service="web"} | status = 500`, "20 | " + at20 + "\n"},
-		{"a derived field", `{service="web"} | level="error" |= "boom"`, "25 | panic: boom\n"},
-		{"a duration", `{service="web"} | took > 1s`, "20 | " + at20 + "\n"},
-		{"a size", `{service="worker"} | size >= 1MB`, `15 | at=queue size=2MiB msg="took two"` + "\n"},
-		{"json re-exposes stored fields under their own names, and never a label",
-			`{service="web", stream="stdout"} != "boom" | json | status = 404`, "70 level=info path=/nothing service_extracted=front status=404 took=2ms | " + at70 + "\n"},
-		{"what was not read as a number is let through with its error", `{service="web"} |= "boom" | json | status = 404`, "25 __error__=JSONParserErr __error_details__=the line is no JSON object at byte 1 | panic: boom\n"},
-		{"a field that clashes with a label", `{service="web"} | service_extracted="front" | status>400 | path="/orders"`, "20 | " + at20 + "\n"},
-		{"what is no JSON says so and stays", `{service="web"} |= "boom" | json`, "25 __error__=JSONParserErr __error_details__=the line is no JSON object at byte 1 | panic: boom\n"},
-		{"and can be left out", `{service="web"} | json | __error__="" | level="error" | keep level`, "20 level=error | " + at20 + "\n"},
-		{"json with paths", `{service="web"} |= "500" | json code="status", p="path"`, "20 code=500 p=/orders | " + at20 + "\n"},
-		{"logfmt", `{service="worker"} |= "two" | logfmt | keep at, msg`, `15 at=queue msg=took two | at=queue size=2MiB msg="took two"` + "\n"},
-		{"logfmt with names", `{service="worker"} |= "two" | logfmt s="size"`, `15 s=2MiB | at=queue size=2MiB msg="took two"` + "\n"},
-		{"regexp", "{} |= \"boom\" | regexp `(?P<what>\\w+): (?P<word>.*)`", "25 what=panic word=boom | panic: boom\n"},
-		{"pattern", "{} |= \"boom\" | pattern `<what>: <word>`", "25 what=panic word=boom | panic: boom\n"},
-		{"a pattern that ends early", "{service=\"worker\"} |= \"bye\" | pattern `<ip> - <word> <_>x`", "65 ip=10.1.2.3 word=bye | 10.1.2.3 - bye \x1b[31mred\x1b[0m\n"},
-		{"an address in a label", "{service=\"worker\"} | pattern `<ip> - <_>` | ip = ip(\"10.1.2.1-10.1.2.9\") | line_format \"{{.ip}}\"", "65 ip=10.1.2.3 | 10.1.2.3\n"},
-		{"line_format reads stored fields", "{service=\"web\"} | status=500 | line_format `{{.status}} {{.path | trimPrefix \"/\" | upper}} {{.none}}{{__line__ | trunc 2}}`", `20 | 500 ORDERS {"` + "\n"},
-		{"label_format renames and makes", "{service=\"web\"} | status=500 | label_format sum=`{{add .status 1}}`, code=status | line_format `{{.code}} {{.sum}} {{.status}}`", "20 code=500 sum=501 | 500 501 \n"},
-		{"a filter behind line_format sees the new line", "{service=\"web\"} | line_format `{{.level}}` |= \"error\"", "20 | error\n25 | error\n"},
-		{"and and or bind alike, from the left", `{service="web"} | status=200 or status=500 and path="/orders" | line_format "{{.path}}"`, "10 | /orders\n20 | /orders\n"},
-		{"brackets", `{service="web"} | status=404 or (status=500 and path="/") | line_format "{{.path}}"`, "70 | /nothing\n"},
-		{"drop of one value", `{service="web"} |= "404" | json | drop level="info", took, path, service_extracted`, "70 status=404 | " + at70 + "\n"},
-		{"a label that is no number", `{service="web"} | path="/" | label_format p="{{.path}}" | p > 5 | line_format "x" | keep nothing`,
-			"0 __error__=LabelFilterErr __error_details__=\"/\" is no number | x\n"},
-		{"a stored field that is no number does not hold", `{service="web"} | path > 5`, ""},
-		{"unpack", "{} |= \"boom\" | line_format `{\"_entry\":\"inside\",\"pod\":\"a\"}` | unpack", "25 pod=a | inside\n"},
-		{"a template that fails says so", "{} |= \"boom\" | line_format `{{div 1 0}}`", "25 __error__=TemplateFormatErr __error_details__=1:2: executing \"\" at <div 1 0>: error calling div: division by zero | panic: boom\n"},
-		{"a comment", "{service=\"web\"} # all of it\n|= \"boom\"", "25 | panic: boom\n"},
-	} {
+	for _, tt := range lineCases {
 		t.Run(tt.name, func(t *testing.T) {
-			got := lines(t, s, tt.query)
-			if d := cmp.Diff(tt.want, got); d != "" {
-				t.Errorf("%s\n(-want +got)\n%s", tt.query, d)
+			for name, s := range stores(t) {
+				if d := cmp.Diff(tt.want, lines(t, s, tt.query)); d != "" {
+					t.Errorf("%s: %s\n(-want +got)\n%s", name, tt.query, d)
+				}
 			}
 		})
 	}
@@ -161,7 +195,7 @@ func TestNestedFieldsAreCalledAsLogQLCan(t *testing.T) {
 	}
 }
 
-func vector(t *testing.T, s *shelf, query string) string {
+func vector(t *testing.T, s logql.Store, query string) string {
 	t.Helper()
 	found, err := logql.New(s, logql.Limits{}).Instant(t.Context(), query, noon.Add(100*time.Second))
 	if err != nil {
@@ -174,49 +208,52 @@ func vector(t *testing.T, s *shelf, query string) string {
 	return b.String()
 }
 
+var numberCases = []struct{ query, want string }{
+	{`vector(1)+vector(1)`, "{} 2\n"},
+	{`1 + 2 * 3 ^ 2`, "{} 19\n"},
+	{`sum(count_over_time({project="shop"}[5m]))`, "{} 8\n"},
+	{`sum by (service) (count_over_time({project="shop"}[5m]))`, "{service=\"web\"} 5\n{service=\"worker\"} 3\n"},
+	{`sum(count_over_time({project="shop"}[5m])) by (service, team)`, "{service=\"web\"} 5\n{service=\"worker\", team=\"blue\"} 3\n"},
+	{`sum without (instance, node, project, revision, stream) (count_over_time({project="shop"}[5m]))`, "{service=\"web\"} 5\n{service=\"worker\", team=\"blue\"} 3\n"},
+	{`sum by (level) (count_over_time({service="web"}[5m]))`, "{level=\"error\"} 2\n{level=\"info\"} 3\n"},
+	{`sum by (level, detected_level) (count_over_time({service="web"} |= "" | drop __error__ [5m]))`, "{detected_level=\"error\", level=\"error\"} 2\n{detected_level=\"info\", level=\"info\"} 3\n"},
+	{`sum by (status) (count_over_time({service="web"} | json | __error__="" [5m]))`, "{status=\"200\"} 2\n{status=\"404\"} 1\n{status=\"500\"} 1\n"},
+	{`sum(rate({service="web"}[50s]))`, "{} 0.02\n"},
+	{`sum(bytes_over_time({service="web"} |= "boom" [5m]))`, "{} 11\n"},
+	{`sum(count_over_time({service="web"}[30s] offset 75s))`, "{} 4\n"},
+	{`count_over_time({service="nobody"}[5m])`, ""},
+	{`absent_over_time({service="nobody"}[5m])`, "{service=\"nobody\"} 1\n"},
+	{`absent_over_time({service="web"}[5m])`, ""},
+	{`sum(count_over_time({service="nobody"}[5m])) or vector(0)`, "{} 0\n"},
+	{`max_over_time({service="web"} | unwrap duration(took) [5m]) by (path)`, "{path=\"/\"} 0.012\n{path=\"/nothing\"} 0.002\n{path=\"/orders\"} 1.5\n"},
+	{`sum(sum_over_time({service="worker"} | unwrap bytes(size) [5m]))`, "{} 2.100152e+06\n"},
+	{`quantile_over_time(0.5, {service="web"} | unwrap status [5m]) by (service)`, "{service=\"web\"} 302\n"},
+	{`avg_over_time({service="web"} | json | unwrap status | __error__="" [5m]) by (level)`, "{level=\"error\"} 500\n{level=\"info\"} 268\n"},
+	{`stddev_over_time({service="web"} | status=200 | unwrap status [5m]) by ()`, "{} 0\n"},
+	{`first_over_time({service="web"} | unwrap status [5m]) by () + last_over_time({service="web"} | unwrap status [5m]) by ()`, "{} 604\n"},
+	{`sum_over_time({service="web"} | unwrap path [5m])`, "pipeline error: SampleExtractionErr: \"/\" of path is no number\n"},
+	{`topk(1, sum by (service) (count_over_time({project="shop"}[5m])))`, "{service=\"web\"} 5\n"},
+	{`bottomk(1, sum by (service) (count_over_time({project="shop"}[5m])))`, "{service=\"worker\"} 3\n"},
+	{`sort(sum by (service) (count_over_time({project="shop"}[5m])))`, "{service=\"worker\"} 3\n{service=\"web\"} 5\n"},
+	{`count(count_over_time({project="shop"}[5m]))`, "{} 2\n"},
+	{`sum by (service) (count_over_time({project="shop"}[5m])) > 4`, "{service=\"web\"} 5\n"},
+	{`sum by (service) (count_over_time({project="shop"}[5m])) > bool 4`, "{service=\"web\"} 1\n{service=\"worker\"} 0\n"},
+	{`sum by (service) (count_over_time({project="shop"} | level="error" [5m])) / sum by (service) (count_over_time({project="shop"}[5m])) * 100`, "{service=\"web\"} 40\n"},
+	{`sum by (service) (count_over_time({project="shop"}[5m])) / on() group_left sum(count_over_time({project="shop"}[5m]))`, "{service=\"web\"} 0.625\n{service=\"worker\"} 0.375\n"},
+	{`sum by (service) (count_over_time({project="shop"}[5m])) unless on(service) sum by (service) (count_over_time({service="web"}[5m]))`, "{service=\"worker\"} 3\n"},
+	{`label_replace(sum by (service) (count_over_time({service="web"}[5m])), "short", "$1", "service", "(.).*")`, "{service=\"web\", short=\"w\"} 5\n"},
+	{`sum(count_over_time({service="web"} | json [5m]))`, "{} 5\n"},
+	{`count_over_time({service="web"} | json [5m])`, "pipeline error: JSONParserErr: the line is no JSON object at byte 1\n"},
+	{`count_over_time({service="web"} | label_format x="{{.level}}" | keep x [5m])`, "{x=\"error\"} 2\n{x=\"info\"} 3\n"},
+}
+
 func TestNumbers(t *testing.T) {
-	s := shop()
-	for _, tt := range []struct{ query, want string }{
-		{`vector(1)+vector(1)`, "{} 2\n"},
-		{`1 + 2 * 3 ^ 2`, "{} 19\n"},
-		{`sum(count_over_time({project="shop"}[5m]))`, "{} 8\n"},
-		{`sum by (service) (count_over_time({project="shop"}[5m]))`, "{service=\"web\"} 5\n{service=\"worker\"} 3\n"},
-		{`sum(count_over_time({project="shop"}[5m])) by (service, team)`, "{service=\"web\"} 5\n{service=\"worker\", team=\"blue\"} 3\n"},
-		{`sum without (instance, node, project, revision, stream) (count_over_time({project="shop"}[5m]))`, "{service=\"web\"} 5\n{service=\"worker\", team=\"blue\"} 3\n"},
-		{`sum by (level) (count_over_time({service="web"}[5m]))`, "{level=\"error\"} 2\n{level=\"info\"} 3\n"},
-		{`sum by (level, detected_level) (count_over_time({service="web"} |= "" | drop __error__ [5m]))`, "{detected_level=\"error\", level=\"error\"} 2\n{detected_level=\"info\", level=\"info\"} 3\n"},
-		{`sum by (status) (count_over_time({service="web"} | json | __error__="" [5m]))`, "{status=\"200\"} 2\n{status=\"404\"} 1\n{status=\"500\"} 1\n"},
-		{`sum(rate({service="web"}[50s]))`, "{} 0.02\n"},
-		{`sum(bytes_over_time({service="web"} |= "boom" [5m]))`, "{} 11\n"},
-		{`sum(count_over_time({service="web"}[30s] offset 75s))`, "{} 4\n"},
-		{`count_over_time({service="nobody"}[5m])`, ""},
-		{`absent_over_time({service="nobody"}[5m])`, "{service=\"nobody\"} 1\n"},
-		{`absent_over_time({service="web"}[5m])`, ""},
-		{`sum(count_over_time({service="nobody"}[5m])) or vector(0)`, "{} 0\n"},
-		{`max_over_time({service="web"} | unwrap duration(took) [5m]) by (path)`, "{path=\"/\"} 0.012\n{path=\"/nothing\"} 0.002\n{path=\"/orders\"} 1.5\n"},
-		{`sum(sum_over_time({service="worker"} | unwrap bytes(size) [5m]))`, "{} 2.100152e+06\n"},
-		{`quantile_over_time(0.5, {service="web"} | unwrap status [5m]) by (service)`, "{service=\"web\"} 302\n"},
-		{`avg_over_time({service="web"} | json | unwrap status | __error__="" [5m]) by (level)`, "{level=\"error\"} 500\n{level=\"info\"} 268\n"},
-		{`stddev_over_time({service="web"} | status=200 | unwrap status [5m]) by ()`, "{} 0\n"},
-		{`first_over_time({service="web"} | unwrap status [5m]) by () + last_over_time({service="web"} | unwrap status [5m]) by ()`, "{} 604\n"},
-		{`sum_over_time({service="web"} | unwrap path [5m])`, "pipeline error: SampleExtractionErr: \"/\" of path is no number\n"},
-		{`topk(1, sum by (service) (count_over_time({project="shop"}[5m])))`, "{service=\"web\"} 5\n"},
-		{`bottomk(1, sum by (service) (count_over_time({project="shop"}[5m])))`, "{service=\"worker\"} 3\n"},
-		{`sort(sum by (service) (count_over_time({project="shop"}[5m])))`, "{service=\"worker\"} 3\n{service=\"web\"} 5\n"},
-		{`count(count_over_time({project="shop"}[5m]))`, "{} 2\n"},
-		{`sum by (service) (count_over_time({project="shop"}[5m])) > 4`, "{service=\"web\"} 5\n"},
-		{`sum by (service) (count_over_time({project="shop"}[5m])) > bool 4`, "{service=\"web\"} 1\n{service=\"worker\"} 0\n"},
-		{`sum by (service) (count_over_time({project="shop"} | level="error" [5m])) / sum by (service) (count_over_time({project="shop"}[5m])) * 100`, "{service=\"web\"} 40\n"},
-		{`sum by (service) (count_over_time({project="shop"}[5m])) / on() group_left sum(count_over_time({project="shop"}[5m]))`, "{service=\"web\"} 0.625\n{service=\"worker\"} 0.375\n"},
-		{`sum by (service) (count_over_time({project="shop"}[5m])) unless on(service) sum by (service) (count_over_time({service="web"}[5m]))`, "{service=\"worker\"} 3\n"},
-		{`label_replace(sum by (service) (count_over_time({service="web"}[5m])), "short", "$1", "service", "(.).*")`, "{service=\"web\", short=\"w\"} 5\n"},
-		{`sum(count_over_time({service="web"} | json [5m]))`, "{} 5\n"},
-		{`count_over_time({service="web"} | json [5m])`, "pipeline error: JSONParserErr: the line is no JSON object at byte 1\n"},
-		{`count_over_time({service="web"} | label_format x="{{.level}}" | keep x [5m])`, "{x=\"error\"} 2\n{x=\"info\"} 3\n"},
-	} {
+	for _, tt := range numberCases {
 		t.Run(tt.query, func(t *testing.T) {
-			if d := cmp.Diff(tt.want, vector(t, s, tt.query)); d != "" {
-				t.Errorf("(-want +got)\n%s", d)
+			for name, s := range stores(t) {
+				if d := cmp.Diff(tt.want, vector(t, s, tt.query)); d != "" {
+					t.Errorf("%s (-want +got)\n%s", name, d)
+				}
 			}
 		})
 	}
@@ -263,8 +300,10 @@ func TestWhatTheStoreIsAsked(t *testing.T) {
 		{`sum by (service) (count_over_time({project="shop"}[5m]))`, `labels project="shop"; columns [service]; no text`},
 		{`sum by (level) (rate({project="shop"} |= "x" [5m]))`, `labels project="shop"; text |="x"; columns [level]; no text`},
 		{`sum by (level) (rate({project="shop"} | json | drop __error__ [5m]))`, `labels project="shop"; columns [level]`},
-		{`{service="web"} |= "a" != "b" |~ "c." | status >= 500 | path="/" or path="/x" | service="web"`,
-			`labels service="web" service="web"; text |="a" !|"b" =~"(?s:c.)"; where status>=500; columns all`},
+		{
+			`{service="web"} |= "a" != "b" |~ "c." | status >= 500 | path="/" or path="/x" | service="web"`,
+			`labels service="web" service="web"; text |="a" !|"b" =~"(?s:c.)"; where status>=500; columns all`,
+		},
 		{`{service="web"} | took > 1500ms and size < 2KiB`, `labels service="web"; where took>1.5 size<2048; columns all`},
 		{`{service="web"} | status == 500`, `labels service="web"; where status>=500 status<=500; columns all; limit 100`},
 		{`{service="web"} | team="blue" | trace_id="7"`, `labels service="web"; where team="blue" trace_id="7"; columns all; limit 100`},

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tenderhq/tender"
@@ -27,8 +28,9 @@ type LokiOptions struct {
 	Log     *slog.Logger // default: none
 	Version string       // of the program
 	Limits  Limits
-	// Cut takes the fields out of a line that is pushed; nil: it is kept whole.
-	Cut func(line string, r *logs.Row)
+	// Cut takes the fields out of lines that are pushed, each a row of one field with what
+	// came beside it; nil: they are kept whole.
+	Cut func(labels logs.Labels, rows []logs.Row) []logs.Row
 }
 
 // spoken is the version of Loki whose API this is; clients choose by it what they ask.
@@ -38,6 +40,9 @@ type loki struct {
 	LokiOptions
 	store  Shelf
 	engine *Engine
+
+	mu      sync.Mutex
+	streams map[string]bool // that were pushed
 }
 
 // Loki serves Loki's HTTP API: /loki/api/v1/..., /ready, /config, and all of it
@@ -47,7 +52,7 @@ func Loki(s Shelf, o LokiOptions) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &loki{o, s, New(s, o.Limits)}
+	l := &loki{LokiOptions: o, store: s, engine: New(s, o.Limits), streams: map[string]bool{}}
 	mux := http.NewServeMux()
 	read := func(path string, h func(*http.Request) (any, error)) {
 		mux.HandleFunc("GET /loki/api/v1/"+path, l.answer(h))

@@ -82,44 +82,89 @@ func TestWhatGrafanaAsks(t *testing.T) {
 		params     []string
 		want       string
 	}{
-		{"save and test", "/loki/api/v1/query", nil, []string{"query", "vector(1)+vector(1)", "time", "1777896000000000000"},
-			`200 {"data":{"result":[{"metric":{},"value":[1777896000,"2"]}],"resultType":"vector"},"status":"success"}`},
-		{"a number", "/loki/api/v1/query", nil, []string{"query", "1+1", "time", "1777896000"},
-			`200 {"data":{"result":[1777896000,"2"],"resultType":"scalar"},"status":"success"}`},
-		{"labels", "/loki/api/v1/labels", nil, []string{"start", start, "end", end},
-			`200 {"data":["instance","node","project","revision","service","stream","team"],"status":"success"}`},
+		{
+			"save and test", "/loki/api/v1/query", nil,
+			[]string{"query", "vector(1)+vector(1)", "time", "1777896000000000000"},
+			`200 {"data":{"result":[{"metric":{},"value":[1777896000,"2"]}],"resultType":"vector"},"status":"success"}`,
+		},
+		{
+			"a number", "/loki/api/v1/query", nil,
+			[]string{"query", "1+1", "time", "1777896000"},
+			`200 {"data":{"result":[1777896000,"2"],"resultType":"scalar"},"status":"success"}`,
+		},
+		{
+			"labels", "/loki/api/v1/labels", nil,
+			[]string{"start", start, "end", end},
+			`200 {"data":["instance","node","project","revision","service","stream","team"],"status":"success"}`,
+		},
 		{"values", "/loki/api/v1/label/service/values", nil, []string{"start", start, "end", end, "query", `{team=""}`}, `200 {"data":["web"],"status":"success"}`},
-		{"series", "/loki/api/v1/series", nil, []string{"match[]", `{service="worker"}`, "start", start, "end", end},
-			`200 {"data":[{"instance":"shop-worker-1","node":"n1","project":"shop","revision":"r7","service":"worker","stream":"stdout","team":"blue"}],"status":"success"}`},
-		{"lines", "/loki/api/v1/query_range", nil, []string{"query", `{service="web"} |= "boom"`, "start", start, "end", end, "limit", "10"},
-			`200 {"data":{"result":[{"stream":{"instance":"shop-web-1","level":"error","node":"n1","project":"shop","revision":"r1","service":"web","stream":"stdout"},"values":[["1777896025000000000","panic: boom"]]}],"resultType":"streams"},"status":"success"}`},
-		{"lines with labels told apart", "/loki/api/v1/query_range", flags, []string{"query", `{service="worker"} | logfmt s="size" | s="3KB"`, "start", start, "end", end, "direction", "forward"},
-			`200 {"data":{"encodingFlags":["categorize-labels"],"result":[{"stream":{"instance":"shop-worker-1","node":"n1","project":"shop","revision":"r7","service":"worker","stream":"stdout","team":"blue"},"values":[["1777896005000000000","at=queue size=3KB msg=\"took one\"",{"parsed":{"s":"3KB"},"structuredMetadata":{"at":"queue","msg":"took one","size":"3KB"}}]]}],"resultType":"streams"},"status":"success"}`},
-		{"the histogram above the lines", "/loki/api/v1/query_range", nil, []string{"query", `sum by (level, detected_level) (count_over_time({service="web"} | drop __error__[1m]))`, "start", start, "end", end, "step", "60000ms"},
-			`200 {"data":{"result":[{"metric":{"detected_level":"error","level":"error"},"values":[[1777896060,"2"]]},{"metric":{"detected_level":"info","level":"info"},"values":[[1777896000,"1"],[1777896060,"1"]]}],"resultType":"matrix"},"status":"success"}`},
+		{
+			"series", "/loki/api/v1/series", nil,
+			[]string{"match[]", `{service="worker"}`, "start", start, "end", end},
+			`200 {"data":[{"instance":"shop-worker-1","node":"n1","project":"shop","revision":"r7","service":"worker","stream":"stdout","team":"blue"}],"status":"success"}`,
+		},
+		{
+			"lines", "/loki/api/v1/query_range", nil,
+			[]string{"query", `{service="web"} |= "boom"`, "start", start, "end", end, "limit", "10"},
+			`200 {"data":{"result":[{"stream":{"instance":"shop-web-1","level":"error","node":"n1","project":"shop","revision":"r1","service":"web","stream":"stdout"},"values":[["1777896025000000000","panic: boom"]]}],"resultType":"streams"},"status":"success"}`,
+		},
+		{
+			"lines with labels told apart", "/loki/api/v1/query_range", flags,
+			[]string{"query", `{service="worker"} | logfmt s="size" | s="3KB"`, "start", start, "end", end, "direction", "forward"},
+			`200 {"data":{"encodingFlags":["categorize-labels"],"result":[{"stream":{"instance":"shop-worker-1","node":"n1","project":"shop","revision":"r7","service":"worker","stream":"stdout","team":"blue"},"values":[["1777896005000000000","at=queue size=3KB msg=\"took one\"",{"parsed":{"s":"3KB"},"structuredMetadata":{"at":"queue","msg":"took one","size":"3KB"}}]]}],"resultType":"streams"},"status":"success"}`,
+		},
+		{
+			"the histogram above the lines", "/loki/api/v1/query_range", nil,
+			[]string{"query", `sum by (level, detected_level) (count_over_time({service="web"} | drop __error__[1m]))`, "start", start, "end", end, "step", "60000ms"},
+			`200 {"data":{"result":[{"metric":{"detected_level":"error","level":"error"},"values":[[1777896060,"2"]]},{"metric":{"detected_level":"info","level":"info"},"values":[[1777896000,"1"],[1777896060,"1"]]}],"resultType":"matrix"},"status":"success"}`,
+		},
 		{"stats", "/loki/api/v1/index/stats", nil, []string{"query", `{service="web"}`, "start", start, "end", end}, `200 {"bytes":318,"chunks":1,"entries":5,"streams":1}`},
-		{"volume", "/loki/api/v1/index/volume", nil, []string{"query", `{project="shop"}`, "start", start, "end", end, "targetLabels", "service", "limit", "1"},
-			`200 {"data":{"result":[{"metric":{"service":"web"},"value":[1777896100,"318"]}],"resultType":"vector"},"status":"success"}`},
-		{"volume by label", "/loki/api/v1/index/volume", nil, []string{"query", `{team=~".+"}`, "start", start, "end", end, "aggregateBy", "labels"},
-			`200 {"data":{"result":[{"metric":{"team":""},"value":[1777896100,"92"]}],"resultType":"vector"},"status":"success"}`},
-		{"volume over time", "/loki/api/v1/index/volume_range", nil, []string{"query", `{service="web"}`, "start", start, "end", end, "step", "50"},
-			`200 {"data":{"result":[{"metric":{"service":"web"},"values":[[1777896050,"190"],[1777896100,"63"]]}],"resultType":"matrix"},"status":"success"}`},
-		{"fields", "/loki/api/v1/detected_fields", nil, []string{"query", `{service="worker"}`, "start", start, "end", end, "limit", "2"},
-			`200 {"fields":[{"cardinality":2,"label":"at","parsers":null,"type":"string"},{"cardinality":1,"label":"message","parsers":null,"type":"string"}],"limit":2}`},
+		{
+			"volume", "/loki/api/v1/index/volume", nil,
+			[]string{"query", `{project="shop"}`, "start", start, "end", end, "targetLabels", "service", "limit", "1"},
+			`200 {"data":{"result":[{"metric":{"service":"web"},"value":[1777896100,"318"]}],"resultType":"vector"},"status":"success"}`,
+		},
+		{
+			"volume by label", "/loki/api/v1/index/volume", nil,
+			[]string{"query", `{team=~".+"}`, "start", start, "end", end, "aggregateBy", "labels"},
+			`200 {"data":{"result":[{"metric":{"team":""},"value":[1777896100,"92"]}],"resultType":"vector"},"status":"success"}`,
+		},
+		{
+			"volume over time", "/loki/api/v1/index/volume_range", nil,
+			[]string{"query", `{service="web"}`, "start", start, "end", end, "step", "50"},
+			`200 {"data":{"result":[{"metric":{"service":"web"},"values":[[1777896050,"190"],[1777896100,"63"]]}],"resultType":"matrix"},"status":"success"}`,
+		},
+		{
+			"fields", "/loki/api/v1/detected_fields", nil,
+			[]string{"query", `{service="worker"}`, "start", start, "end", end, "limit", "2"},
+			`200 {"fields":[{"cardinality":2,"label":"at","parsers":null,"type":"string"},{"cardinality":1,"label":"message","parsers":null,"type":"string"}],"limit":2}`,
+		},
 		{"values of a field", "/loki/api/v1/detected_field/status/values", nil, []string{"query", `{service="web"}`, "start", start, "end", end}, `200 {"limit":1000,"values":["200","404","500"]}`},
-		{"detected labels", "/loki/api/v1/detected_labels", nil, []string{"query", `{service="web"}`, "start", start, "end", end},
-			`200 {"detectedLabels":[{"cardinality":1,"label":"instance"},{"cardinality":1,"label":"node"},{"cardinality":1,"label":"project"},{"cardinality":1,"label":"revision"},{"cardinality":1,"label":"service"},{"cardinality":1,"label":"stream"}]}`},
+		{
+			"detected labels", "/loki/api/v1/detected_labels", nil,
+			[]string{"query", `{service="web"}`, "start", start, "end", end},
+			`200 {"detectedLabels":[{"cardinality":1,"label":"instance"},{"cardinality":1,"label":"node"},{"cardinality":1,"label":"project"},{"cardinality":1,"label":"revision"},{"cardinality":1,"label":"service"},{"cardinality":1,"label":"stream"}]}`,
+		},
 		{"patterns", "/loki/api/v1/patterns", nil, []string{"query", `{service="web"}`}, `200 {"data":[],"status":"success"}`},
 		{"format", "/loki/api/v1/format_query", nil, []string{"query", `{a="b"}|="c"`}, `200 {"data":"{a=\"b\"} |= \"c\"","status":"success"}`},
 		{"ready", "/ready", nil, nil, "200 ready"},
 		{"below the prefix", "/loki/ready", nil, nil, "200 ready"},
 		{"below the prefix, too", "/loki/loki/api/v1/label/service/values", nil, []string{"start", start, "end", end}, `200 {"data":["web","worker"],"status":"success"}`},
-		{"lines at one time", "/loki/api/v1/query", nil, []string{"query", `{service="web"}`},
-			`400 {"error":"log queries are not supported as an instant query type, please change your query to a range query type","errorType":"bad_data","status":"error"}`},
-		{"a wrong query", "/loki/api/v1/query_range", nil, []string{"query", `{service="web"`},
-			`400 {"error":"parse error at line 1, col 15: unexpected end of query, expected \",\" or \"}\" (docs/logql.md has the whole language)","errorType":"bad_data","status":"error"}`},
-		{"too much", "/loki/api/v1/query_range", nil, []string{"query", `{service="web"}`, "limit", "60000"},
-			`400 {"error":"limit=60000 is more than the limit of 50000","errorType":"bad_data","status":"error"}`},
+		{
+			"lines at one time", "/loki/api/v1/query", nil,
+			[]string{"query", `{service="web"}`},
+			`400 {"error":"log queries are not supported as an instant query type, please change your query to a range query type","errorType":"bad_data","status":"error"}`,
+		},
+		{
+			"a wrong query", "/loki/api/v1/query_range", nil,
+			[]string{"query", `{service="web"`},
+			`400 {"error":"parse error at line 1, col 15: unexpected end of query, expected \",\" or \"}\" (docs/logql.md has the whole language)","errorType":"bad_data","status":"error"}`,
+		},
+		{
+			"too much", "/loki/api/v1/query_range", nil,
+			[]string{"query", `{service="web"}`, "limit", "60000"},
+			`400 {"error":"limit=60000 is more than the limit of 50000","errorType":"bad_data","status":"error"}`,
+		},
 		{"what is not there", "/loki/api/v1/rules", nil, nil, `404 {"error":"GET /loki/api/v1/rules is not part of Loki's API here","errorType":"not_found","status":"error"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -192,9 +237,9 @@ func TestPush(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s %v", r.labels, r.row.Text(nil), r.row.Fields[1:]))
 	}
 	want := []string{
-		`{app="cron", stream="stderr"} by JSON [{trace_id 7}]`,
-		`{app="cron", stream="stderr"} by gzip [{trace_id 7}]`,
-		`{app="cron", stream="stdout"} by protobuf [{pod_id p-9}]`,
+		`{app="cron", project="outside", service="cron", source="loki", stream="stderr"} by JSON [{trace_id 7}]`,
+		`{app="cron", project="outside", service="cron", source="loki", stream="stderr"} by gzip [{trace_id 7}]`,
+		`{app="cron", project="outside", service="cron", source="loki", stream="stdout"} by protobuf [{pod_id p-9}]`,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got)\n%s", d)

@@ -22,12 +22,23 @@ import (
 
 // Bounds of what is pushed.
 const (
-	maxPushed       = 16 << 20 // bytes of a body as it comes
-	maxUnpacked     = 64 << 20 // bytes of it unpacked
-	maxPushedLabels = 32       // of one stream
-	maxPushedLine   = 1 << 20  // bytes; what is longer is cut
-	maxPushedFields = 128      // of structured metadata with one line
+	maxPushed        = 16 << 20 // bytes of a body as it comes
+	maxUnpacked      = 64 << 20 // bytes of it unpacked
+	maxPushedLabels  = 32       // of one stream
+	maxPushedLine    = 1 << 20  // bytes; what is longer is cut
+	maxPushedFields  = 128      // of structured metadata with one line
+	maxPushedStreams = 1000     // that were ever pushed to this process
 )
+
+// Whatever is pushed has a project and a service, so that tender logs finds it, and
+// says whence it came.
+const (
+	outsiders = "outside"
+	others    = "other"
+)
+
+// callers are the labels by which those who push name a service, the surest first.
+var callers = []string{"service", "service_name", "app", "container", "container_name", "job", "compose_service"}
 
 // pushed is one stream of a push.
 type pushed struct {
@@ -80,10 +91,11 @@ func (l *loki) pushed(w http.ResponseWriter, r *http.Request) error {
 		if len(s.rows) == 0 {
 			continue
 		}
+		if !l.room(s.labels) {
+			return tender.Errorf(tender.Invalid, "more than %d streams were pushed", maxPushedStreams).Hint("use fewer labels: what differs from line to line is structured metadata")
+		}
 		if l.Cut != nil {
-			for i := range s.rows {
-				l.cut(&s.rows[i])
-			}
+			s.rows = l.Cut(s.labels, s.rows)
 		}
 		if err := l.store.Append(r.Context(), logs.Batch{Labels: s.labels, Rows: s.rows}); err != nil {
 			return fmt.Errorf("keep what was pushed: %w", err)
@@ -92,17 +104,19 @@ func (l *loki) pushed(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// cut takes fields out of a line; what came with it stays behind them.
-func (l *loki) cut(r *logs.Row) {
-	line, with := r.Fields[0].Value, r.Fields[1:]
-	cut := logs.Row{Time: r.Time, Stderr: r.Stderr}
-	if l.Cut(line, &cut); cut.Shape != "" {
-		cut.Fields = append(cut.Fields, with...)
-		*r = cut
+// room reports whether one more stream may be pushed.
+func (l *loki) room(labels logs.Labels) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := labels.String()
+	if !l.streams[key] && len(l.streams) >= maxPushedStreams {
+		return false
 	}
+	l.streams[key] = true
+	return true
 }
 
-// stream makes the labels of a stream, and takes out of them what belongs to rows.
+// label makes the labels of a stream, and takes out of them what belongs to rows.
 func (s *pushed) label(fields []logs.Field) (stderr bool, err error) {
 	if len(fields) == 0 {
 		return false, errors.New("a stream has no labels")
@@ -120,6 +134,26 @@ func (s *pushed) label(fields []logs.Field) (stderr bool, err error) {
 			return false, fmt.Errorf("the label stream is stdout or stderr, not %q", f.Value)
 		case f.Value != "":
 			s.labels = append(s.labels, logs.Field{Name: f.Name, Value: f.Value})
+		}
+	}
+	get := func(name string) string {
+		for _, f := range s.labels {
+			if f.Name == name {
+				return f.Value
+			}
+		}
+		return ""
+	}
+	service := others
+	for _, name := range callers {
+		if v := get(name); v != "" {
+			service = v
+			break
+		}
+	}
+	for _, f := range []logs.Field{{Name: "project", Value: outsiders}, {Name: "service", Value: service}, {Name: "source", Value: "loki"}} {
+		if get(f.Name) == "" {
+			s.labels = append(s.labels, f)
 		}
 	}
 	slices.SortFunc(s.labels, func(a, b logs.Field) int { return cmp.Compare(a.Name, b.Name) })

@@ -197,3 +197,42 @@ func BenchmarkLogs(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkQuiet is a hundred instances that write a line each second: what it costs
+// to keep them, and what is left of a hundred small blocks every two seconds.
+func BenchmarkQuiet(b *testing.B) {
+	s := open(b, b.TempDir(), logs.Options{})
+	m := &traffic{Rand: rand.New(rand.NewPCG(1, 2)), at: time.Now().UnixNano()}
+	shape := jsonShape()
+	batches := make([]logs.Batch, 100)
+	for i := range batches {
+		batches[i].Labels, batches[i].Source = labels("shop", fmt.Sprint("service", i)), fmt.Sprint("source", i)
+	}
+	const seconds = 1000
+	var spent, merging time.Duration
+	for n := range seconds / 2 {
+		for i := range batches {
+			m.batch(&batches[i], 2, shape)
+			before := cpu()
+			add(b, s, batches[i])
+			spent += cpu() - before
+		}
+		before := cpu()
+		flush(b, s)
+		spent += cpu() - before
+		if n%20 == 19 {
+			before := cpu()
+			s.MergeSettled(b)
+			merging += cpu() - before
+		}
+	}
+	st := s.Stats()
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	b.ReportMetric(float64(spent.Milliseconds())/seconds, "cpu-ms/s")
+	b.ReportMetric(float64(merging.Milliseconds())/seconds, "merge-cpu-ms/s")
+	b.ReportMetric(float64(st.Blocks), "blocks")
+	b.ReportMetric(float64(st.Bytes)/float64(st.Rows), "B/row")
+	b.ReportMetric(float64(mem.HeapAlloc)/(1<<20), "MB-heap")
+}

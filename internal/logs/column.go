@@ -377,8 +377,11 @@ func asUUIDs(dst []byte, c *column) ([]byte, bool) {
 	return dst, true
 }
 
-// putInts packs numbers as their distance to the least, in as few bytes as the
-// greatest distance takes; nothing at all if all are the same.
+// Widths of packed numbers: so many bytes, or, with inBits, so many bits of a byte.
+const inBits = 16
+
+// putInts packs numbers as their distance to the least, in as few bits or bytes as
+// the greatest distance takes; nothing at all if all are the same.
 func putInts(dst []byte, nums []uint64) (out []byte, least uint64, width int) {
 	least, most := ^uint64(0), uint64(0)
 	for _, n := range nums {
@@ -390,6 +393,12 @@ func putInts(dst []byte, nums []uint64) (out []byte, least uint64, width int) {
 	switch d := most - least; {
 	case d == 0:
 		return dst, least, 0
+	case d < 2:
+		return putBits(dst, nums, least, 1), least, inBits + 1
+	case d < 4:
+		return putBits(dst, nums, least, 2), least, inBits + 2
+	case d < 16:
+		return putBits(dst, nums, least, 4), least, inBits + 4
 	case d < 1<<8:
 		for _, n := range nums {
 			dst = append(dst, byte(n-least))
@@ -419,8 +428,42 @@ func putInts(dst []byte, nums []uint64) (out []byte, least uint64, width int) {
 	}
 }
 
+// putBits packs the first number into the lowest bits of the first byte.
+func putBits(dst []byte, nums []uint64, least uint64, bits int) []byte {
+	for len(nums) > 0 {
+		b, shift := byte(0), 0
+		k := min(8/bits, len(nums))
+		for _, n := range nums[:k] {
+			b |= byte(n-least) << shift
+			shift += bits
+		}
+		dst = append(dst, b)
+		nums = nums[k:]
+	}
+	return dst
+}
+
+func getBits(dst []uint64, src []byte, n int, least uint64, bits int) (out []uint64, ok bool) {
+	if len(src) != (n*bits+7)/8 {
+		return dst, false
+	}
+	mask := byte(1<<bits - 1)
+	for _, b := range src {
+		for range min(8/bits, n) {
+			dst = append(dst, least+uint64(b&mask))
+			b >>= bits
+		}
+		n -= 8 / bits
+	}
+	return dst, true
+}
+
 // getInts unpacks n numbers; ok says that src has the size for them.
 func getInts(dst []uint64, src []byte, n int, least uint64, width int) (out []uint64, ok bool) {
+	switch width {
+	case inBits + 1, inBits + 2, inBits + 4:
+		return getBits(dst, src, n, least, width-inBits)
+	}
 	if len(src) != n*width {
 		return dst, false
 	}

@@ -17,6 +17,13 @@ func (s *Store) MergeNow(t *testing.T) {
 	}
 }
 
+// MergeSettled does what Run does now and then.
+func (s *Store) MergeSettled(t testing.TB) {
+	if err := s.merge(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // Roll begins a new segment.
 func (s *Store) Roll(t *testing.T) {
 	if err := s.sync(); err != nil {

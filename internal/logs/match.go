@@ -2,84 +2,11 @@ package logs
 
 import (
 	"bytes"
-	"math/bits"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// set is a set of rows, or of the values of a column.
-type set []uint64
-
-func newSet(n int) set { return make(set, (n+63)/64) }
-
-func fullSet(n int) set {
-	s := newSet(n)
-	for i := range s {
-		s[i] = ^uint64(0)
-	}
-	s.trim(n)
-	return s
-}
-
-func (s set) trim(n int) {
-	if n%64 != 0 {
-		s[len(s)-1] &= 1<<(n%64) - 1
-	}
-}
-
-func (s set) add(i int)      { s[i>>6] |= 1 << (i & 63) }
-func (s set) has(i int) bool { return s[i>>6]&(1<<(i&63)) != 0 }
-
-func (s set) and(t set) {
-	for i := range s {
-		s[i] &= t[i]
-	}
-}
-
-func (s set) or(t set) {
-	for i := range s {
-		s[i] |= t[i]
-	}
-}
-
-func (s set) not(n int) {
-	for i := range s {
-		s[i] = ^s[i]
-	}
-	if len(s) > 0 {
-		s.trim(n)
-	}
-}
-
-func (s set) count() (n int) {
-	for _, w := range s {
-		n += bits.OnesCount64(w)
-	}
-	return n
-}
-
-func (s set) empty() bool {
-	for _, w := range s {
-		if w != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// each calls fn with the members, in order, until it returns an error.
-func (s set) each(fn func(int) error) error {
-	for i, w := range s {
-		for ; w != 0; w &= w - 1 {
-			if err := fn(i<<6 + bits.TrailingZeros64(w)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
 
 // test is a condition made ready. It asks the positive question; no turns the answer.
 type test struct {
@@ -230,7 +157,7 @@ func (t *test) inField(v *view) (set, error) {
 func (t *test) values(v *view, c int) (set, error) {
 	switch t.op {
 	case Contains:
-		return v.contains(c, t.needle)
+		return v.contains(c, t.needle, nil)
 	case Matches:
 		return t.matching(v, c)
 	case Equal:
@@ -378,8 +305,9 @@ func (c *column) equalHex(s string) set {
 	}
 }
 
-// contains returns the values of a column with n in them; nil: none.
-func (v *view) contains(c int, n *needle) (set, error) {
+// contains returns the values of a column with n in them; nil: none. Values of rows
+// that are not in within (nil: all are) may be missing.
+func (v *view) contains(c int, n *needle, within set) (set, error) {
 	ok, err := v.may(c, n.s, n.fold, n.pieces)
 	if !ok || err != nil {
 		return nil, err
@@ -397,6 +325,15 @@ func (v *view) contains(c int, n *needle) (set, error) {
 	}
 	if col.form == formHex && !n.fold && len(n.s) == 2*col.width {
 		return col.equalHex(n.s), nil
+	}
+	if within != nil && col.n == v.rows && col.form == formText && !n.fold {
+		s, sub := newSet(col.n), []byte(n.s)
+		return s, within.each(func(row int) error {
+			if bytes.Contains(col.text(row), sub) {
+				s.add(row)
+			}
+			return nil
+		})
 	}
 	col = col.spell()
 	s, hay, at := newSet(col.n), n.hay(col.data), 0
@@ -428,7 +365,7 @@ func (t *test) matching(v *view, c int) (set, error) {
 	for _, any := range t.sets {
 		var one set
 		for _, n := range any {
-			has, err := v.contains(c, n)
+			has, err := v.contains(c, n, nil)
 			if err != nil {
 				return nil, err
 			}
@@ -462,203 +399,4 @@ func (t *test) matching(v *view, c int) (set, error) {
 		return nil
 	})
 	return s, err
-}
-
-// inText returns the rows whose exact text fulfils t.
-func (t *test) inText(v *view) (set, error) {
-	if t.op == Contains {
-		return v.textContains(t.needle)
-	}
-	if t.op != Matches {
-		return v.keep(fullSet(v.rows), t.holds)
-	}
-	s := fullSet(v.rows)
-	for _, any := range t.sets {
-		one := newSet(v.rows)
-		for _, n := range any {
-			has, err := v.textContains(n)
-			if err != nil {
-				return nil, err
-			}
-			one.or(has)
-		}
-		if s.and(one); s.empty() {
-			return s, nil
-		}
-	}
-	return v.keep(s, t.re.Match)
-}
-
-// keep leaves those rows of s whose text holds.
-func (v *view) keep(s set, holds func([]byte) bool) (set, error) {
-	var buf []byte
-	err := s.each(func(row int) (err error) {
-		if buf, err = v.text(buf[:0], row); err == nil && !holds(buf) {
-			s[row>>6] &^= 1 << (row & 63)
-		}
-		return err
-	})
-	return s, err
-}
-
-// textContains returns the rows with n in their text. It makes no text but of rows
-// where n may cross the edge of a value.
-func (v *view) textContains(n *needle) (set, error) {
-	if n.s == "" {
-		return fullSet(v.rows), nil
-	}
-	s := newSet(v.rows)
-	always, all := make([]bool, len(v.kinds)), true
-	some := false
-	for i := range v.kinds {
-		always[i] = n.plan(&v.kinds[i]).always
-		all, some = all && always[i], some || always[i]
-	}
-	if all {
-		return fullSet(v.rows), nil
-	}
-	if some {
-		if err := v.needCodes(); err != nil {
-			return nil, err
-		}
-		for row, code := range v.codes {
-			if always[code>>1] {
-				s.add(row)
-			}
-		}
-	}
-	for c := range v.cols {
-		here, everywhere := v.hole(c)
-		if !here {
-			continue
-		}
-		values, err := v.contains(c, n)
-		if err != nil {
-			return nil, err
-		}
-		if values == nil || values.empty() {
-			continue
-		}
-		if err := v.lift(s, c, values, everywhere); err != nil {
-			return nil, err
-		}
-	}
-	return s, v.cross(s, n, always)
-}
-
-// lift adds the rows to s whose value in column c is in values; everywhere says that
-// where a row has the column, it has it in the text.
-func (v *view) lift(s set, c int, values set, everywhere bool) error {
-	spot, err := v.spot(c)
-	if err != nil {
-		return err
-	}
-	if spot == nil && everywhere {
-		s.or(values)
-		return nil
-	}
-	var inText []bool
-	if !everywhere {
-		if err := v.needCodes(); err != nil {
-			return err
-		}
-		inText = make([]bool, len(v.kinds))
-		for i := range v.kinds {
-			for _, col := range v.kinds[i].cols[:v.kinds[i].holes] {
-				inText[i] = inText[i] || int(col) == c
-			}
-		}
-	}
-	for row := range v.rows {
-		at := row
-		if spot != nil {
-			at = int(spot[row])
-		}
-		if at >= 0 && values.has(at) && (everywhere || inText[v.codes[row]>>1]) {
-			s.add(row)
-		}
-	}
-	return nil
-}
-
-// cross adds rows in whose text n crosses the edge of a value.
-func (v *view) cross(s set, n *needle, always []bool) error {
-	var buf []byte
-	look := func(row int) (err error) {
-		if buf, err = v.text(buf[:0], row); err == nil && n.in(buf) {
-			s.add(row)
-		}
-		return err
-	}
-	type door struct {
-		col int
-		op  byte
-		s   string
-	}
-	known := map[door]set{}
-	for k := range v.kinds {
-		p := n.plan(&v.kinds[k])
-		if always[k] {
-			continue
-		}
-		// of lets those of the rows through that are of this kind.
-		of := func(rows set, then func(int) error) error {
-			if rows.empty() {
-				return nil
-			}
-			if err := v.needCodes(); err != nil {
-				return err
-			}
-			return rows.each(func(row int) error {
-				if int(v.codes[row]>>1) != k || s.has(row) {
-					return nil
-				}
-				return then(row)
-			})
-		}
-		if p.every {
-			if err := of(fullSet(v.rows), look); err != nil {
-				return err
-			}
-		}
-		for _, g := range p.gates {
-			d := door{int(v.kinds[k].cols[g.hole]), g.op, g.s}
-			rows, ok := known[d]
-			if !ok {
-				var err error
-				if rows, err = v.gated(d.col, g, n); err != nil {
-					return err
-				}
-				known[d] = rows
-			}
-			then := look
-			if g.sure {
-				then = func(row int) error { s.add(row); return nil }
-			}
-			if err := of(rows, then); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// gated returns the rows whose value in column c goes through a gate; nil: none.
-func (v *view) gated(c int, g gate, n *needle) (set, error) {
-	key := gate{op: g.op, s: g.s}
-	words, ok := n.gated[key]
-	if !ok {
-		words = pieces(g.s, g.op != gateSuffix, g.op != gatePrefix)
-		n.gated[key] = words
-	}
-	ok, err := v.may(c, g.s, n.fold, words)
-	if !ok || err != nil {
-		return nil, err
-	}
-	values, err := v.each(c, func(b []byte) bool { return g.open(n, b) }, nil)
-	if err != nil || values == nil || values.empty() {
-		return nil, err
-	}
-	s := newSet(v.rows)
-	return s, v.lift(s, c, values, true)
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -144,7 +146,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, log: o.Log, dir: dir, lock: lock,
-		presses: make(chan *press, 2), unpackers: make(chan *unpacker, 4),
+		presses: make(chan *press, 2), unpackers: make(chan *unpacker, 2),
 		buffers: map[string]*buffer{}, streams: map[string]*stream{}, sources: map[string]string{},
 		last: map[string]mark{}, grown: make(chan struct{}), follows: map[*follower]struct{}{},
 		room: make(chan struct{}), nextSeg: 1,
@@ -424,31 +426,29 @@ func (s *Store) keep(ctx context.Context) {
 func (s *Store) Close() error {
 	s.upkeep.Lock()
 	defer s.upkeep.Unlock()
-	err := s.Flush(context.Background())
 	s.mu.Lock()
 	already := s.closed
-	s.closed = true
-	for f := range s.follows {
-		f.end()
-	}
+	s.closed = true // nothing more is taken in
+	follows := slices.Collect(maps.Keys(s.follows))
 	s.mu.Unlock()
 	if already {
 		return nil
 	}
+	for _, f := range follows {
+		f.end()
+	}
+	err := s.Flush(context.Background())
 	s.write.Lock()
 	defer s.write.Unlock()
+	s.broken = errClosed
+	for _, f := range s.rolled {
+		_ = f.Close() // it is synced
+	}
 	if s.liveF != nil {
 		err = errors.Join(err, s.liveF.Close())
 	}
-	for _, f := range s.rolled {
-		err = errors.Join(err, f.Close())
-	}
 	s.live, s.liveF, s.rolled = nil, nil, nil
 	s.files.closeAll()
-	for range cap(s.presses) {
-		p := <-s.presses
-		err = errors.Join(err, p.zstd.Close())
-	}
 	for {
 		select {
 		case u := <-s.unpackers:

@@ -17,6 +17,13 @@ func (s *Store) retire(now time.Time) error {
 	s.upkeep.Lock()
 	defer s.upkeep.Unlock()
 	gone := s.expired(now)
+	s.mu.Lock()
+	for e := range gone {
+		if e.isMark() && s.last[e.source].number == e.head.last {
+			delete(s.last, e.source)
+		}
+	}
+	s.mu.Unlock()
 	if err := s.discard(gone); err != nil {
 		return err
 	}
@@ -64,6 +71,12 @@ func (s *Store) expired(now time.Time) map[*entry]int64 {
 	gone := map[*entry]int64{}
 	total, sizes := int64(0), map[[2]string]int64{}
 	for _, e := range all {
+		if e.isMark() {
+			if _, to := span(e.seg.day); time.Duration(now.UnixNano()-to) > markAge {
+				gone[e] = e.size
+			}
+			continue
+		}
 		who := [2]string{e.stream.project, e.stream.service}
 		r := asked[who]
 		total += e.size
@@ -78,6 +91,13 @@ func (s *Store) expired(now time.Time) map[*entry]int64 {
 	}
 	return gone
 }
+
+// markAge is how long the place of a source is kept that says nothing. Who reads such
+// a one later begins anew with what the engine still has of it.
+const markAge = 45 * 24 * time.Hour
+
+// isMark says that a block is nothing but the place of a source, carried over.
+func (e *entry) isMark() bool { return e.rows == 0 && e.from == e.to }
 
 // span returns the first and the last nanosecond of a day.
 func span(day string) (from, to int64) {
