@@ -358,13 +358,11 @@ func TestElasticsearchThatRefusesInParts(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("documents (-want +got):\n%s", diff)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.letters) != 1 || !strings.Contains(k.letters[0].Reason, "document_parsing_exception") || !strings.Contains(k.letters[0].Reason, "failed to parse field [fields.size] of type [number]") ||
-		!strings.Contains(k.letters[0].Text, `"size":"many"`) {
-		t.Errorf("letters: %+v", k.letters)
+	if len(k.dead()) != 1 || !strings.Contains(k.dead()[0].Reason, "document_parsing_exception") || !strings.Contains(k.dead()[0].Reason, "failed to parse field [fields.size] of type [number]") ||
+		!strings.Contains(k.dead()[0].Text, `"size":"many"`) {
+		t.Errorf("letters: %+v", k.dead())
 	}
-	if st := k.states["es"]; st.Sent != 12 || st.Refused != 1 || st.Failed < 4 {
+	if st := k.state("es"); st.Sent != 12 || st.Refused != 1 || st.Failed < 4 {
 		t.Errorf("state: %+v", st)
 	}
 }
@@ -403,10 +401,8 @@ func TestElasticsearchWithALimit(t *testing.T) {
 	if diff := cmp.Diff(append(texts(0, 200), "line 201"), es.came()); diff != "" {
 		t.Errorf("documents (-want +got):\n%s", diff)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.letters) != 1 || !strings.HasPrefix(k.letters[0].Reason, "413") || len(k.letters[0].Text) > letterBytes {
-		t.Errorf("letters: %d", len(k.letters))
+	if len(k.dead()) != 1 || !strings.HasPrefix(k.dead()[0].Reason, "413") || len(k.dead()[0].Text) > letterBytes {
+		t.Errorf("letters: %d", len(k.dead()))
 	}
 }
 
@@ -424,7 +420,7 @@ func TestElasticsearchThatDoesNotKnowTheKey(t *testing.T) {
 	es.key = "ApiKey a2V5"
 	es.mu.Unlock()
 	soon(t, "it goes on when it is mended", func() bool { return len(es.came()) == 2 })
-	if len(k.letters) != 0 {
-		t.Errorf("letters: %+v", k.letters)
+	if len(k.dead()) != 0 {
+		t.Errorf("letters: %+v", k.dead())
 	}
 }

@@ -281,3 +281,10 @@ func fieldsOf(b []byte) func(func(protoField) bool) {
 		}
 	}
 }
+
+// dead returns the dead letters so far.
+func (m *memory) dead() []Letter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.letters)
+}

@@ -83,8 +83,8 @@ func TestAWebhookGetsSignedBatches(t *testing.T) {
 	if len(batches) != 4 || len(slices.Compact(batches)) != 1 {
 		t.Errorf("ids of one batch: %q", batches)
 	}
-	if len(k.letters) != 0 {
-		t.Errorf("letters: %+v", k.letters)
+	if len(k.dead()) != 0 {
+		t.Errorf("letters: %+v", k.dead())
 	}
 }
 
