@@ -146,8 +146,12 @@ func (s spool) names() (out []string) {
 func seqOf(name string) (uint64, bool) {
 	number, _, ok := strings.Cut(name, "-")
 	n, err := strconv.ParseUint(number, 10, 64)
-	return n, ok && err == nil
+	return n, ok && err == nil && !strings.HasSuffix(name, unfinishedEnd)
 }
+
+// unfinishedEnd is that of a file that is being unpacked. One that a killed process
+// left is no link: it holds the beginning of a file alone.
+const unfinishedEnd = ".new"
 
 // release removes the links of files before seq.
 func (s spool) release(seq uint64) {
@@ -194,17 +198,17 @@ func (s spool) unpack(path string, seq uint64) (*file, error) {
 		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
 	}
 	name := filepath.Join(s.dir, fmt.Sprintf("%012d-gz", seq))
-	out, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(name+unfinishedEnd, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	_, err = io.Copy(out, z) //nolint:gosec // the engine bounds its own files
 	err = errors.Join(err, out.Close())
 	if err == nil {
-		err = os.Rename(name+".new", name)
+		err = os.Rename(name+unfinishedEnd, name)
 	}
 	if err != nil {
-		_ = os.Remove(name + ".new")
+		_ = os.Remove(name + unfinishedEnd)
 		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(path), err)
 	}
 	f, err := openFile(name)

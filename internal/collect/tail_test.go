@@ -369,6 +369,35 @@ func TestARemovalInTheMiddleMustNotDouble(t *testing.T) {
 	}
 }
 
+// A kill -9 while a compressed file is unpacked leaves half of it behind.
+func TestHalfAnUnpackedFileMustNotBeRead(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.zip = true
+	b.write(10)
+	c, end := b.run(m)
+	c.See([]tender.Instance{b.instance()})
+	m.await(b.id, count(10))
+	m.flush()
+	end()
+	b.rotate()
+	b.write(100)
+	raw, err := os.ReadFile(b.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.rotate()
+	b.write(100)
+	half := filepath.Join(c.spoolOf(filepath.Join(b.root, "containers"), b.id).dir, "000000000002-gz.new")
+	if err := os.WriteFile(half, raw[:len(raw)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = b.run(m)
+	inOrder(t, m.await(b.id, count(b.n)), 1, b.n)
+	if len(m.gaps[b.id]) > 0 {
+		t.Errorf("gaps %v", m.gaps[b.id])
+	}
+}
+
 // What was rotated away while nobody looked is lost, and the rows say so.
 func TestWhatIsLostMustBeSaid(t *testing.T) {
 	b, m := newBox(t), newMemory(t)
