@@ -187,15 +187,10 @@ func (s spool) open() (out []*file) {
 }
 
 // unpack writes a compressed file out, as the link of seq.
-func (s spool) unpack(path string, seq uint64) (*file, error) {
-	in, err := os.Open(path)
+func (s spool) unpack(r *rotated, seq uint64) (*file, error) {
+	z, err := gzip.NewReader(io.NewSectionReader(r.packed, 0, 1<<62))
 	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	z, err := gzip.NewReader(in)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
+		return nil, fmt.Errorf("read %s: %w", filepath.Base(r.path), err)
 	}
 	name := filepath.Join(s.dir, fmt.Sprintf("%012d-gz", seq))
 	out, err := os.OpenFile(name+unfinishedEnd, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
@@ -209,7 +204,7 @@ func (s spool) unpack(path string, seq uint64) (*file, error) {
 	}
 	if err != nil {
 		_ = os.Remove(name + unfinishedEnd)
-		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(path), err)
+		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(r.path), err)
 	}
 	f, err := openFile(name)
 	if err != nil {
@@ -220,13 +215,8 @@ func (s spool) unpack(path string, seq uint64) (*file, error) {
 }
 
 // zipHead is the hash of the first n bytes of a compressed file's content.
-func zipHead(path string, n int) (uint64, int) {
-	in, err := os.Open(path)
-	if err != nil {
-		return 0, 0
-	}
-	defer in.Close()
-	z, err := gzip.NewReader(in)
+func zipHead(r *rotated, n int) (uint64, int) {
+	z, err := gzip.NewReader(io.NewSectionReader(r.packed, 0, 1<<62))
 	if err != nil {
 		return 0, 0
 	}
@@ -244,11 +234,13 @@ type rotated struct {
 	n    int
 	zip  bool
 	file *file
-	seq  uint64 // 0: never seen before
+	// packed is the compressed file, open like the others: a name may be another file's a moment later.
+	packed *os.File
+	seq    uint64 // 0: never seen before
 }
 
-// rotations lists a container's log files, the oldest first, opened but for the
-// compressed ones. gone: its folder is not there.
+// rotations lists a container's log files, the oldest first, all of them open. gone:
+// its folder is not there.
 func rotations(dir, base string) (out []*rotated, gone bool, err error) {
 	for try := 0; ; try++ {
 		current := filepath.Join(dir, base)
@@ -274,15 +266,19 @@ func rotations(dir, base string) (out []*rotated, gone bool, err error) {
 					continue
 				}
 			}
-			if !r.zip {
-				if r.file, err = openFile(r.path); err != nil {
-					continue // renamed meanwhile
-				}
+			if r.zip {
+				r.packed, err = os.Open(r.path)
+			} else {
+				r.file, err = openFile(r.path)
+			}
+			if err != nil {
+				continue // renamed meanwhile
 			}
 			out = append(out, r)
 		}
 		slices.SortFunc(out, func(a, b *rotated) int { return cmp.Compare(b.n, a.n) })
 		// A rename in between may show one file twice, or hide one.
+		// Each rotation makes another current file: with the same one behind, all names meant what they say.
 		whole := inodeOf(current) == before
 		seen := map[uint64]bool{}
 		for _, r := range out {
@@ -293,13 +289,30 @@ func rotations(dir, base string) (out []*rotated, gone bool, err error) {
 		}
 		whole = whole && (before == 0 || seen[before])
 		// While the engine compresses a file both are there, and the new one is not whole.
+		plain := map[int]bool{}
+		for _, r := range out {
+			plain[r.n] = plain[r.n] || !r.zip
+		}
 		out = slices.DeleteFunc(out, func(r *rotated) bool {
-			return r.zip && slices.ContainsFunc(out, func(o *rotated) bool { return !o.zip && o.n == r.n })
+			if !r.zip || !plain[r.n] {
+				return false
+			}
+			r.packed.Close()
+			return true
 		})
 		if whole || try > 100 {
 			return out, false, nil
 		}
 		closeAll(out)
+		closePacked(out)
+	}
+}
+
+func closePacked(list []*rotated) {
+	for _, r := range list {
+		if r.packed != nil {
+			r.packed.Close()
+		}
 	}
 }
 
