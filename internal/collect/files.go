@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -232,6 +233,7 @@ func zipHead(r *rotated, n int) (uint64, int) {
 type rotated struct {
 	path string
 	n    int
+	ino  uint64
 	zip  bool
 	file *file
 	// packed is the compressed file, open like the others: a name may be another file's a moment later.
@@ -242,70 +244,85 @@ type rotated struct {
 // rotations lists a container's log files, the oldest first, all of them open. gone:
 // its folder is not there.
 func rotations(dir, base string) (out []*rotated, gone bool, err error) {
-	for try := 0; ; try++ {
-		current := filepath.Join(dir, base)
-		before := inodeOf(current)
-		entries, err := os.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
+	for range 500 {
+		if out, err = listRotated(dir, base); errors.Is(err, fs.ErrNotExist) {
 			return nil, true, nil
-		}
-		if err != nil {
+		} else if err != nil {
 			return nil, false, fmt.Errorf("read the log's folder: %w", err)
 		}
-		out = nil
-		for _, e := range entries {
-			name := e.Name()
-			r := &rotated{path: filepath.Join(dir, name)}
-			if name != base {
-				rest, ok := strings.CutPrefix(name, base+".")
-				if !ok {
-					continue
-				}
-				rest, r.zip = strings.CutSuffix(rest, ".gz")
-				if r.n, err = strconv.Atoi(rest); err != nil || r.n < 1 {
-					continue
-				}
-			}
-			if r.zip {
-				r.packed, err = os.Open(r.path)
-			} else {
-				r.file, err = openFile(r.path)
-			}
-			if err != nil {
-				continue // renamed meanwhile
-			}
-			out = append(out, r)
-		}
-		slices.SortFunc(out, func(a, b *rotated) int { return cmp.Compare(b.n, a.n) })
-		// A rename in between may show one file twice, or hide one.
-		// Each rotation makes another current file: with the same one behind, all names meant what they say.
-		whole := inodeOf(current) == before
-		seen := map[uint64]bool{}
+		whole := true
 		for _, r := range out {
-			if r.file != nil {
-				whole = whole && !seen[r.file.ino]
-				seen[r.file.ino] = true
-			}
+			// A name that another file got between the list and the opening, or nobody has any more.
+			whole = whole && r.open()
 		}
-		whole = whole && (before == 0 || seen[before])
-		// While the engine compresses a file both are there, and the new one is not whole.
-		plain := map[int]bool{}
-		for _, r := range out {
-			plain[r.n] = plain[r.n] || !r.zip
-		}
-		out = slices.DeleteFunc(out, func(r *rotated) bool {
-			if !r.zip || !plain[r.n] {
-				return false
-			}
-			r.packed.Close()
-			return true
-		})
-		if whole || try > 100 {
-			return out, false, nil
+		// The engine renames one file after the other: what is open is what was listed if the list is still the
+		// same, names and files.
+		again, err := listRotated(dir, base)
+		whole = whole && err == nil && slices.EqualFunc(out, again, func(a, b *rotated) bool { return a.path == b.path && a.ino == b.ino })
+		if whole {
+			return unpackable(out), false, nil
 		}
 		closeAll(out)
 		closePacked(out)
+		time.Sleep(time.Millisecond)
 	}
+	return nil, false, errors.New("read the log's folder: its files change all the time")
+}
+
+// listRotated names a container's log files, the oldest first.
+func listRotated(dir, base string) (out []*rotated, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		r := &rotated{path: filepath.Join(dir, name)}
+		if name != base {
+			rest, ok := strings.CutPrefix(name, base+".")
+			if !ok {
+				continue
+			}
+			rest, r.zip = strings.CutSuffix(rest, ".gz")
+			if r.n, err = strconv.Atoi(rest); err != nil || r.n < 1 {
+				continue
+			}
+		}
+		r.ino = inodeOf(r.path)
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(a, b *rotated) int { return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(a.path, b.path)) })
+	return out, nil
+}
+
+// open opens a file that was listed, and reports whether it is still the same.
+func (r *rotated) open() bool {
+	f, err := openFile(r.path)
+	if err != nil {
+		return false
+	}
+	if r.zip {
+		r.packed = f.f
+	} else {
+		r.file = f
+	}
+	return f.ino == r.ino
+}
+
+// unpackable leaves a compressed file out that is not whole yet: while the engine
+// compresses a file both are there.
+func unpackable(list []*rotated) []*rotated {
+	plain := map[int]bool{}
+	for _, r := range list {
+		plain[r.n] = plain[r.n] || !r.zip
+	}
+	return slices.DeleteFunc(list, func(r *rotated) bool {
+		if !r.zip || !plain[r.n] {
+			return false
+		}
+		r.packed.Close()
+		return true
+	})
 }
 
 func closePacked(list []*rotated) {
