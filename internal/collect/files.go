@@ -121,7 +121,9 @@ func (s spool) link(f *file) error {
 	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.f.Fd()), unix.AT_FDCWD, s.path(f), unix.AT_SYMLINK_FOLLOW)
 	var st unix.Stat_t
 	if errors.Is(err, fs.ErrNotExist) && unix.Fstat(int(f.f.Fd()), &st) == nil && st.Nlink == 0 {
-		return nil // removed meanwhile, and open: it is read all the same
+		// Removed since it was opened: compressed, or with its container. Nobody writes it any more, and
+		// without a copy nobody would know of it after a kill.
+		return s.write(io.NewSectionReader(f.f, 0, 1<<62), f)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep a log file: %w", err)
@@ -307,6 +309,25 @@ func (r *rotated) open() bool {
 		r.file = f
 	}
 	return f.ino == r.ino
+}
+
+// write copies what in holds into the spool as the file f.
+func (s spool) write(in io.Reader, f *file) error {
+	name := filepath.Join(s.dir, fmt.Sprintf("%012d-copy", f.seq))
+	out, err := os.OpenFile(name+unfinishedEnd, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep a log file: %w", err)
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(name+unfinishedEnd, name)
+	}
+	if err != nil {
+		_ = os.Remove(name + unfinishedEnd)
+		return fmt.Errorf("keep a log file: %w", err)
+	}
+	f.linked = true
+	return nil
 }
 
 // unpackable leaves a compressed file out that is not whole yet: while the engine
