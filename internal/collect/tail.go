@@ -86,6 +86,7 @@ func (t *tail) begin(last logs.Place, known bool) error {
 		return err
 	}
 	t.gone = gone
+	defer closePacked(slices.Clone(list))
 	kept := t.spool.open()
 	recognize(list, kept, last, known)
 	if !hasCurrent(list) {
@@ -125,7 +126,7 @@ func (t *tail) begin(last logs.Place, known bool) error {
 		default:
 			t.seq++
 			if r.zip {
-				if r.file, err = t.spool.unpack(r.path, t.seq); err != nil {
+				if r.file, err = t.spool.unpack(r, t.seq); err != nil {
 					t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
 					t.seq--
 					continue
@@ -166,7 +167,7 @@ func recognize(list []*rotated, kept []*file, last logs.Place, known bool) {
 			}
 			if r.zip {
 				n := int(min(headSize, f.size()))
-				head, k := zipHead(r.path, n)
+				head, k := zipHead(r, n)
 				if own, _ := headOf(f.f, n); n > 0 && k == n && head == own {
 					r.seq = f.seq
 				}
@@ -178,7 +179,7 @@ func recognize(list []*rotated, kept []*file, last logs.Place, known bool) {
 		var head uint64
 		var k int
 		if r.zip {
-			head, k = zipHead(r.path, last.HeadSize)
+			head, k = zipHead(r, last.HeadSize)
 		} else {
 			head, k = headOf(r.file.f, last.HeadSize)
 		}
@@ -241,6 +242,7 @@ func (t *tail) look() {
 		t.c.log.Warn("a log's folder cannot be read", "instance", t.is.Load().Instance, "err", err)
 		return
 	}
+	defer closePacked(list)
 	if !hasCurrent(list) {
 		closeAll(list)
 		return
@@ -253,7 +255,7 @@ func (t *tail) look() {
 			own, _ := headOf(f.f, n)
 			head, k := uint64(0), 0
 			if r.zip && n > 0 {
-				head, k = zipHead(r.path, n)
+				head, k = zipHead(r, n)
 			}
 			return n > 0 && k == n && head == own
 		}) + 1
@@ -261,7 +263,7 @@ func (t *tail) look() {
 	lost := false
 	for i, r := range list {
 		if r.zip && i >= from && (from > 0 || t.newest == 0) {
-			if r.file, err = t.spool.unpack(r.path, t.seq+1); err != nil {
+			if r.file, err = t.spool.unpack(r, t.seq+1); err != nil {
 				t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
 			}
 		}

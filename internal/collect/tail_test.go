@@ -369,6 +369,36 @@ func TestARemovalInTheMiddleMustNotDouble(t *testing.T) {
 	}
 }
 
+// A file that the engine removed between its opening and its link would be unknown
+// after a kill, and its compressed twin older than what is known.
+func TestAFileThatIsGoneBeforeItsLinkIsCopied(t *testing.T) {
+	b := newBox(t)
+	b.write(10)
+	f, err := openFile(b.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(b.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(b.path()); err != nil {
+		t.Fatal(err)
+	}
+	s := spool{t.TempDir()}
+	f.seq = 7
+	if err := s.link(f); err != nil {
+		t.Fatal(err)
+	}
+	kept := s.open()
+	if len(kept) != 1 || kept[0].seq != 7 {
+		t.Fatalf("the spool has %v", s.names())
+	}
+	if got, err := io.ReadAll(kept[0].f); err != nil || string(got) != string(want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+}
+
 // A kill -9 while a compressed file is unpacked leaves half of it behind.
 func TestHalfAnUnpackedFileMustNotBeRead(t *testing.T) {
 	b, m := newBox(t), newMemory(t)
