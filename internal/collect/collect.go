@@ -212,13 +212,15 @@ func (c *Collector) all() []*tail {
 }
 
 // See says what there is to follow: a fresh picture. Instances that are not in it
-// are read to their end.
+// are read to their end. Those whose files are there all the same are newer than it.
 func (c *Collector) See(picture []tender.Instance) {
-	there := map[string]bool{}
+	there, seen := map[string]bool{}, map[string]bool{}
 	for i := range picture {
 		n := &picture[i]
+		seen[n.ID] = true
 		if n.State == tender.Created && n.LogPath == "" && n.Started.IsZero() {
-			continue // there is nothing to read yet
+			there[n.ID] = true
+			continue // there is nothing to read yet, or it was started since
 		}
 		set, ok := c.settings(n.Project, n.Service)
 		if !ok {
@@ -248,9 +250,13 @@ func (c *Collector) See(picture []tender.Instance) {
 		}
 	}
 	for _, t := range c.all() {
-		if !there[t.id] && !t.is.Load().Own {
-			t.leave()
+		if there[t.id] || t.is.Load().Own {
+			continue
 		}
+		if !seen[t.id] && dirThere(t.dir) {
+			continue // made since the picture was taken: its folder goes before it leaves the engine's list
+		}
+		t.leave()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -315,10 +321,14 @@ func (c *Collector) follow(who Identity) {
 		}
 	}
 	last, known := c.o.Store.Last(who.ID)
+	if end, ok := c.ending[who.ID]; ok && end != (logs.Place{}) {
+		last, known = end, true // handed in, and not yet durable
+	}
 	if err := t.begin(last, known); err != nil {
 		c.once("begin "+who.ID, "a log cannot be followed", "instance", who.Instance, "err", err)
 		return
 	}
+	delete(c.ending, who.ID) // its spool is in use again
 	t.note()
 	c.tails[who.ID] = t
 	if c.ctx != nil {

@@ -217,8 +217,11 @@ func (s spool) unpack(r *rotated, seq uint64) (*file, error) {
 	return f, nil
 }
 
-// zipHead is the hash of the first n bytes of a compressed file's content.
-func zipHead(r *rotated, n int) (uint64, int) {
+// head is the hash of the first n bytes of what a file holds, or of as many as there are.
+func (r *rotated) head(n int) (uint64, int) {
+	if !r.zip {
+		return headOf(r.file.f, n)
+	}
 	z, err := gzip.NewReader(io.NewSectionReader(r.packed, 0, 1<<62))
 	if err != nil {
 		return 0, 0
@@ -228,6 +231,14 @@ func zipHead(r *rotated, n int) (uint64, int) {
 	h := fnv.New64a()
 	h.Write(b[:k])
 	return h.Sum64(), k
+}
+
+// twin reports whether r holds what f does, as far as their beginnings tell.
+func (r *rotated) twin(f *file) bool {
+	n := int(min(headSize, f.size()))
+	own, _ := headOf(f.f, n)
+	head, k := r.head(n)
+	return n > 0 && k == n && head == own
 }
 
 // rotated is one name in a container's folder: the current file is number 0, the

@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type tail struct {
 	done  chan struct{}
 
 	mu       sync.Mutex
+	begun    bool    // before that nobody but begin looks
 	chain    []*file // what is to be read, the oldest first
 	newest   uint64  // inode of the newest file that was ever in it
 	seq      uint64
@@ -76,8 +78,11 @@ type seg struct {
 }
 
 // begin opens what there is to read, the spooled files first, and finds the place
-// from which to go on. Errors: the files cannot be read.
+// from which to go on. Errors: the files cannot be read; then nobody reads this tail.
 func (t *tail) begin(last logs.Place, known bool) error {
+	// The folder is watched already: who is told of a new file waits.
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if err := os.MkdirAll(t.spool.dir, 0o700); err != nil {
 		return fmt.Errorf("make the spool: %w", err)
 	}
@@ -113,28 +118,28 @@ func (t *tail) begin(last logs.Place, known bool) error {
 	for _, f := range kept {
 		t.seq = max(t.seq, f.seq)
 	}
+	// The last file we knew is not there: others may have come and gone.
+	lost := newest < 0 && (known || len(kept) > 0)
 	for i, r := range list {
 		inSpool := slices.ContainsFunc(kept, func(f *file) bool { return r.seq > 0 && f.seq == r.seq })
-		switch {
-		case r.seq > 0 && !inSpool && r.file != nil && i == newest:
-			r.file.seq = r.seq
-			chain = append(chain, r.file)
-		case r.seq > 0 || i < newest: // spooled, or stored long ago
+		if inSpool || r.seq == 0 && i < newest { // or stored long ago
+			t.remember(r.head(headSize))
 			if r.file != nil {
 				r.file.f.Close()
 			}
-		default:
-			t.seq++
+		} else {
+			// New, or the one that is stored last and not in the spool: it may go on where that ends.
+			seq := cmp.Or(r.seq, t.seq+1)
 			if r.zip {
-				if r.file, err = t.spool.unpack(r, t.seq); err != nil {
+				if r.file, err = t.spool.unpack(r, seq); err != nil {
 					t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
-					t.seq--
+					lost = true
 					continue
 				}
 			}
-			r.file.seq = t.seq
-			if i == newest+1 && newest < 0 && (known || len(kept) > 0) {
-				r.file.gap = -1 // the last file we knew is not there: others may have come and gone
+			r.file.seq, t.seq = seq, max(t.seq, seq)
+			if r.seq == 0 && lost {
+				r.file.gap, lost = -1, false
 			}
 			chain = append(chain, r.file)
 		}
@@ -153,6 +158,7 @@ func (t *tail) begin(last logs.Place, known bool) error {
 	if len(t.chain) > 0 {
 		t.off = t.chain[0].start
 	}
+	t.begun = true
 	return nil
 }
 
@@ -165,24 +171,14 @@ func recognize(list []*rotated, kept []*file, last logs.Place, known bool) {
 			if r.file != nil && r.file.dev == f.dev && r.file.ino == f.ino {
 				r.seq = max(r.seq, f.seq) // one that was truncated in place has several
 			}
-			if r.zip {
-				n := int(min(headSize, f.size()))
-				head, k := zipHead(r, n)
-				if own, _ := headOf(f.f, n); n > 0 && k == n && head == own {
-					r.seq = f.seq
-				}
+			if r.zip && r.twin(f) {
+				r.seq = f.seq
 			}
 		}
 		if r.seq > 0 || !known || last.HeadSize == 0 {
 			continue
 		}
-		var head uint64
-		var k int
-		if r.zip {
-			head, k = zipHead(r, last.HeadSize)
-		} else {
-			head, k = headOf(r.file.f, last.HeadSize)
-		}
+		head, k := r.head(last.HeadSize)
 		if k == last.HeadSize && head == last.Head && !slices.ContainsFunc(kept, func(f *file) bool { return f.seq == last.Seq }) {
 			r.seq = last.Seq
 		}
@@ -226,7 +222,7 @@ func (t *tail) again(f *file, start, gap int64) {
 func (t *tail) look() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.gone {
+	if t.gone || !t.begun {
 		return
 	}
 	current := inodeOf(filepath.Join(t.dir, t.base))
@@ -250,37 +246,30 @@ func (t *tail) look() {
 	from := slices.IndexFunc(list, func(r *rotated) bool { return r.file != nil && r.file.ino == t.newest }) + 1
 	if from == 0 && len(t.chain) > 0 { // the engine may have compressed it meanwhile
 		f := t.chain[len(t.chain)-1]
-		from = slices.IndexFunc(list, func(r *rotated) bool {
-			n := int(min(headSize, f.size()))
-			own, _ := headOf(f.f, n)
-			head, k := uint64(0), 0
-			if r.zip && n > 0 {
-				head, k = zipHead(r, n)
-			}
-			return n > 0 && k == n && head == own
-		}) + 1
+		from = slices.IndexFunc(list, func(r *rotated) bool { return r.zip && r.twin(f) }) + 1
 	}
-	lost := false
+	lost := from == 0 && t.newest != 0
 	for i, r := range list {
-		if r.zip && i >= from && (from > 0 || t.newest == 0) {
+		if i < from || from == 0 && t.had(r) {
+			if r.file != nil {
+				r.file.f.Close()
+			}
+			continue
+		}
+		if r.zip {
 			if r.file, err = t.spool.unpack(r, t.seq+1); err != nil {
 				t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
+				lost = true
+				continue
 			}
 		}
-		if r.file == nil {
-			continue
-		}
-		if i < from || from == 0 && t.had(r.file) {
-			r.file.f.Close()
-			continue
-		}
 		if n := len(t.chain); n > 0 {
-			t.remember(t.chain[n-1])
+			t.remember(headOf(t.chain[n-1].f, headSize))
 		}
 		t.seq++
 		r.file.seq = t.seq
-		if from == 0 && t.newest != 0 && !lost {
-			r.file.gap, lost = -1, true
+		if lost {
+			r.file.gap, lost = -1, false
 		}
 		if err := t.spool.link(r.file); err != nil {
 			t.c.spoolTrouble(err)
@@ -292,9 +281,9 @@ func (t *tail) look() {
 }
 
 // remember notes the beginning of a file that has a successor.
-func (t *tail) remember(f *file) {
+func (t *tail) remember(head uint64, n int) {
 	const most = 64
-	if head, n := headOf(f.f, headSize); n == headSize {
+	if n == headSize {
 		t.heads = append(t.heads, head)
 		t.heads = t.heads[max(0, len(t.heads)-most):]
 	}
@@ -302,8 +291,8 @@ func (t *tail) remember(f *file) {
 
 // had reports whether a file was in the chain before: one that is found when the
 // newest is not there any more, because the container is being removed.
-func (t *tail) had(f *file) bool {
-	head, n := headOf(f.f, headSize)
+func (t *tail) had(r *rotated) bool {
+	head, n := r.head(headSize)
 	return n == headSize && slices.Contains(t.heads, head)
 }
 
