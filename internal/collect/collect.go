@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -410,7 +411,8 @@ func (c *Collector) Durable(source string, to logs.Place) {
 	case ended:
 		for _, root := range roots {
 			if s := c.spoolOf(root, source); dirThere(s.dir) {
-				_ = os.RemoveAll(s.dir) // what stays is found by the next start
+				s.release(math.MaxUint64) // before the identity: without it nobody would know whose they are
+				_ = os.RemoveAll(s.dir)   // what stays is found by the next start
 			}
 		}
 	case t != nil && to.Seq > t.released.Load():

@@ -1,0 +1,242 @@
+package collect
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+)
+
+// steps are what the engine does, one after the other, for one rotation with
+// compressing: the next one begins only when they are done.
+func (b *box) steps() []func() {
+	path := b.path()
+	do := func(err error) {
+		b.t.Helper()
+		if err != nil && !os.IsNotExist(err) {
+			b.t.Fatal(err)
+		}
+	}
+	name := func(n int) string { return path + "." + strconv.Itoa(n) + ".gz" }
+	list := []func(){
+		func() { b.write(20) },
+		func() { do(os.Remove(name(b.max - 1))) },
+	}
+	for i := b.max - 1; i > 1; i-- {
+		list = append(list, func() { do(os.Rename(name(i-1), name(i))) })
+	}
+	zip := func(part int) func() {
+		return func() {
+			raw, err := os.ReadFile(path + ".1")
+			do(err)
+			var packed bytes.Buffer
+			z := gzip.NewWriter(&packed)
+			_, _ = z.Write(raw)
+			_ = z.Close()
+			f, err := os.OpenFile(name(1), os.O_CREATE|os.O_WRONLY, 0o600)
+			do(err)
+			_, err = f.Write(packed.Bytes()[:packed.Len()*part/2])
+			do(err)
+			do(f.Close())
+		}
+	}
+	return append(list,
+		func() { do(os.Rename(path, path+".1")) },
+		func() { b.write(0) },
+		zip(0),
+		func() { b.write(3) },
+		zip(1),
+		zip(2),
+		func() { do(os.Remove(path + ".1")) },
+	)
+}
+
+// hand is a collector without anybody who runs: the test says who does what, when.
+func (b *box) hand(m *memory) (*Collector, func()) {
+	b.t.Helper()
+	c, err := New(Options{Store: m, Dir: filepath.Join(b.root, "tender"), Home: "/var/lib/tender", Node: "here", Local: true})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	m.mu.Lock()
+	m.dead, m.tell = false, c.Durable
+	m.mu.Unlock()
+	return c, func() {
+		m.crash()
+		for _, t := range c.all() {
+			for _, f := range t.chain {
+				if !f.sealed {
+					f.f.Close()
+				}
+			}
+		}
+		c.watcher.close()
+	}
+}
+
+// readAll reads what there is.
+func readAll(t testing.TB, c *Collector) {
+	t.Helper()
+	for _, f := range c.all() {
+		for full := true; full; {
+			var err error
+			if _, full, err = f.drain(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A kill -9 at any step of the engine's, and a start at a later one, twice.
+func TestAKillAtAnyStepOfCompressing(t *testing.T) {
+	const rotations = 2
+	all := len((&box{max: 5}).steps()) * rotations
+	for kill := 0; kill <= all; kill++ {
+		for _, away := range []int{0, 1, 4, 12} {
+			if start := kill + away; start <= all {
+				again := start + (all-start)/2
+				read := []string{"nothing", "some", "all"}[(kill+away)%3]
+				name := fmt.Sprintf("read %s, kill at %d, start at %d, again at %d", read, kill, start, again)
+				b, m := newBox(t), newMemory(t)
+				b.max = 5
+				b.write(3)
+				var steps []func()
+				for range rotations {
+					steps = append(steps, b.steps()...)
+				}
+				c, end := b.hand(m)
+				c.See([]tender.Instance{b.instance()})
+				for i := range all + 1 {
+					if i == start || i == again && i > start {
+						if i != start {
+							end()
+						}
+						c, end = b.hand(m)
+					}
+					if i == kill {
+						if i%2 == 0 { // else nothing of it is durable
+							m.flush()
+						}
+						end()
+					}
+					if i == kill && start == kill {
+						c, end = b.hand(m)
+					}
+					if i < kill || i >= start {
+						for _, f := range c.all() {
+							f.look()
+						}
+						if read == "all" || read == "some" && i%3 == 0 {
+							readAll(t, c)
+						}
+					}
+					if i < all {
+						steps[i]()
+					}
+				}
+				for _, f := range c.all() {
+					f.look()
+				}
+				readAll(t, c)
+				m.flush()
+				end()
+				rows := m.rows(b.id)
+				if t.Run(name, func(t *testing.T) {
+					inOrder(t, rows, 1, b.n)
+					if g := m.gaps[b.id]; len(g) > 0 {
+						t.Errorf("gaps %v", g)
+					}
+				}); t.Failed() {
+					return
+				}
+				_ = os.RemoveAll(b.root)
+			}
+		}
+	}
+}
+
+// A picture that was taken before a container was made says nothing of it: to end
+// its tail would take its links away while the engine writes.
+func TestAnOldPictureMustNotEndATail(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.write(20)
+	c, end := b.hand(m)
+	defer end()
+	for _, picture := range [][]tender.Instance{{b.instance()}, {{ID: b.id, State: tender.Created}}, {}} {
+		c.See(picture)
+		for _, f := range c.all() {
+			if f.gone {
+				t.Errorf("ended by %v", picture)
+			}
+		}
+		if !c.Follows(b.id) {
+			t.Errorf("not followed after %v", picture)
+		}
+	}
+}
+
+// One that is not ours for a while, and then again, goes on where it was handed in,
+// and what the store says of the end then takes no links away.
+func TestAReturnMustGoOnWhereItWas(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.zip, b.max = true, 5
+	b.write(20)
+	ours := true
+	c, end := b.run(m, func(o *Options) {
+		o.Settings = func(string, string) (tender.Logs, bool) { return tender.Logs{}, ours }
+	})
+	c.See([]tender.Instance{b.instance()})
+	m.await(b.id, count(20))
+	ours = false
+	c.See([]tender.Instance{b.instance()})
+	for deadline := time.Now().Add(time.Minute); len(c.all()) > 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	ours = true
+	c.See([]tender.Instance{b.instance()})
+	m.flush()
+	if len(b.links()) != 1 {
+		t.Errorf("links %v", b.links())
+	}
+	b.write(20)
+	inOrder(t, m.await(b.id, count(40)), 1, 40)
+	m.crash()
+	end()
+	b.rotate()
+	b.write(20)
+	_, _ = b.run(m)
+	inOrder(t, m.await(b.id, count(b.n)), 1, b.n)
+	if len(m.gaps[b.id]) > 0 {
+		t.Errorf("gaps %v", m.gaps[b.id])
+	}
+}
+
+// The file that is stored last may have no link: its rest is in what the engine made of it.
+func TestTheRestOfACompressedFileMustBeRead(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.zip = true
+	b.write(20)
+	c, end := b.run(m)
+	c.See([]tender.Instance{b.instance()})
+	m.await(b.id, count(20))
+	m.flush()
+	end()
+	if err := os.RemoveAll(filepath.Join(b.root, "tender-logs")); err != nil {
+		t.Fatal(err)
+	}
+	b.write(20)
+	b.rotate()
+	b.write(20)
+	c, _ = b.run(m)
+	c.See([]tender.Instance{b.instance()})
+	inOrder(t, m.await(b.id, count(b.n)), 1, b.n)
+	if len(m.gaps[b.id]) > 0 {
+		t.Errorf("gaps %v", m.gaps[b.id])
+	}
+}
