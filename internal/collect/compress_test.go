@@ -246,3 +246,34 @@ func TestTheRestOfACompressedFileMustBeRead(t *testing.T) {
 		t.Errorf("gaps %v", m.gaps[b.id])
 	}
 }
+
+// A container that is followed late has many files to unpack, and the watch of its
+// folder is set already: who was told of the next file meanwhile began as well, and the
+// current file came to lie between old ones.
+func TestAFileThatComesWhileATailBeginsMustWait(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.zip, b.max = true, 40
+	for range 12 {
+		b.write(2000)
+		b.rotate()
+	}
+	c, end := b.run(m)
+	seen := make(chan struct{})
+	go func() {
+		defer close(seen)
+		c.See([]tender.Instance{b.instance()})
+	}()
+	for range 20 { // the engine keeps them all
+		b.write(20)
+		b.rotate()
+	}
+	<-seen
+	b.write(20)
+	m.crash() // what it began with shows in what it left
+	end()
+	_, _ = b.run(m)
+	inOrder(t, m.await(b.id, count(b.n)), 1, b.n)
+	if len(m.gaps[b.id]) > 0 {
+		t.Errorf("gaps %v", m.gaps[b.id])
+	}
+}
