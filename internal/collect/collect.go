@@ -325,12 +325,12 @@ func (c *Collector) follow(who Identity) {
 	if end, ok := c.ending[who.ID]; ok && end != (logs.Place{}) {
 		last, known = end, true // handed in, and not yet durable
 	}
+	t.note() // before the links: a kill between the two would leave links of nobody
 	if err := t.begin(last, known); err != nil {
 		c.once("begin "+who.ID, "a log cannot be followed", "instance", who.Instance, "err", err)
 		return
 	}
 	delete(c.ending, who.ID) // its spool is in use again
-	t.note()
 	c.tails[who.ID] = t
 	if c.ctx != nil {
 		ctx := c.ctx
@@ -364,6 +364,9 @@ func (t *tail) rename(who Identity) {
 func (t *tail) note() {
 	raw, err := json.Marshal(t.is.Load())
 	path := filepath.Join(t.spool.dir, identityFile)
+	if err == nil {
+		err = os.MkdirAll(t.spool.dir, 0o700)
+	}
 	if err == nil {
 		err = os.WriteFile(path+".new", raw, 0o600)
 	}

@@ -277,3 +277,29 @@ func TestAFileThatComesWhileATailBeginsMustWait(t *testing.T) {
 		t.Errorf("gaps %v", m.gaps[b.id])
 	}
 }
+
+// The engine was killed while it compressed: what cannot be unpacked is lost, and said.
+func TestADamagedFileMustBeSaid(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.zip, b.max = true, 5
+	b.write(20)
+	c, end := b.run(m)
+	c.See([]tender.Instance{b.instance()})
+	m.await(b.id, count(20))
+	m.flush()
+	end()
+	b.rotate()
+	b.write(20)
+	b.rotate()
+	b.write(20)
+	if st, err := os.Stat(b.path() + ".1.gz"); err != nil || os.Truncate(b.path()+".1.gz", st.Size()/2) != nil {
+		t.Fatal(err)
+	}
+	_, _ = b.run(m)
+	rows := m.await(b.id, count(40))
+	inOrder(t, rows[:20], 1, 20)
+	inOrder(t, rows[20:], 41, 60)
+	if got := m.gaps[b.id]; len(got) != 1 || got[0] != -1 {
+		t.Errorf("gaps %v", got)
+	}
+}

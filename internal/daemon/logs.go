@@ -110,10 +110,11 @@ func (l *logRoom) look(ctx context.Context) {
 	for {
 		picture, changed := l.inventory.Picture()
 		if !picture.Taken.IsZero() && picture.Stale.IsZero() {
-			if err := l.read(ctx); err != nil && ctx.Err() == nil {
+			if err := l.read(ctx); err == nil {
+				l.collector.See(picture.Instances)
+			} else if ctx.Err() == nil { // to know no project would end the reading of each
 				l.log.Error("x-tender.logs of the projects cannot be read", "err", err)
 			}
-			l.collector.See(picture.Instances)
 		}
 		l.requests()
 		if now := l.problem(); now != said {
