@@ -129,11 +129,16 @@ func (a *accessLog) write(b []byte) {
 		for i := accessFiles - 1; i > 1; i-- {
 			_ = os.Rename(a.path+"."+strconv.Itoa(i-1), a.path+"."+strconv.Itoa(i)) // the first time there is none
 		}
-		a.f.Close()
-		err := os.Rename(a.path, a.path+".1")
-		if err == nil {
+		if a.f != nil {
+			a.f.Close()
+			a.f = nil
+		}
+		if os.Rename(a.path, a.path+".1") == nil {
 			a.size = 0
 		}
+	}
+	if a.f == nil {
+		var err error
 		if a.f, err = os.OpenFile(a.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 			a.dropped.Add(1)
 			return // tried again with the next block
