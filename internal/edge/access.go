@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ const (
 	accessFiles = 3        // with the current one
 	accessBlock = 64 << 10 // bytes written at once
 	accessPause = time.Second / 4
+	accessText  = 4 << 10  // bytes of what a client wrote: a head may be far longer, and there may be thousands
+	accessFree  = 16 << 10 // bytes of a line that is kept for the next one
 )
 
 // accessLog writes a line for each request, and never makes one wait: what the
@@ -94,9 +97,11 @@ func (a *accessLog) run(ctx context.Context) {
 		select {
 		case b := <-a.lines:
 			block = append(block, b...)
-			select {
-			case a.free <- b:
-			default:
+			if cap(b) <= accessFree {
+				select {
+				case a.free <- b:
+				default:
+				}
 			}
 			if len(block) >= accessBlock {
 				write()
@@ -157,6 +162,9 @@ func accessLine(b []byte, x *proxy.Access) []byte {
 	text := func(name, value string) {
 		if value == "" {
 			return
+		}
+		if len(value) > accessText {
+			value = strings.ToValidUTF8(value[:accessText], "") + "…"
 		}
 		b = append(append(append(b, `\"`...), name...), `\":\"`...)
 		b = append(doubly(b, value), `\",`...)
