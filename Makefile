@@ -8,7 +8,7 @@ export CGO_ENABLED ?= 0
 # The race detector is the one thing that needs a C compiler.
 RACE = CGO_ENABLED=1
 
-.PHONY: help build test unit e2e e2e-current soak fixture logcli loki lint demo demo-down bench release fuzz tidy ci engine images cc sshd clean
+.PHONY: help build test unit e2e e2e-current soak fixture peers loki lint demo demo-down bench release fuzz tidy ci engine images cc sshd clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,16 +37,17 @@ e2e-current: cc sshd engine images build ## the same on the current engine, whic
 	TENDER_E2E=current go test -count=1 -timeout 4m -exec "$(CURDIR)/e2e/own.sh current run" ./internal/engine/docker
 	TENDER_E2E=current go test -count=1 -timeout 8m -exec "$(CURDIR)/e2e/own.sh current run" -run '$(CURRENT)' ./e2e
 
-soak: engine images build ## kill -9 of serve at SOAK (100) random moments of rollouts, about 10 s each
-	TENDER_E2E=1 TENDER_SOAK=$(or $(SOAK),100) go test -count=1 -v -timeout 60m -run '^TestKillNine' ./e2e
+soak: engine images build ## kill -9 of serve at SOAK (100) random moments of rollouts, about 10 s each, and of collecting logs
+	TENDER_E2E=1 TENDER_SOAK=$(or $(SOAK),100) go test -count=1 -v -timeout 60m -run '^TestKillNine|^TestNoLineMust' ./e2e
 
 fixture: engine images ## keep the state of this release in e2e/testdata, for the tests of the next ones
 	@last=$$(ls -d e2e/testdata/state-v* 2>/dev/null | sed 's/.*-v//' | sort -n | tail -1); \
 		TENDER_E2E=1 TENDER_FIXTURE=state-v$$(($${last:-0} + 1)) go test -count=1 -v -run '^TestWriteState$$' ./e2e
 	TENDER_E2E=1 go test -count=1 -v -run '^TestTheState' ./e2e
 
-logcli: ## build Loki's logcli (minutes, once) and hold the logs API against it
+peers: ## logs: the API against a real logcli, the sinks against a real Loki; builds both (minutes, once)
 	TENDER_LOGCLI=$$(e2e/loki.sh logcli) go test -count=1 -v -run '^TestLogcli$$' ./internal/logql
+	TENDER_LOKI=$$(e2e/loki.sh loki) go test -count=1 -v -run '^TestARealLoki' ./internal/forward
 
 loki: ## build a Loki (minutes, once), which make bench then measures beside Tender
 	@e2e/loki.sh loki

@@ -28,7 +28,6 @@ import (
 type asked struct {
 	name, query, loki, grep string
 	over                    bool // time, a minute a step; else at one time, or lines
-	services                []string
 }
 
 // askLogs puts the same lines into a store of Tender's, into raw files and, where it
@@ -227,10 +226,10 @@ func startLoki(ctx context.Context, binary, dir string) (*lokiPeer, error) {
 		l.Close()
 	}
 	config := fmt.Sprintf(`auth_enabled: false
-server: {http_listen_address: 127.0.0.1, http_listen_port: %d, grpc_listen_address: 127.0.0.1, grpc_listen_port: %d, log_level: error, grpc_server_max_recv_msg_size: 104857600, grpc_server_max_send_msg_size: 104857600}
+server: {http_listen_address: 127.0.0.1, http_listen_port: %d, grpc_listen_address: 127.0.0.1, grpc_listen_port: %d, log_level: error, http_server_read_timeout: 1h, http_server_write_timeout: 1h, grpc_server_max_recv_msg_size: 104857600, grpc_server_max_send_msg_size: 104857600}
 common: {instance_addr: 127.0.0.1, path_prefix: %s, storage: {filesystem: {chunks_directory: %s/chunks, rules_directory: %s/rules}}, replication_factor: 1, ring: {kvstore: {store: inmemory}}}
 schema_config: {configs: [{from: 2020-01-01, store: tsdb, object_store: filesystem, schema: v13, index: {prefix: index_, period: 24h}}]}
-limits_config: {ingestion_rate_mb: 1000, ingestion_burst_size_mb: 1000, per_stream_rate_limit: 1GB, per_stream_rate_limit_burst: 1GB, unordered_writes: true, reject_old_samples: false, max_query_series: 100000, query_timeout: 30m, discover_service_name: [], discover_log_levels: false}
+limits_config: {max_query_length: 0, ingestion_rate_mb: 1000, ingestion_burst_size_mb: 1000, per_stream_rate_limit: 1GB, per_stream_rate_limit_burst: 1GB, unordered_writes: true, reject_old_samples: false, max_query_series: 100000, query_timeout: 30m, discover_service_name: [], discover_log_levels: false}
 analytics: {reporting_enabled: false}
 `, ports[0], ports[1], dir, dir, dir)
 	file := filepath.Join(dir, "loki.yaml")

@@ -25,7 +25,6 @@ type logFlags struct {
 	since, until, tail, grep, query string
 	where                           []string
 	index                           int
-	start, end                      time.Time // of since and until
 	stamps, noPrefix, noColor       bool
 }
 

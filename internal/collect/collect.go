@@ -231,6 +231,9 @@ func (c *Collector) See(picture []tender.Instance) {
 		}
 		switch {
 		case c.o.Local && n.LogDriver == "json-file" && n.LogPath != "":
+			if !dirThere(filepath.Dir(n.LogPath)) && dirThere(filepath.Dir(filepath.Dir(n.LogPath))) {
+				continue // removed since the picture was taken
+			}
 			if c.readable(n.LogPath) {
 				c.watchRoot(filepath.Dir(filepath.Dir(n.LogPath)))
 				c.follow(who)
@@ -545,8 +548,8 @@ func (c *Collector) identify(dir, path string) (who Identity, ok bool) {
 		ID: config.ID, Path: path, Project: l["com.docker.compose.project"], Service: l["com.docker.compose.service"], Revision: l["tender.revision"],
 		Instance: plainName(strings.TrimPrefix(config.Name, "/"), l["tender.revision"]), Node: c.o.Node,
 	}
-	who.Logs, ok = c.settings(who.Project, who.Service)
-	return who, ok && who.ID != "" && who.Project != ""
+	who.Logs, _ = c.settings(who.Project, who.Service) // its project may be so new that nobody has said anything
+	return who, who.ID != "" && who.Project != ""
 }
 
 // once logs a trouble the first time.

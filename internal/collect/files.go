@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -118,6 +119,12 @@ func (s spool) link(f *file) error {
 		return nil
 	}
 	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.f.Fd()), unix.AT_FDCWD, s.path(f), unix.AT_SYMLINK_FOLLOW)
+	var st unix.Stat_t
+	if errors.Is(err, fs.ErrNotExist) && unix.Fstat(int(f.f.Fd()), &st) == nil && st.Nlink == 0 {
+		// Removed since it was opened: compressed, or with its container. Nobody writes it any more, and
+		// without a copy nobody would know of it after a kill.
+		return s.write(io.NewSectionReader(f.f, 0, 1<<62), f)
+	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep a log file: %w", err)
 	}
@@ -142,8 +149,12 @@ func (s spool) names() (out []string) {
 func seqOf(name string) (uint64, bool) {
 	number, _, ok := strings.Cut(name, "-")
 	n, err := strconv.ParseUint(number, 10, 64)
-	return n, ok && err == nil
+	return n, ok && err == nil && !strings.HasSuffix(name, unfinishedEnd)
 }
+
+// unfinishedEnd is that of a file that is being unpacked. One that a killed process
+// left is no link: it holds the beginning of a file alone.
+const unfinishedEnd = ".new"
 
 // release removes the links of files before seq.
 func (s spool) release(seq uint64) {
@@ -179,29 +190,24 @@ func (s spool) open() (out []*file) {
 }
 
 // unpack writes a compressed file out, as the link of seq.
-func (s spool) unpack(path string, seq uint64) (*file, error) {
-	in, err := os.Open(path)
+func (s spool) unpack(r *rotated, seq uint64) (*file, error) {
+	z, err := gzip.NewReader(io.NewSectionReader(r.packed, 0, 1<<62))
 	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	z, err := gzip.NewReader(in)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Base(path), err)
+		return nil, fmt.Errorf("read %s: %w", filepath.Base(r.path), err)
 	}
 	name := filepath.Join(s.dir, fmt.Sprintf("%012d-gz", seq))
-	out, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(name+unfinishedEnd, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	_, err = io.Copy(out, z) //nolint:gosec // the engine bounds its own files
 	err = errors.Join(err, out.Close())
 	if err == nil {
-		err = os.Rename(name+".new", name)
+		err = os.Rename(name+unfinishedEnd, name)
 	}
 	if err != nil {
-		_ = os.Remove(name + ".new")
-		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(path), err)
+		_ = os.Remove(name + unfinishedEnd)
+		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(r.path), err)
 	}
 	f, err := openFile(name)
 	if err != nil {
@@ -212,13 +218,8 @@ func (s spool) unpack(path string, seq uint64) (*file, error) {
 }
 
 // zipHead is the hash of the first n bytes of a compressed file's content.
-func zipHead(path string, n int) (uint64, int) {
-	in, err := os.Open(path)
-	if err != nil {
-		return 0, 0
-	}
-	defer in.Close()
-	z, err := gzip.NewReader(in)
+func zipHead(r *rotated, n int) (uint64, int) {
+	z, err := gzip.NewReader(io.NewSectionReader(r.packed, 0, 1<<62))
 	if err != nil {
 		return 0, 0
 	}
@@ -234,65 +235,128 @@ func zipHead(path string, n int) (uint64, int) {
 type rotated struct {
 	path string
 	n    int
+	ino  uint64
 	zip  bool
 	file *file
-	seq  uint64 // 0: never seen before
+	// packed is the compressed file, open like the others: a name may be another file's a moment later.
+	packed *os.File
+	seq    uint64 // 0: never seen before
 }
 
-// rotations lists a container's log files, the oldest first, opened but for the
-// compressed ones. gone: its folder is not there.
+// rotations lists a container's log files, the oldest first, all of them open. gone:
+// its folder is not there.
 func rotations(dir, base string) (out []*rotated, gone bool, err error) {
-	for try := 0; ; try++ {
-		current := filepath.Join(dir, base)
-		before := inodeOf(current)
-		entries, err := os.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
+	for range 500 {
+		if out, err = listRotated(dir, base); errors.Is(err, fs.ErrNotExist) {
 			return nil, true, nil
-		}
-		if err != nil {
+		} else if err != nil {
 			return nil, false, fmt.Errorf("read the log's folder: %w", err)
 		}
-		out = nil
-		for _, e := range entries {
-			name := e.Name()
-			r := &rotated{path: filepath.Join(dir, name)}
-			if name != base {
-				rest, ok := strings.CutPrefix(name, base+".")
-				if !ok {
-					continue
-				}
-				rest, r.zip = strings.CutSuffix(rest, ".gz")
-				if r.n, err = strconv.Atoi(rest); err != nil || r.n < 1 {
-					continue
-				}
-			}
-			if !r.zip {
-				if r.file, err = openFile(r.path); err != nil {
-					continue // renamed meanwhile
-				}
-			}
-			out = append(out, r)
-		}
-		slices.SortFunc(out, func(a, b *rotated) int { return cmp.Compare(b.n, a.n) })
-		// A rename in between may show one file twice, or hide one.
-		whole := inodeOf(current) == before
-		seen := map[uint64]bool{}
+		whole := true
 		for _, r := range out {
-			if r.file != nil {
-				whole = whole && !seen[r.file.ino]
-				seen[r.file.ino] = true
-			}
+			// A name that another file got between the list and the opening, or nobody has any more.
+			whole = whole && r.open()
 		}
-		whole = whole && (before == 0 || seen[before])
-		// While the engine compresses a file both are there, and the new one is not whole.
-		out = slices.DeleteFunc(out, func(r *rotated) bool {
-			return r.zip && slices.ContainsFunc(out, func(o *rotated) bool { return !o.zip && o.n == r.n })
-		})
-		if whole || try > 100 {
-			return out, false, nil
+		// The engine renames one file after the other: what is open is what was listed if the list is still the
+		// same, names and files.
+		again, err := listRotated(dir, base)
+		whole = whole && err == nil && slices.EqualFunc(out, again, func(a, b *rotated) bool { return a.path == b.path && a.ino == b.ino })
+		if whole {
+			return unpackable(out), false, nil
 		}
 		closeAll(out)
+		closePacked(out)
+		time.Sleep(time.Millisecond)
 	}
+	return nil, false, errors.New("read the log's folder: its files change all the time")
+}
+
+// listRotated names a container's log files, the oldest first.
+func listRotated(dir, base string) (out []*rotated, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		r := &rotated{path: filepath.Join(dir, name)}
+		if name != base {
+			rest, ok := strings.CutPrefix(name, base+".")
+			if !ok {
+				continue
+			}
+			rest, r.zip = strings.CutSuffix(rest, ".gz")
+			if r.n, err = strconv.Atoi(rest); err != nil || r.n < 1 {
+				continue
+			}
+		}
+		r.ino = inodeOf(r.path)
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(a, b *rotated) int { return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(a.path, b.path)) })
+	return out, nil
+}
+
+// open opens a file that was listed, and reports whether it is still the same.
+func (r *rotated) open() bool {
+	f, err := openFile(r.path)
+	if err != nil {
+		return false
+	}
+	if r.zip {
+		r.packed = f.f
+	} else {
+		r.file = f
+	}
+	return f.ino == r.ino
+}
+
+// write copies what in holds into the spool as the file f.
+func (s spool) write(in io.Reader, f *file) error {
+	name := filepath.Join(s.dir, fmt.Sprintf("%012d-copy", f.seq))
+	out, err := os.OpenFile(name+unfinishedEnd, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep a log file: %w", err)
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(name+unfinishedEnd, name)
+	}
+	if err != nil {
+		_ = os.Remove(name + unfinishedEnd)
+		return fmt.Errorf("keep a log file: %w", err)
+	}
+	f.linked = true
+	return nil
+}
+
+// unpackable leaves a compressed file out that is not whole yet: while the engine
+// compresses a file both are there.
+func unpackable(list []*rotated) []*rotated {
+	plain := map[int]bool{}
+	for _, r := range list {
+		plain[r.n] = plain[r.n] || !r.zip
+	}
+	return slices.DeleteFunc(list, func(r *rotated) bool {
+		if !r.zip || !plain[r.n] {
+			return false
+		}
+		r.packed.Close()
+		return true
+	})
+}
+
+func closePacked(list []*rotated) {
+	for _, r := range list {
+		if r.packed != nil {
+			r.packed.Close()
+		}
+	}
+}
+
+// hasCurrent reports whether the file is there that the engine writes.
+func hasCurrent(list []*rotated) bool {
+	return slices.ContainsFunc(list, func(r *rotated) bool { return r.n == 0 })
 }
 
 func closeAll(list []*rotated) {

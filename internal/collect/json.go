@@ -8,7 +8,10 @@ import (
 	"strconv"
 )
 
-const maxDepth = 12 // of objects in objects; what is below is one value, as JSON
+const (
+	maxDepth  = 12  // of objects in objects; what is below is one value, as JSON
+	maxPrefix = 256 // bytes of the names around a value; the same goes for what is inside of longer ones
+)
 
 // jsonReader takes a JSON object apart that is itself escaped as the inside of a
 // JSON string, as it lies in the engine's file: nothing is unescaped on the way.
@@ -147,7 +150,7 @@ func (r *jsonReader) value(i, depth int) (int, bool) {
 		r.cut(jsonValue{from: from, to: to, quoted: true, inner: inner, outer: outer})
 		return to + 2, true
 	case '{':
-		if depth < maxDepth {
+		if depth < maxDepth && len(r.prefix) < maxPrefix {
 			return r.object(i, depth+1)
 		}
 		fallthrough
@@ -342,7 +345,7 @@ func flat(m map[string]any, prefix string, depth int, tell func(name, value stri
 		case bool:
 			value = strconv.FormatBool(v)
 		case map[string]any:
-			if depth < maxDepth {
+			if depth < maxDepth && len(name) < maxPrefix {
 				if !flat(v, name, depth+1, tell) {
 					return false
 				}

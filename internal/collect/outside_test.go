@@ -134,6 +134,7 @@ func TestOthersSendOverTheirOwnProtocols(t *testing.T) {
 		})
 		for {
 			if conn, err := net.Dial("tcp", address); err == nil {
+				t.Cleanup(func() { conn.Close() }) // one that nobody holds is closed at any time
 				return conn
 			}
 		}
@@ -144,7 +145,7 @@ func TestOthersSendOverTheirOwnProtocols(t *testing.T) {
 		}
 	}
 	syslog := dial("syslog")
-	send(syslog, "<11>1 - h1 app1 - - - one\n26 <12>1 - h1 app1 - - - two\n!")
+	send(syslog, "<11>1 - h1 app1 - - - one\n26 <12>1 - h1 app1 - - - two\n")
 	gelf := dial("gelf")
 	send(gelf, `{"version":"1.1","host":"h2","short_message":"three","level":3,"_user_id":7,"_service":"app2"}`+"\x00")
 	fluent := dial("fluent")

@@ -49,6 +49,7 @@ type tail struct {
 	chain    []*file // what is to be read, the oldest first
 	newest   uint64  // inode of the newest file that was ever in it
 	seq      uint64
+	heads    []uint64      // how the files began that have a successor, the last ones
 	gone     bool          // nothing will be written any more
 	ended    bool          // all is read and handed in
 	handed   logs.Place    // up to which all is handed in or dropped; without a hash
@@ -85,10 +86,23 @@ func (t *tail) begin(last logs.Place, known bool) error {
 		return err
 	}
 	t.gone = gone
+	defer closePacked(slices.Clone(list))
 	kept := t.spool.open()
 	recognize(list, kept, last, known)
+	if !hasCurrent(list) {
+		// The engine is removing the container, or between two files: what is there and not known says nothing.
+		list = slices.DeleteFunc(list, func(r *rotated) bool {
+			if r.seq == 0 && r.file != nil {
+				r.file.f.Close()
+			}
+			return r.seq == 0
+		})
+	}
 
 	chain := kept
+	if len(kept) > 0 {
+		t.newest = kept[len(kept)-1].ino
+	}
 	newest := -1 // the newest file that was seen before
 	for i, r := range list {
 		if r.seq > 0 {
@@ -112,7 +126,7 @@ func (t *tail) begin(last logs.Place, known bool) error {
 		default:
 			t.seq++
 			if r.zip {
-				if r.file, err = t.spool.unpack(r.path, t.seq); err != nil {
+				if r.file, err = t.spool.unpack(r, t.seq); err != nil {
 					t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
 					t.seq--
 					continue
@@ -153,7 +167,7 @@ func recognize(list []*rotated, kept []*file, last logs.Place, known bool) {
 			}
 			if r.zip {
 				n := int(min(headSize, f.size()))
-				head, k := zipHead(r.path, n)
+				head, k := zipHead(r, n)
 				if own, _ := headOf(f.f, n); n > 0 && k == n && head == own {
 					r.seq = f.seq
 				}
@@ -165,7 +179,7 @@ func recognize(list []*rotated, kept []*file, last logs.Place, known bool) {
 		var head uint64
 		var k int
 		if r.zip {
-			head, k = zipHead(r.path, last.HeadSize)
+			head, k = zipHead(r, last.HeadSize)
 		} else {
 			head, k = headOf(r.file.f, last.HeadSize)
 		}
@@ -216,8 +230,8 @@ func (t *tail) look() {
 		return
 	}
 	current := inodeOf(filepath.Join(t.dir, t.base))
-	if current == t.newest && current != 0 {
-		return
+	if current == 0 && dirThere(t.dir) || current == t.newest && current != 0 {
+		return // between two files, or in the middle of a removal; or nothing new
 	}
 	list, gone, err := rotations(t.dir, t.base)
 	if gone {
@@ -228,6 +242,11 @@ func (t *tail) look() {
 		t.c.log.Warn("a log's folder cannot be read", "instance", t.is.Load().Instance, "err", err)
 		return
 	}
+	defer closePacked(list)
+	if !hasCurrent(list) {
+		closeAll(list)
+		return
+	}
 	from := slices.IndexFunc(list, func(r *rotated) bool { return r.file != nil && r.file.ino == t.newest }) + 1
 	if from == 0 && len(t.chain) > 0 { // the engine may have compressed it meanwhile
 		f := t.chain[len(t.chain)-1]
@@ -236,7 +255,7 @@ func (t *tail) look() {
 			own, _ := headOf(f.f, n)
 			head, k := uint64(0), 0
 			if r.zip && n > 0 {
-				head, k = zipHead(r.path, n)
+				head, k = zipHead(r, n)
 			}
 			return n > 0 && k == n && head == own
 		}) + 1
@@ -244,16 +263,19 @@ func (t *tail) look() {
 	lost := false
 	for i, r := range list {
 		if r.zip && i >= from && (from > 0 || t.newest == 0) {
-			if r.file, err = t.spool.unpack(r.path, t.seq+1); err != nil {
+			if r.file, err = t.spool.unpack(r, t.seq+1); err != nil {
 				t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
 			}
 		}
 		if r.file == nil {
 			continue
 		}
-		if i < from {
+		if i < from || from == 0 && t.had(r.file) {
 			r.file.f.Close()
 			continue
+		}
+		if n := len(t.chain); n > 0 {
+			t.remember(t.chain[n-1])
 		}
 		t.seq++
 		r.file.seq = t.seq
@@ -267,6 +289,22 @@ func (t *tail) look() {
 		t.newest = r.file.ino
 	}
 	t.bound()
+}
+
+// remember notes the beginning of a file that has a successor.
+func (t *tail) remember(f *file) {
+	const most = 64
+	if head, n := headOf(f.f, headSize); n == headSize {
+		t.heads = append(t.heads, head)
+		t.heads = t.heads[max(0, len(t.heads)-most):]
+	}
+}
+
+// had reports whether a file was in the chain before: one that is found when the
+// newest is not there any more, because the container is being removed.
+func (t *tail) had(f *file) bool {
+	head, n := headOf(f.f, headSize)
+	return n == headSize && slices.Contains(t.heads, head)
 }
 
 // bound gives the oldest files up that wait to be read, where the store takes them
@@ -337,6 +375,10 @@ func (t *tail) run(ctx context.Context) {
 		if len(t.saved) > 0 && (gone || now.Sub(seen) >= patience) {
 			if err := t.finish(ctx); err != nil && ctx.Err() == nil {
 				t.c.log.Error("the end of a log is not stored", "instance", t.is.Load().Instance, "err", err)
+				select {
+				case <-ctx.Done():
+				case <-time.After(unaided):
+				}
 			}
 			continue
 		}
@@ -443,7 +485,8 @@ func (t *tail) drain(ctx context.Context) (got, full bool, err error) {
 			}
 			t.commit(buf[:have], segs, off)
 		}
-		n, rerr := f.f.ReadAt(buf[have:], off)
+		// Not more at once than usual, however large the block had to become for one entry.
+		n, rerr := f.f.ReadAt(buf[have:min(len(buf), have+firstBlock)], off)
 		if n > 0 {
 			got = true
 			if len(segs) == 0 || segs[len(segs)-1].file != f {

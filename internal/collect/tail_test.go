@@ -324,6 +324,110 @@ func TestATailMustSurviveRotationsKillsAndRemoval(t *testing.T) {
 	}
 }
 
+// A container that is being removed loses one file after the other: those that are
+// left must not be taken for new ones.
+func TestARemovalInTheMiddleMustNotDouble(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprintf("while serve is away %v", away), func(t *testing.T) {
+			b, m := newBox(t), newMemory(t)
+			b.write(100)
+			c, end := b.run(m)
+			c.See([]tender.Instance{b.instance()})
+			for range 2 {
+				m.await(b.id, count(b.n))
+				b.rotate()
+				b.write(100)
+			}
+			m.await(b.id, count(b.n))
+			m.flush()
+			if away {
+				end()
+			}
+			if err := os.Remove(b.path()); err != nil {
+				t.Fatal(err)
+			}
+			if away {
+				c, _ = b.run(m)
+			}
+			for _, f := range c.all() {
+				f.look()
+			}
+			c.See([]tender.Instance{b.instance()})
+			if err := os.RemoveAll(b.dir()); err != nil {
+				t.Fatal(err)
+			}
+			c.See([]tender.Instance{b.instance()}) // the picture is behind
+			c.See(nil)
+			for deadline := time.Now().Add(time.Minute); len(c.all()) > 0 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+			inOrder(t, m.rows(b.id), 1, b.n)
+			if s := c.Status(); len(m.gaps[b.id]) > 0 || s.Files > 0 || s.API > 0 {
+				t.Errorf("gaps %v, status %+v", m.gaps[b.id], s)
+			}
+		})
+	}
+}
+
+// A file that the engine removed between its opening and its link would be unknown
+// after a kill, and its compressed twin older than what is known.
+func TestAFileThatIsGoneBeforeItsLinkIsCopied(t *testing.T) {
+	b := newBox(t)
+	b.write(10)
+	f, err := openFile(b.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(b.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(b.path()); err != nil {
+		t.Fatal(err)
+	}
+	s := spool{t.TempDir()}
+	f.seq = 7
+	if err := s.link(f); err != nil {
+		t.Fatal(err)
+	}
+	kept := s.open()
+	if len(kept) != 1 || kept[0].seq != 7 {
+		t.Fatalf("the spool has %v", s.names())
+	}
+	if got, err := io.ReadAll(kept[0].f); err != nil || string(got) != string(want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+}
+
+// A kill -9 while a compressed file is unpacked leaves half of it behind.
+func TestHalfAnUnpackedFileMustNotBeRead(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.zip = true
+	b.write(10)
+	c, end := b.run(m)
+	c.See([]tender.Instance{b.instance()})
+	m.await(b.id, count(10))
+	m.flush()
+	end()
+	b.rotate()
+	b.write(100)
+	raw, err := os.ReadFile(b.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.rotate()
+	b.write(100)
+	half := filepath.Join(c.spoolOf(filepath.Join(b.root, "containers"), b.id).dir, "000000000002-gz.new")
+	if err := os.WriteFile(half, raw[:len(raw)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = b.run(m)
+	inOrder(t, m.await(b.id, count(b.n)), 1, b.n)
+	if len(m.gaps[b.id]) > 0 {
+		t.Errorf("gaps %v", m.gaps[b.id])
+	}
+}
+
 // What was rotated away while nobody looked is lost, and the rows say so.
 func TestWhatIsLostMustBeSaid(t *testing.T) {
 	b, m := newBox(t), newMemory(t)

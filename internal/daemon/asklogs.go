@@ -17,6 +17,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/collect"
 	"github.com/tenderhq/tender/internal/logql"
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -34,7 +35,7 @@ func (l *logRoom) loki(version string) http.Handler {
 			http.Error(w, "the store of logs could not be opened: tender status says why", http.StatusServiceUnavailable)
 		})
 	}
-	return logql.Loki(l.store, logql.LokiOptions{Log: l.log, Version: version})
+	return logql.Loki(l.store, logql.LokiOptions{Log: l.log, Version: version, Cut: collect.Cut})
 }
 
 // Logs answers from the store of logs: all revisions, restarts and instances that

@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,11 @@ const keepTimeout = 10 * time.Second
 // of each service the revision before, and those that open rollouts come from. It
 // comes before the instances go that have them now.
 func (w *worker) keep(ctx context.Context, r records) {
+	// A rollout begins with a generation, and ends.
+	key := fmt.Sprint(r.head.N, " ", len(r.open))
+	if w.keptFor == key {
+		return
+	}
 	need, err := w.l.needed(ctx, w.project, r)
 	if err != nil {
 		w.l.log.Warn("which images a way back needs is not known", "project", w.project, "err", err)
@@ -29,6 +35,7 @@ func (w *worker) keep(ctx context.Context, r records) {
 	}
 	sum := strings.Join(ids, " ")
 	if w.kept != nil && *w.kept == sum {
+		w.keptFor = key
 		return
 	}
 	limit, cancel := context.WithTimeout(ctx, keepTimeout)
@@ -39,7 +46,7 @@ func (w *worker) keep(ctx context.Context, r records) {
 		}
 		return
 	}
-	w.kept = &sum
+	w.kept, w.keptFor = &sum, key
 }
 
 // needed are the images of ways back, without those that are wanted anyway.

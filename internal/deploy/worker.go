@@ -24,7 +24,8 @@ type worker struct {
 	project string
 	wake    chan struct{}
 	done    chan struct{} // closed when run has ended
-	kept    *string       // which images the engine was last told to keep; run's own
+	kept    *string       // which images the engine was last told to keep; run's own, as keptFor is
+	keptFor string        // for what of the store
 	share   chan struct{} // holds a token per action of this project that runs or waits for the pool
 
 	mu     sync.Mutex

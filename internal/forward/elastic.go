@@ -60,8 +60,9 @@ func elasticsearchConfig(s *section, c *Config) {
 	c.make = func(_ Config, o Options) wire {
 		l.secret = o.Secret
 		e := &elastic{transport: t.transport(), login: l, index: index, pipeline: pipeline, ecs: ecs, numbers: numbers, host: o.Host}
-		// It errs only if it has to read certificates, which are in the transport.
-		e.nodes, _ = elastictransport.New(elastictransport.Config{URLs: nodes, Transport: e.transport, DisableRetry: true, UserAgent: "tender"})
+		// It errs only over options of one kind that contradict each other.
+		e.nodes, _ = elastictransport.NewClient(elastictransport.WithURLs(nodes...), elastictransport.WithTransport(e.transport),
+			elastictransport.WithDisableRetry(), elastictransport.WithUserAgent("tender"))
 		return e
 	}
 }

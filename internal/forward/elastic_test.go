@@ -280,8 +280,13 @@ func TestElasticsearchGetsDocumentsInDataStreams(t *testing.T) {
 	src := newShelf()
 	src.put(labelsOf("instance", "shop-web-1", "node", "host1", "project", "My Shop", "revision", "7f3a", "service", "web-front", "stream", "stderr", "team", "a"),
 		entry{begin.UnixNano(), `{"msg":"no","level":"error","status":500,"host":"x"}`, []logs.Field{
-			{Name: "message", Value: "no"}, {Name: "level", Value: "error"}, {Name: "status", Value: "500"}, {Name: "host", Value: "x"},
-			{Name: "status", Value: "twice"}, {Name: "a..b", Value: "\xff"}, {Name: "trace_id", Value: "abc"},
+			{Name: "message", Value: "no"},
+			{Name: "level", Value: "error"},
+			{Name: "status", Value: "500"},
+			{Name: "host", Value: "x"},
+			{Name: "status", Value: "twice"},
+			{Name: "a..b", Value: "\xff"},
+			{Name: "trace_id", Value: "abc"},
 		}})
 	src.put(web, plain(1, "plain \"quoted\" \x01 \u2028 text"))
 	s, _ := start(t, `{es: {elasticsearch: {url: "`+srv.URL+`", key: {secret: es}, numbers: [status]}}}`, src, &memory{})
@@ -353,13 +358,11 @@ func TestElasticsearchThatRefusesInParts(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("documents (-want +got):\n%s", diff)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.letters) != 1 || !strings.Contains(k.letters[0].Reason, "document_parsing_exception") || !strings.Contains(k.letters[0].Reason, "failed to parse field [fields.size] of type [number]") ||
-		!strings.Contains(k.letters[0].Text, `"size":"many"`) {
-		t.Errorf("letters: %+v", k.letters)
+	if len(k.dead()) != 1 || !strings.Contains(k.dead()[0].Reason, "document_parsing_exception") || !strings.Contains(k.dead()[0].Reason, "failed to parse field [fields.size] of type [number]") ||
+		!strings.Contains(k.dead()[0].Text, `"size":"many"`) {
+		t.Errorf("letters: %+v", k.dead())
 	}
-	if st := k.states["es"]; st.Sent != 12 || st.Refused != 1 || st.Failed < 4 {
+	if st := k.state("es"); st.Sent != 12 || st.Refused != 1 || st.Failed < 4 {
 		t.Errorf("state: %+v", st)
 	}
 }
@@ -398,10 +401,8 @@ func TestElasticsearchWithALimit(t *testing.T) {
 	if diff := cmp.Diff(append(texts(0, 200), "line 201"), es.came()); diff != "" {
 		t.Errorf("documents (-want +got):\n%s", diff)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.letters) != 1 || !strings.HasPrefix(k.letters[0].Reason, "413") || len(k.letters[0].Text) > letterBytes {
-		t.Errorf("letters: %d", len(k.letters))
+	if len(k.dead()) != 1 || !strings.HasPrefix(k.dead()[0].Reason, "413") || len(k.dead()[0].Text) > letterBytes {
+		t.Errorf("letters: %d", len(k.dead()))
 	}
 }
 
@@ -419,7 +420,7 @@ func TestElasticsearchThatDoesNotKnowTheKey(t *testing.T) {
 	es.key = "ApiKey a2V5"
 	es.mu.Unlock()
 	soon(t, "it goes on when it is mended", func() bool { return len(es.came()) == 2 })
-	if len(k.letters) != 0 {
-		t.Errorf("letters: %+v", k.letters)
+	if len(k.dead()) != 0 {
+		t.Errorf("letters: %+v", k.dead())
 	}
 }

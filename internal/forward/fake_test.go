@@ -143,9 +143,10 @@ func (c chunk) Times() (out []int64) {
 	}
 	return out
 }
-func (c chunk) Column(string) []string                      { panic("not asked for") }
-func (c chunk) Columns() []string                           { panic("not asked for") }
-func (c chunk) Text(dst []byte, i int) []byte               { return append(dst, c.rows[i].text...) }
+func (c chunk) Column(string) []string        { panic("not asked for") }
+func (c chunk) Columns() []string             { panic("not asked for") }
+func (c chunk) Text(dst []byte, i int) []byte { return append(dst, c.rows[i].text...) }
+
 func (c chunk) Fields(dst []logs.Field, i int) []logs.Field { return append(dst, c.rows[i].fields...) }
 
 // memory is a Keeper.
@@ -279,4 +280,11 @@ func fieldsOf(b []byte) func(func(protoField) bool) {
 			}
 		}
 	}
+}
+
+// dead returns the dead letters so far.
+func (m *memory) dead() []Letter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.letters)
 }

@@ -83,8 +83,8 @@ func TestAWebhookGetsSignedBatches(t *testing.T) {
 	if len(batches) != 4 || len(slices.Compact(batches)) != 1 {
 		t.Errorf("ids of one batch: %q", batches)
 	}
-	if len(k.letters) != 0 {
-		t.Errorf("letters: %+v", k.letters)
+	if len(k.dead()) != 0 {
+		t.Errorf("letters: %+v", k.dead())
 	}
 }
 
@@ -142,8 +142,11 @@ func TestAnOTLPReceiverGetsLogRecords(t *testing.T) {
 	t.Cleanup(srv.Close)
 	src, k := newShelf(), &memory{}
 	src.put(web, entry{begin.UnixNano(), `{"level":"ERROR"}`, []logs.Field{
-		{Name: "level", Value: "ERROR"}, {Name: "trace_id", Value: "0123456789abcdef0123456789abcdef"}, {Name: "span_id", Value: "0123456789abcdef"},
-		{Name: "user", Value: "a\xffb"}, {Name: "user", Value: "twice"},
+		{Name: "level", Value: "ERROR"},
+		{Name: "trace_id", Value: "0123456789abcdef0123456789abcdef"},
+		{Name: "span_id", Value: "0123456789abcdef"},
+		{Name: "user", Value: "a\xffb"},
+		{Name: "user", Value: "twice"},
 	}}, plain(1, "plain"))
 	src.put(labelsOf("project", "shop", "service", "db"), plain(2, "other"))
 	s, _ := start(t, `{o: {otlp: {url: "`+srv.URL+`", headers: {X-Team: {secret: token}}}}}`, src, k)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/snappy"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/tenderhq/tender/internal/logs"
@@ -210,7 +210,7 @@ func (k *loki) push(ctx context.Context, items []item) (reply, error) {
 	if k.tenant != "" {
 		header["X-Scope-OrgID"] = k.tenant
 	}
-	return k.post(ctx, k.url, header, s2.EncodeSnappy(nil, k.buf))
+	return k.post(ctx, k.url, header, snappy.Encode(nil, k.buf))
 }
 
 var acceptablePattern = regexp.MustCompile(`oldest acceptable timestamp is: (\d{4}-\d\d-\d\dT[0-9:.]+Z)`)

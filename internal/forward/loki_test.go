@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/snappy"
 
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -41,7 +41,7 @@ func TestLokiRefusesWhatIsTooOld(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		body, err := s2.Decode(nil, raw)
+		body, err := snappy.Decode(nil, raw)
 		if err != nil {
 			t.Error(err)
 		}
@@ -82,13 +82,13 @@ func TestLokiRefusesWhatIsTooOld(t *testing.T) {
 		t.Errorf("taken (-want +got):\n%s", diff)
 	}
 	var dead []string
-	for _, l := range k.letters {
+	for _, l := range k.dead() {
 		dead = append(dead, l.Text)
 	}
-	if !slices.Equal(dead, []string{"old", "nearly"}) || !strings.Contains(k.letters[0].Reason, "too old") {
-		t.Errorf("letters: %+v", k.letters)
+	if !slices.Equal(dead, []string{"old", "nearly"}) || !strings.Contains(k.dead()[0].Reason, "too old") {
+		t.Errorf("letters: %+v", k.dead())
 	}
-	if st := k.states["l"]; st.Sent != 3 || st.Refused != 2 {
+	if st := k.state("l"); st.Sent != 3 || st.Refused != 2 {
 		t.Errorf("state: %+v", st)
 	}
 }
@@ -233,11 +233,11 @@ func TestARealLokiTakesAll(t *testing.T) {
 		soon(t, "all is taken or refused", func() bool { return k.state("l").Cursor == "3" })
 		stop()
 		var dead []string
-		for _, l := range k.letters {
+		for _, l := range k.dead() {
 			dead = append(dead, l.Text)
 		}
 		if !slices.Equal(dead, []string{"too old", "too old as well"}) {
-			t.Errorf("letters: %+v", k.letters)
+			t.Errorf("letters: %+v", k.dead())
 		}
 	}
 	soon(t, "Loki finds all lines, once", func() bool {

@@ -3,6 +3,7 @@ package logql
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/tenderhq/tender"
@@ -35,7 +36,7 @@ func (e *Engine) Each(ctx context.Context, x Expr, o Lines, fn func(Line) error)
 	if err != nil || m.stopped {
 		return err
 	}
-	if err := m.rest(); err != logs.ErrStop { //nolint:errorlint // it is passed as it is
+	if err := m.rest(); !errors.Is(err, logs.ErrStop) {
 		return err
 	}
 	return nil

@@ -15,11 +15,11 @@ import (
 
 // A real logcli, as users have it, works unchanged. It is AGPL and a process of its
 // own: e2e/loki.sh builds it, which takes minutes, so this test runs where TENDER_LOGCLI
-// names it (make logcli).
+// names it (make peers).
 func TestLogcli(t *testing.T) {
 	tool := os.Getenv("TENDER_LOGCLI")
 	if tool == "" {
-		t.Skip("TENDER_LOGCLI names no logcli; make logcli builds one and runs this")
+		t.Skip("TENDER_LOGCLI names no logcli; make peers builds one and runs this")
 	}
 	s := shop()
 	base := serve(t, s)

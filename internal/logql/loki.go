@@ -28,8 +28,9 @@ type LokiOptions struct {
 	Log     *slog.Logger // default: none
 	Version string       // of the program
 	Limits  Limits
-	// Cut takes the fields out of a line that is pushed; nil: it is kept whole.
-	Cut func(line string, r *logs.Row)
+	// Cut takes the fields out of lines that are pushed, each a row of one field with what
+	// came beside it; nil: they are kept whole.
+	Cut func(labels logs.Labels, rows []logs.Row) []logs.Row
 }
 
 // spoken is the version of Loki whose API this is; clients choose by it what they ask.

@@ -95,9 +95,7 @@ func (l *loki) pushed(w http.ResponseWriter, r *http.Request) error {
 			return tender.Errorf(tender.Invalid, "more than %d streams were pushed", maxPushedStreams).Hint("use fewer labels: what differs from line to line is structured metadata")
 		}
 		if l.Cut != nil {
-			for i := range s.rows {
-				l.cut(&s.rows[i])
-			}
+			s.rows = l.Cut(s.labels, s.rows)
 		}
 		if err := l.store.Append(r.Context(), logs.Batch{Labels: s.labels, Rows: s.rows}); err != nil {
 			return fmt.Errorf("keep what was pushed: %w", err)
@@ -118,17 +116,7 @@ func (l *loki) room(labels logs.Labels) bool {
 	return true
 }
 
-// cut takes fields out of a line; what came with it stays behind them.
-func (l *loki) cut(r *logs.Row) {
-	line, with := r.Fields[0].Value, r.Fields[1:]
-	cut := logs.Row{Time: r.Time, Stderr: r.Stderr}
-	if l.Cut(line, &cut); cut.Shape != "" {
-		cut.Fields = append(cut.Fields, with...)
-		*r = cut
-	}
-}
-
-// stream makes the labels of a stream, and takes out of them what belongs to rows.
+// label makes the labels of a stream, and takes out of them what belongs to rows.
 func (s *pushed) label(fields []logs.Field) (stderr bool, err error) {
 	if len(fields) == 0 {
 		return false, errors.New("a stream has no labels")

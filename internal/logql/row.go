@@ -113,7 +113,6 @@ type row struct {
 	err, details string
 
 	fields []logs.Field
-	spare  []byte
 }
 
 func (r *row) reset(v *view, i int) {

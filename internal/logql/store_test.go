@@ -3,6 +3,7 @@ package logql_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,7 +153,7 @@ func (s *shelf) Scan(ctx context.Context, q logs.Query, fn func(logs.Chunk) erro
 			n++
 		}
 		if err := fn(&run{s, q, rows[:n]}); err != nil {
-			if err == logs.ErrStop {
+			if errors.Is(err, logs.ErrStop) {
 				return nil
 			}
 			return err
@@ -182,7 +183,7 @@ func (s *shelf) Follow(ctx context.Context, q logs.Query, fn func(logs.Chunk) er
 		for _, r := range fresh {
 			if s.match(q, r) {
 				if err := fn(&run{s, q, []shelved{r}}); err != nil {
-					if err == logs.ErrStop {
+					if errors.Is(err, logs.ErrStop) {
 						return nil
 					}
 					return err

@@ -39,11 +39,11 @@ type tallied struct {
 }
 
 type cell struct {
-	n                     int64
-	sum, min, max         float64
-	first, last           float64
-	firstAt, lastAt       int64
-	mean, squares, spoilt float64
+	n               int64
+	sum, min, max   float64
+	first, last     float64
+	firstAt, lastAt int64
+	mean, squares   float64
 }
 
 type point struct {

@@ -203,6 +203,31 @@ func TestANewerFormatIsRefused(t *testing.T) {
 	}
 }
 
+// Random bytes in random places of a block, behind checksums that are right again:
+// whatever comes of it is an error or rows, and soon.
+func TestNonsenseIsRead(t *testing.T) {
+	dir := t.TempDir()
+	manyBlocks(t, dir, 1)
+	whole, err := os.ReadFile(segments(t, dir)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(4, 4))
+	for range 400 {
+		data := bytes.Clone(whole)
+		for range 1 + r.IntN(4) {
+			// Most of them where the structure is.
+			at := 40 + r.IntN(len(data)-40)
+			if r.IntN(3) > 0 {
+				at = 40 + r.IntN(min(1500, len(data)-40))
+			}
+			data[at] = byte(r.Uint32())
+		}
+		logs.Mend(data)
+		logs.ReadAll(t, data)
+	}
+}
+
 // FuzzSegment reads anything as a segment, with all checksums made right, so that
 // what is behind them is reached.
 func FuzzSegment(f *testing.F) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strconv"
@@ -207,6 +208,31 @@ func TestAllAtOnce(t *testing.T) {
 	for w := range writers {
 		if at, ok := s.Last(fmt.Sprint("w", w)); !ok || at.Offset != batches {
 			t.Errorf("last of w%d is %v", w, at)
+		}
+	}
+}
+
+// Of a few rows among many the text is made without unpacking columns whole.
+func TestFewAmongMany(t *testing.T) {
+	s := open(t, t.TempDir(), logs.Options{})
+	m := maker{rand.New(rand.NewPCG(8, 8))}
+	b := logs.Batch{Labels: labels("p", "a")}
+	for i := range 6000 {
+		r := logs.Row{Time: int64(i), Stderr: i%9 == 0, Shape: "\x00 \x00 took \x00 of \x00: \x00.", Fields: []logs.Field{
+			{"level", m.value("level")}, {"n", strconv.Itoa(i)}, {"took", strconv.FormatFloat(float64(i)/8, 'f', -1, 64)}, {"status", m.value("status")}, {"message", fmt.Sprint("item ", i*31%5000, " of stock")},
+		}}
+		if i%3 == 0 {
+			r.Shape, r.Fields = "\x00: \x00; \x00", []logs.Field{r.Fields[1], r.Fields[4], {"flag", []string{"yes", "no"}[i%2]}, r.Fields[3]}
+		}
+		b.Rows = append(b.Rows, r)
+	}
+	add(t, s, b)
+	flush(t, s)
+	for _, re := range []string{`item 49\d\d .*stock\.$`, `^59\d\d: item`, `took 7\d\d\.5 of 40\d`, `error 4\d1 took`, `item 7 .*no$`, `warn (17|18)\d\d took`, `(?i)ITEM 12\d\d OF`, `took \d+ of 2\d\d: item 3`} {
+		q := logs.Query{Text: []logs.Condition{{Op: logs.Matches, Regexp: regexp.MustCompile(re)}}}
+		want := naive([]logs.Batch{b}, q)
+		if diff := cmp.Diff(want, scan(t, s, q)); diff != "" || len(want) == 0 {
+			t.Errorf("%s: %d rows: missing -, too much +\n%s", re, len(want), diff)
 		}
 	}
 }

@@ -370,7 +370,7 @@ func TestFindsWhatANaiveSearchFinds(t *testing.T) {
 			batches := m.batches(40, rows)
 			ask := func(when string) {
 				t.Helper()
-				for range 12 {
+				for range 8 {
 					q := m.query(batches)
 					if diff := cmp.Diff(naive(batches, q), scan(t, s, q)); diff != "" {
 						t.Fatalf("%s: %s: missing -, too much +\n%s", when, show(q), diff)

@@ -157,7 +157,7 @@ func (t *test) inField(v *view) (set, error) {
 func (t *test) values(v *view, c int) (set, error) {
 	switch t.op {
 	case Contains:
-		return v.contains(c, t.needle)
+		return v.contains(c, t.needle, nil)
 	case Matches:
 		return t.matching(v, c)
 	case Equal:
@@ -305,8 +305,9 @@ func (c *column) equalHex(s string) set {
 	}
 }
 
-// contains returns the values of a column with n in them; nil: none.
-func (v *view) contains(c int, n *needle) (set, error) {
+// contains returns the values of a column with n in them; nil: none. Values of rows
+// that are not in within (nil: all are) may be missing.
+func (v *view) contains(c int, n *needle, within set) (set, error) {
 	ok, err := v.may(c, n.s, n.fold, n.pieces)
 	if !ok || err != nil {
 		return nil, err
@@ -324,6 +325,15 @@ func (v *view) contains(c int, n *needle) (set, error) {
 	}
 	if col.form == formHex && !n.fold && len(n.s) == 2*col.width {
 		return col.equalHex(n.s), nil
+	}
+	if within != nil && col.n == v.rows && col.form == formText && !n.fold {
+		s, sub := newSet(col.n), []byte(n.s)
+		return s, within.each(func(row int) error {
+			if bytes.Contains(col.text(row), sub) {
+				s.add(row)
+			}
+			return nil
+		})
 	}
 	col = col.spell()
 	s, hay, at := newSet(col.n), n.hay(col.data), 0
@@ -355,7 +365,7 @@ func (t *test) matching(v *view, c int) (set, error) {
 	for _, any := range t.sets {
 		var one set
 		for _, n := range any {
-			has, err := v.contains(c, n)
+			has, err := v.contains(c, n, nil)
 			if err != nil {
 				return nil, err
 			}

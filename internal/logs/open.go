@@ -146,7 +146,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		o: o, log: o.Log, dir: dir, lock: lock,
-		presses: make(chan *press, 2), unpackers: make(chan *unpacker, 4),
+		presses: make(chan *press, 2), unpackers: make(chan *unpacker, 2),
 		buffers: map[string]*buffer{}, streams: map[string]*stream{}, sources: map[string]string{},
 		last: map[string]mark{}, grown: make(chan struct{}), follows: map[*follower]struct{}{},
 		room: make(chan struct{}), nextSeg: 1,

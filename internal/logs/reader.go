@@ -109,7 +109,7 @@ func (v *view) need() error {
 		return nil
 	}
 	h := r.head
-	front := make([]byte, h.dir+h.near)
+	front := r.u.lent.lend(int(h.dir + h.near))[:h.dir+h.near]
 	if h.rows > 0 {
 		if err := r.readAt(front, r.off+h.own); err != nil {
 			return err
@@ -131,13 +131,17 @@ func (v *view) need() error {
 
 func (v *view) parseDir(dir []byte) error {
 	g := getter{b: dir}
-	kinds := g.section()
+	kinds, total := g.section(), int64(0)
 	n := g.upTo(maxColumns * 4)
 	v.cols = make([]viewColumn, 0, min(n, int64(len(dir)/16)))
 	for range n {
 		c := viewColumn{name: g.string(), nth: int(g.upTo(1 << 20)), n: int(g.upTo(int64(v.rows))), about: &about{}}
 		c.about.get(&g)
 		if g.bad {
+			return damaged("the directory makes no sense")
+		}
+		a := c.about
+		if total += a.dict.raw + a.values.raw + a.ends.raw + a.filter.raw; total > maxUnpacked {
 			return damaged("the directory makes no sense")
 		}
 		v.cols = append(v.cols, c)
@@ -554,7 +558,8 @@ func (v *view) filter(i int) (f filter, err error) {
 	if a == nil || a.form != formText || a.filter.size == 0 {
 		return f, nil
 	}
-	b, err := v.disk.bulk(a.filter)
+	r := v.disk
+	b, err := r.bulk(a.filter)
 	if err != nil {
 		return f, err
 	}
@@ -562,7 +567,7 @@ func (v *view) filter(i int) (f filter, err error) {
 	if len(b)%8 != 0 || bits.OnesCount(uint(n)) != 1 {
 		return f, damaged("a filter makes no sense")
 	}
-	f = filter{words: make([]uint64, n), longest: a.longestWord, longestID: a.longestID, noGrams: a.noGrams}
+	f = filter{words: r.u.wide.lend(n)[:n], longest: a.longestWord, longestID: a.longestID, noGrams: a.noGrams}
 	for j := range f.words {
 		f.words[j] = binary.LittleEndian.Uint64(b[j*8:])
 	}

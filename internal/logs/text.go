@@ -3,16 +3,21 @@ package logs
 // inText returns the rows whose exact text fulfils t.
 func (t *test) inText(v *view) (set, error) {
 	if t.op == Contains {
-		return v.textContains(t.needle)
+		return v.textContains(t.needle, nil)
 	}
 	if t.op != Matches {
 		return v.keep(fullSet(v.rows), t.holds)
 	}
 	s := fullSet(v.rows)
-	for _, any := range t.sets {
+	for i, any := range t.sets {
+		// Once few rows are left, others are not worth a look.
+		var within set
+		if i > 0 && s.count() < v.rows/8 {
+			within = s
+		}
 		one := newSet(v.rows)
 		for _, n := range any {
-			has, err := v.textContains(n)
+			has, err := v.textContains(n, within)
 			if err != nil {
 				return nil, err
 			}
@@ -28,6 +33,8 @@ func (t *test) inText(v *view) (set, error) {
 // keep leaves those rows of s whose text holds.
 func (v *view) keep(s set, holds func([]byte) bool) (set, error) {
 	var buf []byte
+	v.sparse = v.disk != nil && s.count() < v.rows/32
+	defer func() { v.sparse = false }()
 	err := s.each(func(row int) (err error) {
 		if buf, err = v.text(buf[:0], row); err == nil && !holds(buf) {
 			s[row>>6] &^= 1 << (row & 63)
@@ -37,9 +44,10 @@ func (v *view) keep(s set, holds func([]byte) bool) (set, error) {
 	return s, err
 }
 
-// textContains returns the rows with n in their text. It makes no text but of rows
-// where n may cross the edge of a value.
-func (v *view) textContains(n *needle) (set, error) {
+// textContains returns the rows with n in their text, at least those of them that
+// are in within (nil: all). It makes no text but of rows where n may cross the edge
+// of a value.
+func (v *view) textContains(n *needle, within set) (set, error) {
 	if n.s == "" {
 		return fullSet(v.rows), nil
 	}
@@ -68,7 +76,7 @@ func (v *view) textContains(n *needle) (set, error) {
 		if !here {
 			continue
 		}
-		values, err := v.contains(c, n)
+		values, err := v.contains(c, n, within)
 		if err != nil {
 			return nil, err
 		}

@@ -24,6 +24,7 @@ type view struct {
 	byName map[string]int // first column of a name
 	spots  map[int][]int32
 	ready  []ready
+	sparse bool // few rows are asked for: columns need not be unpacked whole
 }
 
 // viewColumn is a column with what is known without its values.
@@ -156,19 +157,40 @@ func (v *view) text(dst []byte, row int) ([]byte, error) {
 		at := strings.IndexByte(shape, Hole)
 		dst = append(dst, shape[:at]...)
 		shape = shape[at+1:]
-		c, i, err := v.value(int(k.cols[n]), row)
+		var err error
+		if dst, err = v.appendValue(dst, int(k.cols[n]), row); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, shape...), nil
+}
+
+// appendValue appends what a row that has it has in column c.
+func (v *view) appendValue(dst []byte, c, row int) ([]byte, error) {
+	if v.sparse && v.cols[c].col == nil {
+		l, err := v.lazy(c)
 		if err != nil {
 			return dst, err
 		}
-		dst = c.append(dst, i)
+		if l != nil {
+			if spot := v.ready[c].spot; spot != nil {
+				row = int(spot[row])
+			}
+			return l.append(dst, row)
+		}
 	}
-	return append(dst, shape...), nil
+	col, i, err := v.value(c, row)
+	if err != nil {
+		return dst, err
+	}
+	return col.append(dst, i), nil
 }
 
 // ready is a column of which single values are asked for.
 type ready struct {
 	col  *column
 	spot []int32
+	lazy *lazy
 }
 
 // value returns the column and the number of its value for a row that has it.

@@ -11,6 +11,7 @@ const (
 	maxHead     = 1 << 20
 	maxBlock    = 1 << 30
 	maxSection  = 128 << 20 // after decompression
+	maxUnpacked = 512 << 20 // all sections of a block
 	maxRowsRead = 1 << 20
 	maxRow      = 64 << 20 // bytes that Append takes of one row
 )

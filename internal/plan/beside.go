@@ -146,7 +146,8 @@ func (m *maker) besideNext(v *view) {
 		m.stepWait(v, time.Time{}, "held before it gets traffic, by %s, until tender rollout resume %d", r.Held, r.ID)
 		return
 	}
-	if v.next() == whole && m.promoteAll(v) {
+	// A way back is one switch: what is bad is left first, and names follow.
+	if v.next() == whole && !r.Reverse && m.promoteAll(v) {
 		return
 	}
 	a.Verb, a.Share, a.Step = Shift, v.next(), len(r.Shifts)

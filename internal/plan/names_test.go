@@ -169,14 +169,15 @@ web-2-r1 in 0
 		in:   named(beside(1, 1, strategy("blue-green"), joins, keep(time.Hour), shifted(1000, time.Minute)), "r1"),
 		want: "finish  web@r2  # all instances are good; r1 is kept for 1h",
 	}, {
-		name: "blue-green: the way back is the same way",
+		name: "blue-green: the way back is one switch",
 		in:   named(beside(1, 1, strategy("blue-green"), joins, func(s *plan.Service) { s.Open.Reverse = true }), "r2"),
+		want: "shift  web@r2  100 % of the traffic  # back from r1, all of it is there",
+	}, {
+		name: "blue-green: and the names follow it",
+		in:   named(beside(1, 1, strategy("blue-green"), joins, func(s *plan.Service) { s.Open.Reverse = true }, shifted(1000, time.Second)), "r2"),
 		want: `
-promote  shop-web-1-r2  # all of the traffic is the next step
-`,
-		lanes: `
-web-1-r2 in 0
-web-1-r1 in 1000
+drain    shop-web-1     # replaced by r2
+promote  shop-web-1-r2  # it is good: now it is found by name
 `,
 	}, {
 		name: "canary: its share is of the edge's traffic alone",
