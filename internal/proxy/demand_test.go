@@ -147,3 +147,20 @@ func TestAHandshakeMayWaitForItsCertificate(t *testing.T) {
 	s.certs.stop()
 	<-ended
 }
+
+// A name below a wildcard whose route had gone was renewed for as long as the edge ran.
+func TestANameBelowAWildcardIsRenewedWhenItIsAskedFor(t *testing.T) {
+	c := newCerts(Options{Dir: t.TempDir(), HTTPS: []string{"127.0.0.1:0"}})
+	defer c.stop()
+	r := to("127.0.0.1:1")
+	r.Hosts, r.TLS = []string{"*.example.org", "www.example.com"}, "auto"
+	for _, table := range []Table{tableOf(r), tableOf()} {
+		c.set(table)
+		for name, demand := range map[string]bool{"a.example.org": true, "www.example.com": len(table.Routes) == 0} {
+			m, err := c.keeper(certmagic.Certificate{Names: []string{name}})
+			if err != nil || (m.OnDemand != nil) != demand {
+				t.Errorf("%d routes: %s is renewed by itself: %t, %v", len(table.Routes), name, m.OnDemand == nil, err)
+			}
+		}
+	}
+}
