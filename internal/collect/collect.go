@@ -304,7 +304,7 @@ func (c *Collector) follow(who Identity) {
 	dir := filepath.Dir(who.Path)
 	t := &tail{
 		c: c, id: who.ID, dir: dir, base: filepath.Base(who.Path), spool: c.spoolOf(filepath.Dir(dir), who.ID),
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1),
 	}
 	t.is.Store(&who)
 	t.settle()
@@ -315,11 +315,16 @@ func (c *Collector) follow(who Identity) {
 		}
 	}
 	last, known := c.o.Store.Last(who.ID)
+	// One that was left and is back goes on where its reader ended, though not all of that need be durable yet.
+	if end, ended := c.ending[who.ID]; ended && end != (logs.Place{}) {
+		last, known = end, true
+	}
 	if err := t.begin(last, known); err != nil {
 		c.once("begin "+who.ID, "a log cannot be followed", "instance", who.Instance, "err", err)
 		return
 	}
 	t.note()
+	delete(c.ending, who.ID)
 	c.tails[who.ID] = t
 	if c.ctx != nil {
 		ctx := c.ctx
@@ -394,16 +399,15 @@ func (c *Collector) Durable(source string, to logs.Place) {
 	if ended {
 		delete(c.ending, source)
 	}
-	roots := slices.Collect(maps.Keys(c.roots))
-	c.mu.Unlock()
-	switch {
-	case ended:
-		for _, root := range roots {
+	if ended { // still locked: it may be followed anew the next moment
+		for root := range c.roots {
 			if s := c.spoolOf(root, source); dirThere(s.dir) {
 				_ = os.RemoveAll(s.dir) // what stays is found by the next start
 			}
 		}
-	case t != nil && to.Seq > t.released.Load():
+	}
+	c.mu.Unlock()
+	if t != nil && to.Seq > t.released.Load() {
 		t.released.Store(to.Seq)
 		t.spool.release(to.Seq)
 	}
@@ -519,7 +523,14 @@ func (c *Collector) newcomer(root, id string) {
 		}
 	}
 	if err := c.watcher.add(dir, watchFolder, func(e event) {
-		if e.name == id+"-json.log" {
+		c.mu.Lock()
+		t := c.tails[id]
+		c.mu.Unlock()
+		switch {
+		case t != nil: // the picture was faster, and this is the folder's one watch
+			t.look()
+			t.nudge()
+		case e.name == id+"-json.log":
 			try()
 		}
 	}); err == nil {

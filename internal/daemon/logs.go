@@ -77,8 +77,10 @@ func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
 	return l, nil
 }
 
-// run is the part: it ends once all that was collected is on disk.
-func (l *logRoom) run(ctx context.Context) error {
+// run is the part: it ends once all that was collected is on disk. A store that
+// fails for good cannot be used again in this process, so nothing starts anew.
+func (l *logRoom) run(until context.Context) error {
+	ctx := until
 	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	kept := make(chan error, 1)
@@ -88,19 +90,22 @@ func (l *logRoom) run(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(func() { _ = l.collector.Run(ctx) }) // it ends with ctx and has no error
 	work.Go(func() { l.look(ctx) })
-	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-kept:
-		kept <- nil
+		work.Wait()
+		cancel()
+		return <-kept
+	case err := <-kept:
+		stop()
+		work.Wait()
 		if err == nil {
 			err = errors.New("the store of logs has closed")
 		}
+		l.log.Error("logs are not kept any more", "err", err)
+		l.tell("logs are not kept until tender serve is started anew: " + err.Error())
+		<-until.Done()
+		return nil
 	}
-	stop()
-	work.Wait()
-	cancel()
-	return errors.Join(err, <-kept)
 }
 
 // look tells the collector whom to follow.
