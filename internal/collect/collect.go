@@ -30,6 +30,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -129,7 +131,7 @@ func New(o Options) (*Collector, error) {
 		o: o, log: o.Log, desks: make(chan *desk, o.Workers),
 		tails: map[string]*tail{}, streams: map[string]*stream{}, ending: map[string]logs.Place{}, roots: map[string]bool{},
 	}
-	c.intake = intake{queue: make(chan entry, intakeQueue), streams: map[string]logs.Labels{}}
+	c.intake = intake{queue: make(chan entry, intakeQueue), room: semaphore.NewWeighted(intakeBytes), streams: map[string]logs.Labels{}}
 	for range o.Workers {
 		c.desks <- nil
 	}
