@@ -116,8 +116,8 @@ func writers(lines, round int) string {
     image: busybox
     command: [awk, 'BEGIN {for (i = %d; i <= %d; i++) printf("%s", i)}']
     restart: "no"
-    logging: {driver: json-file, options: {max-size: %dk, max-file: "20", compress: "%v"}}
-`, name, round*lines+1, (round+1)*lines, format, size, name == "b" || name == "d")
+    logging: {driver: json-file, options: {max-size: %dk, max-file: "20"}}
+`, name, round*lines+1, (round+1)*lines, format, size)
 	}
 	return b.String()
 }

@@ -594,6 +594,12 @@ func cause(err error) string {
 	}
 }
 
+// What a container's labels say has no bound of its own.
+const (
+	maxLabel  = 2048 // bytes of a constant label's value
+	maxLabels = 64   // constant labels of one stream
+)
+
 // labelsOf makes the labels of a stream, and the names that no field may have.
 // A constant label never replaces one of ours: it becomes NAME_label.
 func labelsOf(who Identity, attrs map[string]string) (logs.Labels, map[string]bool) {
@@ -609,8 +615,11 @@ func labelsOf(who Identity, attrs map[string]string) (logs.Labels, map[string]bo
 			if names[name] {
 				name += "_label"
 			}
-			all[name] = value
+			all[short(name)] = shortened(value, maxLabel)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(all))[min(len(all), maxLabels):] {
+		delete(all, name)
 	}
 	maps.Copy(all, own)
 	var out logs.Labels

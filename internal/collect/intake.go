@@ -125,9 +125,11 @@ func (c *Collector) outside(source, project, service, instance string) logs.Labe
 	return l
 }
 
-func short(s string) string {
-	if len(s) > maxSourceName {
-		s = s[:maxSourceName]
+func short(s string) string { return shortened(s, maxSourceName) }
+
+func shortened(s string, most int) string {
+	if len(s) > most {
+		s = s[:most]
 	}
 	return strings.Clone(strings.ToValidUTF8(s, ""))
 }

@@ -373,3 +373,15 @@ func FuzzOutside(f *testing.F) {
 		}
 	})
 }
+
+// A container's own labels may be of any size; those of a stream may not.
+func TestConstantLabelsAreBounded(t *testing.T) {
+	attrs := map[string]string{}
+	for i := range 1000 {
+		attrs[fmt.Sprintf("label%03d", i)] = strings.Repeat("x", 1<<16)
+	}
+	got, _ := labelsOf(Identity{Project: "shop", Service: "web"}, attrs)
+	if len(got) != maxLabels+2 || len(got.Get("label000")) != maxLabel || got.Get("service") != "web" {
+		t.Errorf("%d labels, one of %d bytes", len(got), len(got.Get("label000")))
+	}
+}

@@ -124,7 +124,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	})
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
 	loki := b.loki()
-	mounts := map[string]http.Handler{"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki}
+	mounts := map[string]http.Handler{
+		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki, "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
+	}
 	if logRoom != nil {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())

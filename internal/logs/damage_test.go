@@ -296,3 +296,21 @@ func TestAWhollyDamagedFileGoesInTime(t *testing.T) {
 		t.Errorf("%d rows are left", s.Stats().Rows)
 	}
 }
+
+// A block whose head nobody could read again must not be written.
+func TestLabelsBeyondAHeadAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, logs.Options{})
+	big := logs.Labels{{"project", "p"}, {"service", strings.Repeat("x", 2<<20)}}
+	if err := s.Append(t.Context(), logs.Batch{Labels: big, Rows: []logs.Row{plain(1, "a")}}); err == nil {
+		t.Error("labels of 2 MiB are taken")
+	}
+	big[1].Value = strings.Repeat("x", 400<<10)
+	add(t, s, logs.Batch{Labels: big, Rows: []logs.Row{plain(1, "a")}})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if st := open(t, dir, logs.Options{}).Stats(); st.Rows != 1 || st.Damaged != 0 {
+		t.Errorf("%d rows, %d damaged", st.Rows, st.Damaged)
+	}
+}
