@@ -69,6 +69,9 @@ func (b *backend) metrics(e *edge.Client) http.Handler {
 		f.metric("start_time_seconds", "gauge", "When the daemon started, in seconds since 1970.", "", b.started.Unix())
 		var samples []any
 		for _, p := range b.board.all() {
+			if p.State == "off" { // it is meant to be
+				continue
+			}
 			up := 0
 			if p.State == "running" {
 				up = 1
