@@ -2,6 +2,7 @@ package cli
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,6 +12,8 @@ var (
 	// What LogQL reads without quotes: numbers, durations and sizes.
 	measure = regexp.MustCompile(`^-?[0-9.]+(?:(?:ns|us|µs|ms|s|m|h)(?:[0-9.]+(?:ns|us|µs|ms|s|m|h))*|[kKMGTP]?i?[bB]|[eE][+-]?[0-9]+)?$`)
 	notName = regexp.MustCompile(`[.-]`)
+	// Levels as every line's is found, whatever the line itself calls it.
+	levels = []string{"trace", "debug", "info", "warn", "error", "critical", "fatal"}
 )
 
 // whereStage turns a condition as people write it into a stage of LogQL: a word on
@@ -37,6 +40,9 @@ func whereStage(s string) (string, error) {
 	}
 	if op == "==" {
 		op = "="
+	}
+	if name == "level" && slices.Contains(levels, value) {
+		name = "detected_level" // whatever the line calls it: ERROR, err, 50
 	}
 	return "| " + name + op + strconv.Quote(value), nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,18 +194,18 @@ func TestAReturnMustGoOnWhereItWas(t *testing.T) {
 	b, m := newBox(t), newMemory(t)
 	b.zip, b.max = true, 5
 	b.write(20)
-	ours := true
+	var foreign atomic.Bool
 	c, end := b.run(m, func(o *Options) {
-		o.Settings = func(string, string) (tender.Logs, bool) { return tender.Logs{}, ours }
+		o.Settings = func(string, string) (tender.Logs, bool) { return tender.Logs{}, !foreign.Load() }
 	})
 	c.See([]tender.Instance{b.instance()})
 	m.await(b.id, count(20))
-	ours = false
+	foreign.Store(true)
 	c.See([]tender.Instance{b.instance()})
 	for deadline := time.Now().Add(time.Minute); len(c.all()) > 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
-	ours = true
+	foreign.Store(false)
 	c.See([]tender.Instance{b.instance()})
 	m.flush()
 	if len(b.links()) != 1 {

@@ -44,7 +44,6 @@ type tail struct {
 	base  string
 	spool spool
 	wake  chan struct{}
-	done  chan struct{}
 
 	mu       sync.Mutex
 	begun    bool    // before that nobody but begin looks
@@ -329,7 +328,6 @@ func (t *tail) nudge() {
 
 // run reads until ctx ends, or until there is nothing more to come.
 func (t *tail) run(ctx context.Context) {
-	defer close(t.done)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	t.publish()

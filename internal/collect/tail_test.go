@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -537,6 +538,67 @@ func TestAShortLifeMustBeSeen(t *testing.T) {
 	inOrder(t, m.await(b.id, count(3)), 1, 3)
 	if m.labels[b.id].Get("instance") != "shop-job-1" {
 		t.Errorf("labels %s", m.labels[b.id])
+	}
+}
+
+// The daemon starts a part that has ended anew.
+func TestACollectorMayRunTwice(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.write(10)
+	c, end := b.run(m)
+	c.See([]tender.Instance{b.instance()})
+	m.await(b.id, count(10))
+	end()
+	b.write(5)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = c.Run(ctx)
+	}()
+	inOrder(t, m.await(b.id, count(15)), 1, 15)
+	cancel()
+	<-done
+}
+
+// A project that is not ours for a moment is back before what was read of it is durable.
+func TestAnInstanceThatIsBackMustNotDouble(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.write(10)
+	var foreign atomic.Bool
+	c, end := b.run(m, func(o *Options) {
+		o.Settings = func(string, string) (tender.Logs, bool) { return tender.Logs{}, !foreign.Load() }
+	})
+	for n := range 3 {
+		foreign.Store(false)
+		c.See([]tender.Instance{b.instance()})
+		m.await(b.id, count(10+5*n))
+		foreign.Store(true)
+		c.See([]tender.Instance{b.instance()})
+		for deadline := time.Now().Add(time.Minute); c.Follows(b.id); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("it is still followed")
+			}
+		}
+		b.write(5)
+		if n == 1 {
+			b.rotate()
+		}
+	}
+	foreign.Store(false)
+	c.See([]tender.Instance{b.instance()})
+	inOrder(t, m.await(b.id, count(25)), 1, 25)
+	m.flush() // of what it had when it was left, too: the links of today stay
+	b.rotate()
+	b.write(5)
+	inOrder(t, m.await(b.id, count(30)), 1, 30)
+	m.flush()
+	end()
+	_, _ = b.run(m)
+	b.write(5)
+	inOrder(t, m.await(b.id, count(35)), 1, 35)
+	if len(m.gaps[b.id]) > 0 {
+		t.Errorf("gaps %v", m.gaps[b.id])
 	}
 }
 
