@@ -102,7 +102,7 @@ func TestNoLineMustBeLostOrDoubled(t *testing.T) {
 }
 
 // writers are four services that write lines as fast as they can: 150 bytes each
-// in the engine's files, of which it keeps 250 for each.
+// in the engine's files, of which it keeps 250 for each. It compresses those of b.
 func writers(lines, round int) string {
 	size := lines * 250 / 20 / 1000
 	var b strings.Builder
@@ -116,8 +116,8 @@ func writers(lines, round int) string {
     image: busybox
     command: [awk, 'BEGIN {for (i = %d; i <= %d; i++) printf("%s", i)}']
     restart: "no"
-    logging: {driver: json-file, options: {max-size: %dk, max-file: "20"}}
-`, name, round*lines+1, (round+1)*lines, format, size)
+    logging: {driver: json-file, options: {max-size: %dk, max-file: "20", compress: "%v"}}
+`, name, round*lines+1, (round+1)*lines, format, size, name == "b")
 	}
 	return b.String()
 }
