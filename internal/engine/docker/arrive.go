@@ -91,7 +91,11 @@ func (e *Engine) Arrive(ctx context.Context, tarball io.Reader, as string, names
 		return tender.Errorf(tender.Invalid, "load images: %s is not whole: layers are missing that were not sent", names[0])
 	}
 	for _, name := range names {
-		if err := e.Tag(ctx, as, name); err != nil {
+		err := e.Tag(ctx, as, name)
+		if tender.KindOf(err) == tender.NotFound {
+			return tender.Errorf(tender.Invalid, "load images: %s went while it arrived", names[0])
+		}
+		if err != nil {
 			return err
 		}
 	}
