@@ -57,6 +57,10 @@ func askLogs(ctx context.Context, rows int, peer string) (err error) {
 	if err := fill(ctx, store, l, dir, rows, start, end); err != nil {
 		return err
 	}
+	if l != nil {
+		fmt.Printf("loki took them in with %.1f CPU s, %.2f M lines/CPU s, peak RSS %d MB (pushed as JSON, without fields)\n",
+			l.cpu().Seconds(), float64(rows)/l.cpu().Seconds()/1e6, l.peak()>>20)
+	}
 	whole := fmt.Sprintf("[%ds]", rows/1000+60)
 	questions := []asked{
 		{name: "rare word", query: `sum(count_over_time({project="shop"} |= "zebra_crossing" ` + whole + `))`, grep: "zebra_crossing"},
@@ -278,6 +282,21 @@ func (l *lokiPeer) cpu() time.Duration {
 	user, _ := strconv.Atoi(f[11])
 	system, _ := strconv.Atoi(f[12])
 	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// peak is the most memory that the process has had, in bytes.
+func (l *lokiPeer) peak() int64 {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmHWM:" {
+			kb, _ := strconv.ParseInt(f[1], 10, 64)
+			return kb << 10
+		}
+	}
+	return 0
 }
 
 func (l *lokiPeer) push(ctx context.Context, b logs.Batch) error {

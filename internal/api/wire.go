@@ -338,7 +338,7 @@ type Engine struct {
 // Part is one supervised piece of the daemon.
 type Part struct {
 	Name     string    `json:"name"`
-	State    string    `json:"state"` // running, restarting
+	State    string    `json:"state"` // running, restarting, failed, off
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`
 	Error    string    `json:"error,omitempty"`

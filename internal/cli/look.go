@@ -149,7 +149,7 @@ service is not as it should be.`,
 // sound reports whether everything is as it should be or on its way there.
 func sound(s api.Status) bool {
 	for _, p := range s.Parts {
-		if p.State != "running" {
+		if p.State != "running" && p.State != "off" {
 			return false
 		}
 	}

@@ -30,6 +30,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -129,7 +131,7 @@ func New(o Options) (*Collector, error) {
 		o: o, log: o.Log, desks: make(chan *desk, o.Workers),
 		tails: map[string]*tail{}, streams: map[string]*stream{}, ending: map[string]logs.Place{}, roots: map[string]bool{},
 	}
-	c.intake = intake{queue: make(chan entry, intakeQueue), streams: map[string]logs.Labels{}}
+	c.intake = intake{queue: make(chan entry, intakeQueue), room: semaphore.NewWeighted(intakeBytes), streams: map[string]logs.Labels{}}
 	for range o.Workers {
 		c.desks <- nil
 	}
@@ -304,7 +306,7 @@ func (c *Collector) follow(who Identity) {
 	dir := filepath.Dir(who.Path)
 	t := &tail{
 		c: c, id: who.ID, dir: dir, base: filepath.Base(who.Path), spool: c.spoolOf(filepath.Dir(dir), who.ID),
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1),
 	}
 	t.is.Store(&who)
 	t.settle()
@@ -315,11 +317,16 @@ func (c *Collector) follow(who Identity) {
 		}
 	}
 	last, known := c.o.Store.Last(who.ID)
+	// One that was left and is back goes on where its reader ended, though not all of that need be durable yet.
+	if end, ended := c.ending[who.ID]; ended && end != (logs.Place{}) {
+		last, known = end, true
+	}
 	if err := t.begin(last, known); err != nil {
 		c.once("begin "+who.ID, "a log cannot be followed", "instance", who.Instance, "err", err)
 		return
 	}
 	t.note()
+	delete(c.ending, who.ID)
 	c.tails[who.ID] = t
 	if c.ctx != nil {
 		ctx := c.ctx
@@ -394,16 +401,15 @@ func (c *Collector) Durable(source string, to logs.Place) {
 	if ended {
 		delete(c.ending, source)
 	}
-	roots := slices.Collect(maps.Keys(c.roots))
-	c.mu.Unlock()
-	switch {
-	case ended:
-		for _, root := range roots {
+	if ended { // still locked: it may be followed anew the next moment
+		for root := range c.roots {
 			if s := c.spoolOf(root, source); dirThere(s.dir) {
 				_ = os.RemoveAll(s.dir) // what stays is found by the next start
 			}
 		}
-	case t != nil && to.Seq > t.released.Load():
+	}
+	c.mu.Unlock()
+	if t != nil && to.Seq > t.released.Load() {
 		t.released.Store(to.Seq)
 		t.spool.release(to.Seq)
 	}
@@ -519,7 +525,14 @@ func (c *Collector) newcomer(root, id string) {
 		}
 	}
 	if err := c.watcher.add(dir, watchFolder, func(e event) {
-		if e.name == id+"-json.log" {
+		c.mu.Lock()
+		t := c.tails[id]
+		c.mu.Unlock()
+		switch {
+		case t != nil: // the picture was faster, and this is the folder's one watch
+			t.look()
+			t.nudge()
+		case e.name == id+"-json.log":
 			try()
 		}
 	}); err == nil {
@@ -581,6 +594,12 @@ func cause(err error) string {
 	}
 }
 
+// What a container's labels say has no bound of its own.
+const (
+	maxLabel  = 2048 // bytes of a constant label's value
+	maxLabels = 64   // constant labels of one stream
+)
+
 // labelsOf makes the labels of a stream, and the names that no field may have.
 // A constant label never replaces one of ours: it becomes NAME_label.
 func labelsOf(who Identity, attrs map[string]string) (logs.Labels, map[string]bool) {
@@ -596,8 +615,11 @@ func labelsOf(who Identity, attrs map[string]string) (logs.Labels, map[string]bo
 			if names[name] {
 				name += "_label"
 			}
-			all[name] = value
+			all[short(name)] = shortened(value, maxLabel)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(all))[min(len(all), maxLabels):] {
+		delete(all, name)
 	}
 	maps.Copy(all, own)
 	var out logs.Labels

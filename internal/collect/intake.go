@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/tenderhq/tender/internal/logs"
 )
 
@@ -16,8 +18,10 @@ import (
 const Outside = "outside"
 
 const (
-	intakeQueue   = 4096 // entries that wait
+	intakeQueue   = 4096     // entries that wait
+	intakeBytes   = 32 << 20 // of them; one that is larger waits alone
 	intakeBatch   = 1000
+	intakeAtOnce  = 4 << 20 // bytes of a batch, which the store takes whole or not at all
 	intakeWait    = 200 * time.Millisecond
 	maxSources    = 1000 // streams of what others send; beyond, all goes into one
 	maxSourceName = 128  // bytes of a name that others choose
@@ -35,6 +39,7 @@ type entry struct {
 // intake is the queue of entries before the store.
 type intake struct {
 	queue   chan entry
+	room    *semaphore.Weighted // bytes that may still wait
 	dropped int64
 	mu      sync.Mutex
 	streams map[string]logs.Labels
@@ -42,26 +47,45 @@ type intake struct {
 
 // offer takes an entry if there is room: for who must not wait.
 func (c *Collector) offer(e entry) bool {
-	select {
-	case c.intake.queue <- e:
-		return true
-	default:
-		c.intake.mu.Lock()
-		c.intake.dropped++
-		c.intake.mu.Unlock()
-		return false
+	if c.intake.room.TryAcquire(e.weight()) {
+		select {
+		case c.intake.queue <- e:
+			return true
+		default:
+			c.intake.room.Release(e.weight())
+		}
 	}
+	c.intake.mu.Lock()
+	c.intake.dropped++
+	c.intake.mu.Unlock()
+	return false
 }
 
 // put waits for room: for who can be told to wait.
 func (c *Collector) put(ctx context.Context, e entry) error {
+	if err := c.intake.room.Acquire(ctx, e.weight()); err != nil {
+		return err
+	}
 	select {
 	case c.intake.queue <- e:
 		return nil
 	case <-ctx.Done():
+		c.intake.room.Release(e.weight())
 		return ctx.Err()
 	}
 }
+
+// size is about what e holds in memory.
+func (e *entry) size() int {
+	n := len(e.text)
+	for _, f := range e.fields {
+		n += len(f.Name) + len(f.Value)
+	}
+	return n
+}
+
+// weight is what e takes of the room.
+func (e *entry) weight() int64 { return int64(min(e.size(), intakeBytes)) }
 
 // outside makes the labels of what others send. Their number is bounded: names are
 // chosen by who sends.
@@ -101,9 +125,11 @@ func (c *Collector) outside(source, project, service, instance string) logs.Labe
 	return l
 }
 
-func short(s string) string {
-	if len(s) > maxSourceName {
-		s = s[:maxSourceName]
+func short(s string) string { return shortened(s, maxSourceName) }
+
+func shortened(s string, most int) string {
+	if len(s) > most {
+		s = s[:most]
 	}
 	return strings.Clone(strings.ToValidUTF8(s, ""))
 }
@@ -126,18 +152,24 @@ func (c *Collector) take(ctx context.Context) {
 					continue
 				default:
 				}
-				c.hand(rest, batch, parsers)
+				for len(batch) > 0 {
+					n := atOnce(batch)
+					c.hand(rest, batch[:n], parsers)
+					batch = batch[n:]
+				}
 				return
 			}
 		case e := <-c.intake.queue:
 			batch = append(batch, e)
 		}
 		timer.Reset(intakeWait)
+		size := batch[0].size()
 	more:
-		for len(batch) < intakeBatch {
+		for len(batch) < intakeBatch && size < intakeAtOnce {
 			select {
 			case e := <-c.intake.queue:
 				batch = append(batch, e)
+				size += e.size()
 			case <-timer.C:
 				break more
 			case <-ctx.Done():
@@ -155,8 +187,23 @@ func (c *Collector) take(ctx context.Context) {
 	}
 }
 
+// atOnce is how many entries make a batch.
+func atOnce(list []entry) int {
+	n, size := 0, 0
+	for n < len(list) && n < intakeBatch && size < intakeAtOnce {
+		size += list[n].size()
+		n++
+	}
+	return n
+}
+
 // hand appends entries, those of one stream together.
 func (c *Collector) hand(ctx context.Context, batch []entry, parsers map[string]*parser) {
+	defer func() {
+		for i := range batch {
+			c.intake.room.Release(batch[i].weight())
+		}
+	}()
 	by := map[string][]entry{}
 	var order []string
 	for _, e := range batch {

@@ -85,6 +85,56 @@ func outsideOf(t testing.TB) (*Collector, *sink) {
 	return c, s
 }
 
+// heavy notes how large batches are.
+type heavy struct {
+	sink
+	most int
+}
+
+func (h *heavy) Append(ctx context.Context, b logs.Batch) error {
+	n := 0
+	for i := range b.Rows {
+		n += len(b.Rows[i].Text(nil))
+	}
+	h.mu.Lock()
+	h.most = max(h.most, n)
+	h.mu.Unlock()
+	return h.sink.Append(ctx, b)
+}
+
+// However large what others send is, so much of it waits, and the store refuses none
+// of it for its size.
+func TestWhatWaitsIsBoundedInBytes(t *testing.T) {
+	s := &heavy{sink: sink{come: make(chan struct{})}}
+	c, err := New(Options{Store: s, Dir: filepath.Join(t.TempDir(), "collect")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entry{labels: c.outside("syslog", "", "app", ""), time: 1, text: strings.Repeat("x", 1<<20)}
+	n := 0
+	for c.offer(e) {
+		n++
+	}
+	if n != intakeBytes>>20 {
+		t.Errorf("%d MiB wait", n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = c.Run(ctx)
+	}()
+	if err := c.put(t.Context(), e); err != nil { // once there is room again
+		t.Fatal(err)
+	}
+	s.await(t, n+1)
+	cancel()
+	<-done
+	if s.most > intakeAtOnce+1<<20 {
+		t.Errorf("a batch has %d bytes", s.most)
+	}
+}
+
 func TestSyslogMessages(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 5, 0, 0, time.UTC)
 	for in, want := range map[string]syslogMessage{
@@ -322,4 +372,16 @@ func FuzzOutside(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A container's own labels may be of any size; those of a stream may not.
+func TestConstantLabelsAreBounded(t *testing.T) {
+	attrs := map[string]string{}
+	for i := range 1000 {
+		attrs[fmt.Sprintf("label%03d", i)] = strings.Repeat("x", 1<<16)
+	}
+	got, _ := labelsOf(Identity{Project: "shop", Service: "web"}, attrs)
+	if len(got) != maxLabels+2 || len(got.Get("label000")) != maxLabel || got.Get("service") != "web" {
+		t.Errorf("%d labels, one of %d bytes", len(got), len(got.Get("label000")))
+	}
 }

@@ -240,8 +240,8 @@ func (p *parser) whole(o *pending, log []byte) {
 func (p *parser) cut(o *pending, next int) {
 	row := &p.rows.list[o.row]
 	start := len(p.rows.fields)
-	text := p.rows.plain(o.text)
-	p.rows.add("message", str(text))
+	text, _ := p.rules.clean(str(p.rows.plain(o.text)))
+	p.rows.add("message", text)
 	p.rows.add(cutField, "true")
 	row.Shape, row.Fields = wholeShape, p.rows.fields[start:]
 	n := *o

@@ -363,3 +363,30 @@ func BenchmarkPlain(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds()/1e6, "Mlines/s")
 }
+
+// What must not be kept is found however JSON spells it, and in what is too long for
+// one entry, too.
+func TestNothingIsRedactedByItsSpellingAlone(t *testing.T) {
+	p := parserOf(t, tender.Logs{Redact: []string{"email", "token", "Müller"}})
+	in := recordsOf(
+		`{"msg":"from ann\u0040example.com","k":"a\\u0040b.cc"}`,
+		`{"authorization":"Bearer ab\/cd\/efghijkl","who":"Max M\u00fcller \ud83d\ude00"}`,
+		`{"msg":"caf\u00e9 \/ nothing"}`,
+		`GET / Authorization: Basic b3BhcXVlOnNlc2FtZQ== curl`,
+	)
+	p.block([]byte(in), true)
+	all := show(p.rows.list)
+	for _, secret := range []string{"ann", "ab/cd", "efghijkl", "Müller", `M\u00fcller`, "u00fcller", "b3BhcX"} {
+		if strings.Contains(all, secret) {
+			t.Errorf("%q is kept: %s", secret, all)
+		}
+	}
+	if got := string(p.rows.list[2].Text(nil)); got != `{"msg":"caf\u00e9 \/ nothing"}` {
+		t.Errorf("without anything to redact: %s", got)
+	}
+	p = parserOf(t, tender.Logs{Redact: []string{"pin=([0-9]+)"}})
+	p.block([]byte(record("pin=123456 "+strings.Repeat("x ", maxEntry/2), "stdout", noon)+record("y", "stdout", noon)+record("\n", "stdout", noon)), true)
+	if text := string(p.rows.list[0].Text(nil)); find(p.rows.list[0].Fields, cutField) != "true" || strings.Contains(text, "123456") {
+		t.Errorf("of a line that is cut is kept: %.99s", text)
+	}
+}

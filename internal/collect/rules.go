@@ -5,8 +5,11 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/logs"
@@ -193,7 +196,7 @@ var redactions = map[string]redaction{
 		`\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*` + // a JSON web token
 			`|\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|sk-[\w-]{16,}|[sr]k_(?:live|test)_\w{10,}|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{30,})` +
 			`|(?i:\b(?:bearer|basic)\s+)([\w.~+/-]{8,}=*)` +
-			`|(?i:(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|authorization)\\?["']?\s*[:=]\s*\\?["']?)([^\s"'\\,;&}]{4,})`)},
+			`|(?i:(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|authorization)\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic|digest|token|apikey|negotiate)\s+)?)([^\s"'\\,;&}]{4,})`)},
 }
 
 func redactionOf(word string) (redaction, error) {
@@ -207,7 +210,9 @@ func redactionOf(word string) (redaction, error) {
 // clean returns text with what must not be kept taken out. Where a pattern has a
 // group, only what the group found goes.
 func (r *rules) clean(text string) (string, bool) {
-	changed := false
+	was, changed := text, false
+	// Fields are kept as what they mean: the same word must be found however it is spelt.
+	text = spelt(text)
 	for _, x := range r.redact {
 		if x.hint != "" && !strings.Contains(text, x.hint) {
 			continue
@@ -238,7 +243,51 @@ func (r *rules) clean(text string) (string, bool) {
 			text, changed = b.String(), true
 		}
 	}
-	return text, changed
+	if !changed {
+		return was, false
+	}
+	return text, true
+}
+
+// spelt writes out the escapes of JSON that stand for what needs none: \u0040 and \/.
+func spelt(text string) string {
+	if !strings.Contains(text, `\u`) && !strings.Contains(text, `\/`) {
+		return text
+	}
+	code := func(at int) rune {
+		if at+6 > len(text) || text[at:at+2] != `\u` {
+			return -1
+		}
+		n, err := strconv.ParseUint(text[at+2:at+6], 16, 16)
+		if err != nil {
+			return -1
+		}
+		return rune(n)
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); {
+		if text[i] != '\\' || i+1 == len(text) {
+			b.WriteByte(text[i])
+			i++
+			continue
+		}
+		c, n := code(i), 6
+		if utf16.IsSurrogate(c) {
+			c, n = utf16.DecodeRune(c, code(i+6)), 12
+		}
+		switch {
+		case text[i+1] == '/':
+			b.WriteByte('/')
+			i += 2
+		case c >= ' ' && c != '"' && c != '\\' && c != 0x7f && c != utf8.RuneError:
+			b.WriteRune(c)
+			i += n
+		default:
+			b.WriteString(text[i : i+2])
+			i += 2
+		}
+	}
+	return b.String()
 }
 
 // luhn reports whether the digits in s can be the number of a card.

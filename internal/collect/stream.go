@@ -62,6 +62,7 @@ func (c *Collector) ask(who Identity, why string, state tender.State) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s, ok := c.streams[who.ID]; ok {
+		s.gone.Store(false) // it was missing in one picture alone
 		if state == tender.Running {
 			s.nudge()
 		}
@@ -122,6 +123,8 @@ func (s *stream) run(ctx context.Context) {
 func (s *stream) follow(ctx context.Context) (got bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// What the last answer left, because it could not be stored, comes again.
+	s.buf, s.marks = s.buf[:0], s.marks[:0]
 	since := time.Time{}
 	if s.place.Offset > 0 {
 		since = time.Unix(0, s.place.Offset)

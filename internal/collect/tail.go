@@ -43,7 +43,6 @@ type tail struct {
 	base  string
 	spool spool
 	wake  chan struct{}
-	done  chan struct{}
 
 	mu       sync.Mutex
 	chain    []*file // what is to be read, the oldest first
@@ -340,7 +339,6 @@ func (t *tail) nudge() {
 
 // run reads until ctx ends, or until there is nothing more to come.
 func (t *tail) run(ctx context.Context) {
-	defer close(t.done)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	t.publish()

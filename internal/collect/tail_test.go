@@ -540,6 +540,62 @@ func TestAShortLifeMustBeSeen(t *testing.T) {
 	}
 }
 
+// The daemon starts a part that has ended anew.
+func TestACollectorMayRunTwice(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.write(10)
+	c, end := b.run(m)
+	c.See([]tender.Instance{b.instance()})
+	m.await(b.id, count(10))
+	end()
+	b.write(5)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = c.Run(ctx)
+	}()
+	inOrder(t, m.await(b.id, count(15)), 1, 15)
+	cancel()
+	<-done
+}
+
+// A picture that is older than a container leaves it out. It is back in the next one,
+// before what was read of it is durable.
+func TestAnInstanceThatIsBackMustNotDouble(t *testing.T) {
+	b, m := newBox(t), newMemory(t)
+	b.write(10)
+	c, end := b.run(m)
+	for n := range 3 {
+		c.See([]tender.Instance{b.instance()})
+		m.await(b.id, count(10+5*n))
+		c.See(nil)
+		for deadline := time.Now().Add(time.Minute); c.Follows(b.id); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("it is still followed")
+			}
+		}
+		b.write(5)
+		if n == 1 {
+			b.rotate()
+		}
+	}
+	c.See([]tender.Instance{b.instance()})
+	inOrder(t, m.await(b.id, count(25)), 1, 25)
+	m.flush() // of what it had when it was left, too: the links of today stay
+	b.rotate()
+	b.write(5)
+	inOrder(t, m.await(b.id, count(30)), 1, 30)
+	m.flush()
+	end()
+	_, _ = b.run(m)
+	b.write(5)
+	inOrder(t, m.await(b.id, count(35)), 1, 35)
+	if len(m.gaps[b.id]) > 0 {
+		t.Errorf("gaps %v", m.gaps[b.id])
+	}
+}
+
 // Lines that one entry is made of may lie in two files.
 func TestAnEntryAcrossARotation(t *testing.T) {
 	b, m := newBox(t), newMemory(t)

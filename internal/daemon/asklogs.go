@@ -29,13 +29,13 @@ const catchUp = 2 * time.Second
 func (l *logRoom) query() *logql.Engine { return logql.New(l.store, logql.Limits{}) }
 
 // loki serves Loki's API, or says why it cannot.
-func (l *logRoom) loki(version string) http.Handler {
-	if l == nil {
+func (b *backend) loki() http.Handler {
+	if b.logs == nil {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "the store of logs could not be opened: tender status says why", http.StatusServiceUnavailable)
+			http.Error(w, b.noStore().Error(), http.StatusServiceUnavailable)
 		})
 	}
-	return logql.Loki(l.store, logql.LokiOptions{Log: l.log, Version: version, Cut: collect.Cut})
+	return logql.Loki(b.logs.store, logql.LokiOptions{Log: b.logs.log, Version: b.version, Cut: collect.Cut})
 }
 
 // Logs answers from the store of logs: all revisions, restarts and instances that
@@ -44,7 +44,7 @@ func (l *logRoom) loki(version string) http.Handler {
 func (b *backend) Logs(ctx context.Context, project string, r api.LogRequest, line func(api.LogLine) error) error {
 	if b.logs == nil {
 		if r.Query != "" && !onlyGrep(r.Query) {
-			return noStore()
+			return b.noStore()
 		}
 		return b.engineLogs(ctx, project, r, line)
 	}
@@ -117,7 +117,10 @@ func announced(others []tender.Instance, line func(api.LogLine) error) func(api.
 	}
 }
 
-func noStore() error {
+func (b *backend) noStore() error {
+	if b.config.NoLogs {
+		return tender.Errorf(tender.Unavailable, "logs are switched off").Hint("set logs: on in tender.yaml and restart tender serve; without --where, --query and --stats the engine is asked")
+	}
 	return tender.Errorf(tender.Unavailable, "the store of logs could not be opened").Hint("tender status says why; without --where, --query and --stats the engine is asked")
 }
 
@@ -392,7 +395,7 @@ func sideBySide(ctx context.Context, sources []func(context.Context, func(api.Lo
 // LogNumbers evaluates a metric query within a project.
 func (b *backend) LogNumbers(ctx context.Context, project string, n api.LogNumbers) ([]api.LogSeries, error) {
 	if b.logs == nil {
-		return nil, noStore()
+		return nil, b.noStore()
 	}
 	x, err := logql.Within(n.Query, []logs.Condition{{Name: "project", Op: logs.Equal, Value: project}})
 	if err != nil {
@@ -431,7 +434,7 @@ func (b *backend) LogNumbers(ctx context.Context, project string, n api.LogNumbe
 // DoctorLogs verifies the store of logs.
 func (b *backend) DoctorLogs(ctx context.Context) ([]api.Check, error) {
 	if b.logs == nil {
-		return nil, noStore()
+		return nil, b.noStore()
 	}
 	report, err := b.logs.store.Check(ctx)
 	if err != nil {

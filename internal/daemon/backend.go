@@ -31,7 +31,7 @@ type backend struct {
 	loop      *deploy.Loop
 	board     *board
 	keeper    *keeper
-	logs      *logRoom       // nil: its store could not be opened
+	logs      *logRoom       // nil: its store could not be opened, or logs are off
 	sinks     *forward.Sinks // nil: none are configured, or there is no log room
 	layers    layers
 }

@@ -42,6 +42,8 @@ type Config struct {
 	Trusted                            []netip.Prefix
 	NoAccess                           bool
 
+	// NoLogs: what instances write stays with the engine.
+	NoLogs bool
 	// How long logs are kept, where the service does not say: the oldest go first.
 	LogsAge  time.Duration
 	LogsSize int64 // bytes on the disk, of all
@@ -141,22 +143,32 @@ func Keys() []Key {
 			text(func(c *Config) *string { return &c.Fluent }),
 		},
 		{"edge.access_log", "edge-access-log", "TENDER_EDGE_ACCESS_LOG", "on", "on: the edge keeps a line of each request among the logs; off", setAccess},
+		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
 	}
 }
 
-func setAccess(c *Config, v string) error {
+func setAccess(c *Config, v string) (err error) {
+	c.NoAccess, err = off(v)
+	return err
+}
+
+func setLogs(c *Config, v string) (err error) {
+	c.NoLogs, err = off(v)
+	return err
+}
+
+// off reads a switch.
+func off(v string) (bool, error) {
 	switch v {
 	case "on", "true":
-		c.NoAccess = false
+		return false, nil
 	case "off", "false":
-		c.NoAccess = true
-	default:
-		return fmt.Errorf("%q is neither on nor off", v)
+		return true, nil
 	}
-	return nil
+	return false, fmt.Errorf("%q is neither on nor off", v)
 }
 
 func setLogsAge(c *Config, v string) error {
@@ -283,6 +295,9 @@ func (c *Config) check() error {
 				return tender.Errorf(tender.Invalid, "listen for %s on %q: %w", what, a, err).Hint("give host:port or :port")
 			}
 		}
+	}
+	if c.NoLogs && (len(c.Sinks) > 0 || c.Syslog+c.GELF+c.Fluent != "") {
+		return tender.Errorf(tender.Invalid, "logs are off, and there are sinks or senders of logs").Hint("leave logs: off out, or sinks and listen.syslog, listen.gelf, listen.fluent")
 	}
 	if c.Listen == "" {
 		return nil

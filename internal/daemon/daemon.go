@@ -123,8 +123,10 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage, Routes: routesServed(edge.LastTable(filepath.Join(c.DataDir, "edge"))),
 	})
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
-	loki := logRoom.loki(o.Version)
-	mounts := map[string]http.Handler{"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki}
+	loki := b.loki()
+	mounts := map[string]http.Handler{
+		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki, "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
+	}
 	if logRoom != nil {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
@@ -170,7 +172,7 @@ func (b *backend) keep() (err error) {
 	k.ensure = func(ctx context.Context) error {
 		return edge.Ensure(ctx, edge.Config{
 			Dir: dir, Socket: edgeSocket(c), HTTP: addresses(c.HTTP), HTTPS: addresses(c.HTTPS), DNS: addresses(c.DNS), Drain: c.Drain,
-			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, NoAccess: c.NoAccess, Version: b.version,
+			ACME: proxy.ACME{Email: c.ACMEEmail, Directory: c.ACMEDirectory, Roots: roots}, Trusted: c.Trusted, NoAccess: c.NoAccess || c.NoLogs, Version: b.version,
 		})
 	}
 	names := filepath.Join(c.DataDir, "names")

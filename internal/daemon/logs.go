@@ -34,7 +34,8 @@ type logRoom struct {
 	inventory *engine.Inventory
 	engine    engine.Console
 	tell      func(problem string)
-	access    string // folder of the edge's access logs
+	fail      func(problem string) // there will be no more
+	access    string               // folder of the edge's access logs
 	wake      chan struct{}
 
 	mu       sync.Mutex
@@ -49,7 +50,7 @@ type projectLogs struct {
 
 // openLogs opens the store and what the last daemon left to read.
 func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
-	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string) {}, access: filepath.Join(c.DataDir, "edge", edge.AccessDir)}
+	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string) {}, fail: func(string) {}, access: filepath.Join(c.DataDir, "edge", edge.AccessDir)}
 	if err := l.read(context.Background()); err != nil {
 		return nil, err
 	}
@@ -77,8 +78,10 @@ func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
 	return l, nil
 }
 
-// run is the part: it ends once all that was collected is on disk.
-func (l *logRoom) run(ctx context.Context) error {
+// run is the part: it ends once all that was collected is on disk. A store that
+// fails for good cannot be used again in this process, so nothing starts anew.
+func (l *logRoom) run(until context.Context) error {
+	ctx := until
 	keeping, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	kept := make(chan error, 1)
@@ -88,19 +91,22 @@ func (l *logRoom) run(ctx context.Context) error {
 	var work sync.WaitGroup
 	work.Go(func() { _ = l.collector.Run(ctx) }) // it ends with ctx and has no error
 	work.Go(func() { l.look(ctx) })
-	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-kept:
-		kept <- nil
+		work.Wait()
+		cancel()
+		return <-kept
+	case err := <-kept:
+		stop()
+		work.Wait()
 		if err == nil {
 			err = errors.New("the store of logs has closed")
 		}
+		l.log.Error("logs are not kept any more", "err", err)
+		l.fail("logs are not kept until tender serve is started anew: " + err.Error())
+		<-until.Done()
+		return nil
 	}
-	stop()
-	work.Wait()
-	cancel()
-	return errors.Join(err, <-kept)
 }
 
 // look tells the collector whom to follow.
@@ -262,6 +268,16 @@ func checkLogs(p tender.Project) error {
 
 // openLogRoom opens logs; a store that cannot be opened keeps nothing else from running.
 func openLogRoom(c Config, st *store.Store, board *board, log *slog.Logger) *logRoom {
+	if c.NoLogs {
+		board.set("logs", func(p *api.Part) { p.State, p.Since = "off", time.Now().UTC() })
+		// Links would keep files on the engine's disk that it has removed.
+		for _, dir := range LogSpools(c.DataDir) {
+			if err := os.RemoveAll(dir); err != nil {
+				log.Warn("links to log files stay", "err", err)
+			}
+		}
+		return nil
+	}
 	l, err := openLogs(c, st, log)
 	if err != nil {
 		log.Error("logs are not kept", "err", err)
@@ -269,6 +285,9 @@ func openLogRoom(c Config, st *store.Store, board *board, log *slog.Logger) *log
 		return nil
 	}
 	l.tell = func(problem string) { board.set("logs", func(p *api.Part) { p.Error = problem }) }
+	l.fail = func(problem string) {
+		board.set("logs", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), problem })
+	}
 	return l
 }
 

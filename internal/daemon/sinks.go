@@ -75,7 +75,7 @@ func (c cursors) Save(ctx context.Context, name string, s forward.State, dead []
 func (b *backend) Sinks(context.Context) ([]api.Sink, error) {
 	if b.sinks == nil {
 		if b.logs == nil && len(b.config.Sinks) > 0 {
-			return nil, noStore()
+			return nil, b.noStore()
 		}
 		return nil, nil
 	}

@@ -245,7 +245,9 @@ func (s *Server) allowed(in *inside, a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	allow := s.o.Allow
 	if in != nil {
-		allow = in.networks
+		if allow = in.networks; a == in.address {
+			return false // whoever is on the host itself comes from there, and its users have no token
+		}
 	}
 	for _, p := range allow {
 		if p.Contains(a) {

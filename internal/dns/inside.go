@@ -16,7 +16,7 @@ import (
 // such a network. It travels as JSON.
 type Inside struct {
 	Address string `json:"address"`
-	// Networks are those of whom is answered, as prefixes; everybody else is refused, loopback too.
+	// Networks are those of whom is answered, as prefixes; everybody else is refused, the host itself too.
 	Networks []string `json:"networks"`
 	// Projects are those whose services Consul's API shows, beside what was registered.
 	Projects []string `json:"projects,omitempty"`

@@ -112,3 +112,25 @@ func TestContainersReadTheirOwnCatalogue(t *testing.T) {
 		t.Error("a network that is none is taken")
 	}
 }
+
+// Any user of the host could read the catalogue of a network without a token, by its gateway: that is the host's own address.
+func TestTheHostIsNoContainer(t *testing.T) {
+	s, _ := serve(t, dns.Options{}, shop())
+	in := dns.Inside{Address: "127.0.0.1", Networks: []string{"127.0.0.0/8"}, Projects: []string{"shop"}}
+	at := inside(t, s, in)
+	if got := show(exchange(t, "udp", at, question("web.shop.tender", wire.TypeA))); got != "REFUSED" {
+		t.Errorf("over UDP: %s", got)
+	}
+	h, err := s.ConsulInside(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, "/v1/catalog/services", nil)
+	for from, want := range map[string]int{"127.0.0.1:999": http.StatusForbidden, "[::ffff:127.0.0.1]:999": http.StatusForbidden, "127.0.0.9:999": http.StatusOK} {
+		r.RemoteAddr = from
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("from %s: %d", from, w.Code)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ const (
 	accessFiles = 3        // with the current one
 	accessBlock = 64 << 10 // bytes written at once
 	accessPause = time.Second / 4
+	accessText  = 4 << 10  // bytes of what a client wrote: a head may be far longer, and there may be thousands
+	accessFree  = 16 << 10 // bytes of a line that is kept for the next one
 )
 
 // accessLog writes a line for each request, and never makes one wait: what the
@@ -94,9 +97,11 @@ func (a *accessLog) run(ctx context.Context) {
 		select {
 		case b := <-a.lines:
 			block = append(block, b...)
-			select {
-			case a.free <- b:
-			default:
+			if cap(b) <= accessFree {
+				select {
+				case a.free <- b:
+				default:
+				}
 			}
 			if len(block) >= accessBlock {
 				write()
@@ -129,11 +134,16 @@ func (a *accessLog) write(b []byte) {
 		for i := accessFiles - 1; i > 1; i-- {
 			_ = os.Rename(a.path+"."+strconv.Itoa(i-1), a.path+"."+strconv.Itoa(i)) // the first time there is none
 		}
-		a.f.Close()
-		err := os.Rename(a.path, a.path+".1")
-		if err == nil {
+		if a.f != nil {
+			a.f.Close()
+			a.f = nil
+		}
+		if os.Rename(a.path, a.path+".1") == nil {
 			a.size = 0
 		}
+	}
+	if a.f == nil {
+		var err error
 		if a.f, err = os.OpenFile(a.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 			a.dropped.Add(1)
 			return // tried again with the next block
@@ -152,6 +162,9 @@ func accessLine(b []byte, x *proxy.Access) []byte {
 	text := func(name, value string) {
 		if value == "" {
 			return
+		}
+		if len(value) > accessText {
+			value = strings.ToValidUTF8(value[:accessText], "") + "…"
 		}
 		b = append(append(append(b, `\"`...), name...), `\":\"`...)
 		b = append(doubly(b, value), `\",`...)

@@ -76,3 +76,45 @@ func TestTheAccessLogIsBounded(t *testing.T) {
 		in.Close()
 	}
 }
+
+// A file that could not be opened as the log was rotated ended the log for good.
+func TestTheAccessLogIsOpenedAgain(t *testing.T) {
+	dir := t.TempDir()
+	a, err := openAccess(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.lock.Close()
+	folder := filepath.Dir(a.path)
+	a.write([]byte("one\n"))
+	a.size = accessMax
+	path := a.path
+	a.path = filepath.Join(folder, "none", "x") // as without descriptors: neither renamed nor opened
+	a.write([]byte("lost\n"))
+	a.size, a.path = 0, path
+	a.write([]byte("two\n"))
+	a.f.Close()
+	if got, err := os.ReadFile(path); string(got) != "one\ntwo\n" || err != nil {
+		t.Errorf("%q %v", got, err)
+	}
+	if a.dropped.Load() != 1 {
+		t.Errorf("%d are missing", a.dropped.Load())
+	}
+}
+
+// A head may be long, and thousands of lines wait where the disk is slow.
+func TestAnAccessLineIsBounded(t *testing.T) {
+	long := strings.Repeat(`"é`, 64<<10)
+	x := proxy.Access{Method: "GET", Host: long, URI: long, Referer: long, Agent: long, Status: 200}
+	line := accessLine(nil, &x)
+	if len(line) > 20*accessText {
+		t.Errorf("a line of %d bytes", len(line))
+	}
+	var record, got map[string]any
+	if err := json.Unmarshal(line, &record); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(record["log"].(string)), &got); err != nil || !strings.HasSuffix(got["path"].(string), "…") {
+		t.Errorf("%v: %.20s", err, got["path"])
+	}
+}

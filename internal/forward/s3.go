@@ -29,6 +29,7 @@ type bucket struct {
 	path      bool // the bucket stands in the path, not in the host's name
 	bucket    string
 	prefix    string
+	host      string
 	key       string // name of the secret
 	zstd      bool
 	secret    func(context.Context, string) ([]byte, error)
@@ -59,7 +60,7 @@ func s3Config(s *section, c *Config) {
 	c.Size, c.Wait, c.Request = 16*mB, 5*time.Minute, 0
 	c.make = func(_ Config, o Options) wire {
 		own := b
-		own.transport, own.secret = t.transport(), o.Secret
+		own.transport, own.secret, own.host = t.transport(), o.Secret, o.Host
 		return &own
 	}
 }
@@ -117,8 +118,13 @@ func (w *bucket) send(ctx context.Context, id string, items []item) (verdict, er
 	}
 	for _, f := range order {
 		body, ending, encoding := w.press(lines[f])
-		// Named by where in the store it begins: sent again, it takes its own place.
-		name := fmt.Sprintf("%s/%020s.ndjson.%s", f, id, ending)
+		// Named by where in the store it begins: sent again, it takes its own place. Another
+		// host's store counts for itself.
+		name := fmt.Sprintf("%s/%020s", f, id)
+		if w.host != "" {
+			name += "-" + url.PathEscape(w.host)
+		}
+		name += ".ndjson." + ending
 		in, cancel := context.WithTimeout(ctx, 5*requestTime)
 		_, err := client.PutObject(in, w.bucket, name, bytes.NewReader(body), int64(len(body)), minio.PutObjectOptions{
 			ContentType: "application/x-ndjson", UserMetadata: map[string]string{"compression": encoding},

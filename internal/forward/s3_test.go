@@ -109,9 +109,9 @@ func TestS3GetsObjectsInFolders(t *testing.T) {
 			}
 			ending := map[string]string{"gzip": "gz", "zstd": "zst"}[how]
 			want := []string{
-				"logs/project=shop/service=a%2Fb/date=2026-11-29/hour=12/00000000000000000000.ndjson." + ending,
-				"logs/project=shop/service=web/date=2026-11-29/hour=12/00000000000000000000.ndjson." + ending,
-				"logs/project=shop/service=web/date=2026-11-29/hour=13/00000000000000000000.ndjson." + ending,
+				"logs/project=shop/service=a%2Fb/date=2026-11-29/hour=12/00000000000000000000-host1.ndjson." + ending,
+				"logs/project=shop/service=web/date=2026-11-29/hour=12/00000000000000000000-host1.ndjson." + ending,
+				"logs/project=shop/service=web/date=2026-11-29/hour=13/00000000000000000000-host1.ndjson." + ending,
 			}
 			if diff := cmp.Diff(want, o.names()); diff != "" {
 				t.Fatalf("objects (-want +got):\n%s", diff)

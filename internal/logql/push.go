@@ -25,6 +25,7 @@ const (
 	maxPushed        = 16 << 20 // bytes of a body as it comes
 	maxUnpacked      = 64 << 20 // bytes of it unpacked
 	maxPushedLabels  = 32       // of one stream
+	maxPushedLabel   = 2048     // bytes of its value, as in Loki
 	maxPushedLine    = 1 << 20  // bytes; what is longer is cut
 	maxPushedFields  = 128      // of structured metadata with one line
 	maxPushedStreams = 1000     // that were ever pushed to this process
@@ -126,6 +127,8 @@ func (s *pushed) label(fields []logs.Field) (stderr bool, err error) {
 	}
 	for _, f := range fields {
 		switch {
+		case len(f.Name) > maxPushedLabel || len(f.Value) > maxPushedLabel:
+			return false, fmt.Errorf("the label %.64q has more than %d bytes", f.Name, maxPushedLabel)
 		case !isName(f.Name):
 			return false, fmt.Errorf("%q is no name of a label", f.Name)
 		case f.Name == "stream" && (f.Value == "stdout" || f.Value == "stderr"):

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tenderhq/tender/internal/logs"
 )
@@ -270,4 +271,46 @@ func FuzzSegment(f *testing.F) {
 		}
 		logs.ReadAll(t, data)
 	})
+}
+
+// A file of which nothing can be read goes with its day, like any other.
+func TestAWhollyDamagedFileGoesInTime(t *testing.T) {
+	dir := t.TempDir()
+	manyBlocks(t, dir, 1)
+	old := filepath.Join(dir, "2020-01-01")
+	if err := os.Mkdir(old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(old, "000000000000-000000000000-0.seg"), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dir, logs.Options{})
+	if s.Stats().Damaged == 0 {
+		t.Fatal("the damage is not counted")
+	}
+	s.RetireNow(t, time.Now())
+	if _, err := os.Stat(old); !os.IsNotExist(err) {
+		t.Errorf("the folder of its day stays: %v", err)
+	}
+	if s.Stats().Rows != 50 {
+		t.Errorf("%d rows are left", s.Stats().Rows)
+	}
+}
+
+// A block whose head nobody could read again must not be written.
+func TestLabelsBeyondAHeadAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, logs.Options{})
+	big := logs.Labels{{"project", "p"}, {"service", strings.Repeat("x", 2<<20)}}
+	if err := s.Append(t.Context(), logs.Batch{Labels: big, Rows: []logs.Row{plain(1, "a")}}); err == nil {
+		t.Error("labels of 2 MiB are taken")
+	}
+	big[1].Value = strings.Repeat("x", 400<<10)
+	add(t, s, logs.Batch{Labels: big, Rows: []logs.Row{plain(1, "a")}})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if st := open(t, dir, logs.Options{}).Stats(); st.Rows != 1 || st.Damaged != 0 {
+		t.Errorf("%d rows, %d damaged", st.Rows, st.Damaged)
+	}
 }

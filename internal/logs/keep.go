@@ -102,7 +102,13 @@ func (b *Batch) check() error {
 	if len(b.Rows) > maxRowsRead/4 {
 		return fmt.Errorf("append logs: a batch of %d rows; at most %d", len(b.Rows), maxRowsRead/4)
 	}
-	size := 0
+	size := len(b.Source)
+	for _, l := range b.Labels {
+		size += len(l.Name) + len(l.Value)
+	}
+	if size > maxLabels {
+		return fmt.Errorf("append logs: labels of %d bytes; at most %d", size, maxLabels)
+	}
 	for i := range b.Rows {
 		r := &b.Rows[i]
 		size += len(r.Shape)

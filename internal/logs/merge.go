@@ -16,7 +16,7 @@ const (
 	maxRun    = 16        // segments in one merge
 )
 
-// small says that a block is worth merging with others of its source.
+// small says that a block is worth merging with others of its source. It needs s.mu.
 func (s *Store) small(e *entry) bool {
 	return !e.bad && e.rows < s.o.MaxRows/4 && e.raw < int64(s.o.MaxBytes)/8
 }
@@ -171,6 +171,11 @@ type merger struct {
 
 // copy writes blocks, the small ones of a group together.
 func (w *merger) copy(ctx context.Context, keep []*entry, merge bool) error {
+	small := func(e *entry) bool {
+		w.s.mu.RLock() // a search may find it damaged meanwhile
+		defer w.s.mu.RUnlock()
+		return w.s.small(e)
+	}
 	byGroup := map[group][]*entry{}
 	var order []group
 	for _, e := range keep {
@@ -188,7 +193,7 @@ func (w *merger) copy(ctx context.Context, keep []*entry, merge bool) error {
 		slices.SortFunc(blocks, func(a, b *entry) int { return cmp.Compare(a.first, b.first) })
 		for len(blocks) > 0 {
 			n := 0
-			for rows, raw := 0, int64(0); merge && n < len(blocks) && w.s.small(blocks[n]); n++ {
+			for rows, raw := 0, int64(0); merge && n < len(blocks) && small(blocks[n]); n++ {
 				rows, raw = rows+blocks[n].rows, raw+blocks[n].raw
 				if n > 0 && (rows > w.s.o.MaxRows || raw > int64(w.s.o.MaxBytes)*3/4) {
 					break

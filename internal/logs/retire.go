@@ -37,8 +37,27 @@ func (s *Store) retire(now time.Time) error {
 	s.mu.Lock()
 	s.stats.Expired += freed
 	s.mu.Unlock()
+	s.sweep(now)
 	s.forget()
 	return s.relieve()
+}
+
+// sweep removes files of a day that is over in which nothing is left to find: they are
+// damaged from end to end, or what they had was hidden piece by piece.
+func (s *Store) sweep(now time.Time) {
+	s.mu.RLock()
+	var empty []*segment
+	for i, seg := range s.segs {
+		_, to := span(seg.day)
+		// The last one keeps the numbers going.
+		if len(seg.blocks) == 0 && !seg.live && i < len(s.segs)-1 && time.Duration(now.UnixNano()-to) > s.o.Retention.Age {
+			empty = append(empty, seg)
+		}
+	}
+	s.mu.RUnlock()
+	for _, seg := range empty {
+		s.remove(seg)
+	}
 }
 
 // expired finds the blocks whose time has come.

@@ -9,6 +9,7 @@ import (
 // What a reader believes at most of a block; whatever says more is damaged.
 const (
 	maxHead     = 1 << 20
+	maxLabels   = maxHead / 2 // bytes that Append takes of the labels of a stream
 	maxBlock    = 1 << 30
 	maxSection  = 128 << 20 // after decompression
 	maxUnpacked = 512 << 20 // all sections of a block

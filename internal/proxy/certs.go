@@ -86,22 +86,7 @@ func (c *certs) prepare() error {
 	}
 	logger := zap.New(&zapToSlog{log: c.log})
 	storage := &certmagic.FileStorage{Path: filepath.Join(dir, "certs")}
-	cache := certmagic.NewCache(certmagic.CacheOptions{
-		Logger: logger,
-		GetConfigForCert: func(cert certmagic.Certificate) (*certmagic.Config, error) {
-			for _, name := range cert.Names {
-				if m := (*c.wanted.Load())[name]; m != nil {
-					return m, nil
-				}
-			}
-			for _, name := range cert.Names {
-				if s := c.find(name); s != nil && s.demand {
-					return s.config, nil
-				}
-			}
-			return c.public, nil
-		},
-	})
+	cache := certmagic.NewCache(certmagic.CacheOptions{Logger: logger, GetConfigForCert: c.keeper})
 	// With a proxy to ask for, certmagic's client has a time limit, too.
 	ocsp := certmagic.OCSPConfig{HTTPProxy: http.ProxyFromEnvironment}
 	c.internal = certmagic.New(cache, certmagic.Config{Logger: logger, Storage: storage, Issuers: []certmagic.Issuer{own}, OnEvent: c.heard, OCSP: certmagic.OCSPConfig{DisableStapling: true}})
@@ -130,6 +115,17 @@ func (c *certs) prepare() error {
 	c.demand.Issuers = c.public.Issuers
 	c.cache.Store(cache)
 	return nil
+}
+
+// keeper says who renews a certificate.
+func (c *certs) keeper(cert certmagic.Certificate) (*certmagic.Config, error) {
+	for _, name := range cert.Names {
+		if m := (*c.wanted.Load())[name]; m != nil {
+			return m, nil
+		}
+	}
+	// It was asked for below a wildcard, and is renewed as it is asked for: where its route is gone, never.
+	return c.demand, nil
 }
 
 func firstOf(addresses []string) (host string, port int) {

@@ -78,6 +78,11 @@ func (c *certs) onDemand(hello *tls.ClientHelloInfo, demand *certmagic.Config, n
 		done <- got{cert, err}
 	})
 	c.mu.Unlock()
+	if g, ok := hello.Conn.(*guarded); ok && g.line != nil {
+		// It is not the client who is late: what bounds a handshake does not count meanwhile.
+		g.line.move(atWork)
+		defer g.line.move(atHead)
+	}
 	limit := time.NewTimer(demandWait)
 	defer limit.Stop()
 	select {

@@ -1,8 +1,12 @@
 package proxy
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -92,5 +96,71 @@ func TestTheNearestWildcardVouches(t *testing.T) {
 	}
 	if got := c.demands.problem("*.shop.test", time.Now()); got != "b.shop.test has none: not you" {
 		t.Errorf("reported %q", got)
+	}
+}
+
+// slowIssuer vouches for nobody before its time.
+type slowIssuer struct{ asked chan struct{} }
+
+func (i slowIssuer) Issue(ctx context.Context, _ *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
+	i.asked <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (slowIssuer) IssuerKey() string { return "slow" }
+
+// A client was cut off after 10 seconds of a handshake that waited for its certificate, not for him.
+func TestAHandshakeMayWaitForItsCertificate(t *testing.T) {
+	s, err := New(Options{Dir: t.TempDir(), HTTPS: []string{"127.0.0.1:0"}, ACME: ACME{Directory: "https://acme.invalid/"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := to("127.0.0.1:1")
+	r.Hosts, r.TLS = []string{"*.shop.test"}, "auto"
+	s.certs.set(tableOf(r))
+	slow := slowIssuer{make(chan struct{}, 16)}
+	s.certs.demand.Issuers = []certmagic.Issuer{slow}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s.certs.start(ctx)
+	near, far := net.Pipe()
+	defer near.Close()
+	g := &guarded{Conn: far, home: &s.active}
+	l := s.newLine(g)
+	g.line = l
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.serve(s.certs.config())
+	}()
+	go func() {
+		_ = tls.Client(near, &tls.Config{ServerName: "a.shop.test", InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // it gets none
+	}()
+	<-slow.asked
+	now := time.Now()
+	l.look(now)
+	if l.look(now.Add(headTime + time.Second)); l.stage.Load()&atMask == atEnd {
+		t.Error("it was cut off")
+	}
+	cancel()
+	s.certs.stop()
+	<-ended
+}
+
+// A name below a wildcard whose route had gone was renewed for as long as the edge ran.
+func TestANameBelowAWildcardIsRenewedWhenItIsAskedFor(t *testing.T) {
+	c := newCerts(Options{Dir: t.TempDir(), HTTPS: []string{"127.0.0.1:0"}})
+	defer c.stop()
+	r := to("127.0.0.1:1")
+	r.Hosts, r.TLS = []string{"*.example.org", "www.example.com"}, "auto"
+	for _, table := range []Table{tableOf(r), tableOf()} {
+		c.set(table)
+		for name, demand := range map[string]bool{"a.example.org": true, "www.example.com": len(table.Routes) == 0} {
+			m, err := c.keeper(certmagic.Certificate{Names: []string{name}})
+			if err != nil || (m.OnDemand != nil) != demand {
+				t.Errorf("%d routes: %s is renewed by itself: %t, %v", len(table.Routes), name, m.OnDemand == nil, err)
+			}
+		}
 	}
 }

@@ -43,6 +43,7 @@ type exchange struct {
 	room     [4]*target  // of tried
 	begun    bool        // the body has been read from, and is not whole in body
 	body     []byte      // the whole body, if it is small
+	lent     bool        // a transport has body, and may read it still when all is over
 	both     bool        // an answer may be written while the body is read
 	whole    atomic.Bool // the body has been read to its end, unless it is in body
 	out      []byte      // the head for the target
@@ -61,7 +62,11 @@ type exchange struct {
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 func (x *exchange) reset() {
-	*x = exchange{out: x.out[:0], body: x.body[:0], ans: answer{fields: x.ans.fields[:0], listed: x.ans.listed[:0], trailer: x.ans.trailer[:0]}}
+	body := x.body[:0]
+	if x.lent {
+		body = nil
+	}
+	*x = exchange{out: x.out[:0], body: body, ans: answer{fields: x.ans.fields[:0], listed: x.ans.listed[:0], trailer: x.ans.trailer[:0]}}
 }
 
 // front is the server for clients that speak HTTP/2, and with Options.StdFront for all.

@@ -109,8 +109,15 @@ func (s *Server) newLine(g *guarded) *line {
 
 // serve is the goroutine of l.
 func (l *line) serve(config *tls.Config) {
-	handed := false
+	handed, fresh := false, true
+	settle := func() {
+		if fresh {
+			fresh = false
+			l.s.lines.fresh.Add(-1)
+		}
+	}
 	defer func() {
+		settle()
 		if e := recover(); e != nil {
 			l.s.log.Error("a request made the proxy panic", "error", e, "stack", string(debug.Stack()))
 		}
@@ -148,6 +155,7 @@ func (l *line) serve(config *tls.Config) {
 			l.s.lines.pass(l.guard)
 			return
 		}
+		settle()
 		if !l.answer(head) {
 			return
 		}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -18,7 +19,7 @@ func eachFront(t *testing.T, f func(t *testing.T, e func(...Route) *running, dia
 		for _, secret := range []bool{false, true} {
 			t.Run(fmt.Sprintf("std=%v,tls=%v", std, secret), func(t *testing.T) {
 				f(t, func(routes ...Route) *running {
-					o := Options{StdFront: std, Drain: 5 * time.Second}
+					o := Options{StdFront: std, Drain: time.Minute}
 					if secret {
 						o.Dir, o.HTTPS = t.TempDir(), []string{"127.0.0.2:0"}
 						for i := range routes {
@@ -286,4 +287,35 @@ func TestWhoLeavesSaysSo(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A drain closed a connection without an answer that had just been accepted, where it turned out to speak HTTP/2.
+func TestADrainAnswersWhoIsNewOverHTTP2(t *testing.T) {
+	e := serve(t, Options{Drain: 2 * time.Minute}, tableOf(to(named(t, "a"))))
+	e.lines.first = time.Minute
+	c, err := net.Dial("tcp", e.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	until(t, "it is accepted", func() bool { return e.active.connections() == 1 })
+	ended := make(chan error, 1)
+	go func() { ended <- e.stop() }()
+	until(t, "it drains", e.lines.shut.Load)
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: p, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+	r, _ := http.NewRequestWithContext(t.Context(), "GET", "http://shop.test/", nil)
+	a, err := transport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(a.Body); string(body) != "a" || err != nil || a.Proto != "HTTP/2.0" {
+		t.Errorf("got %s %q %v", a.Proto, body, err)
+	}
+	a.Body.Close()
+	transport.CloseIdleConnections()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }

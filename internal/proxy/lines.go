@@ -17,6 +17,9 @@ type lines struct {
 	shut atomic.Bool // no line carries another request
 	work sync.WaitGroup
 	date atomic.Pointer[stamp]
+	// fresh counts lines that may turn out to speak HTTP/2; a drain waits for them for up to first.
+	fresh atomic.Int64
+	first time.Duration
 
 	once sync.Once
 	next chan net.Conn
@@ -73,6 +76,7 @@ func (s *Server) serveLines(l net.Listener, config *tls.Config) error {
 		s.active.mu.Lock()
 		g.line = one
 		s.active.mu.Unlock()
+		s.lines.fresh.Add(1)
 		s.lines.work.Go(func() { one.serve(config) })
 	}
 }
@@ -100,7 +104,7 @@ func (s *Server) shutLines(ctx context.Context) error {
 			at := l.stage.Load()
 			switch {
 			case at&atMask == atEnd:
-			case at&atMask == atIdle, at == atHead && time.Since(l.born) > newTime:
+			case at&atMask == atIdle, at == atHead && time.Since(l.born) > s.lines.first:
 				if l.end(at) {
 					_ = l.guard.cut()
 				} else {
@@ -121,6 +125,24 @@ func (s *Server) shutLines(ctx context.Context) error {
 		case <-wait.C:
 		}
 		pause = min(2*pause, 100*time.Millisecond)
+	}
+}
+
+// settleLines waits until it is known of each line what it speaks: after the end
+// of the front, one that speaks HTTP/2 could be passed to nobody.
+func (s *Server) settleLines(ctx context.Context) {
+	limit := time.NewTimer(s.lines.first)
+	defer limit.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.lines.fresh.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -158,6 +180,7 @@ func (s *Server) shutdown(ctx context.Context, front *http.Server) error {
 	var err error
 	var left sync.WaitGroup
 	left.Go(func() { err = s.shutLines(ctx) })
+	s.settleLines(ctx)
 	other := front.Shutdown(ctx)
 	left.Wait()
 	return errors.Join(err, other)

@@ -91,7 +91,7 @@ func New(o Options) (*Server, error) {
 		o.ListenPacket = l.ListenPacket
 	}
 	s := &Server{o: o, log: o.Log, ledgers: map[string]*ledger{}, changed: make(chan struct{})}
-	s.lines.next, s.lines.done = make(chan net.Conn), make(chan struct{})
+	s.lines.next, s.lines.done, s.lines.first = make(chan net.Conn), make(chan struct{}), newTime
 	s.bytes.New = func() any { b := make([]byte, copySize); return &b }
 	s.table.Store(&snapshot{})
 	s.certs = newCerts(o)

@@ -256,6 +256,7 @@ func (x *exchange) request(ctx context.Context, watch *watch) (*http.Request, *o
 		return r, b
 	case len(x.body) > 0:
 		body := x.body
+		x.lent = true
 		r.Body, r.ContentLength = io.NopCloser(&bytesReader{b: body}), int64(len(body))
 		if idempotent(r.Method) {
 			r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(&bytesReader{b: body}), nil }

@@ -36,7 +36,7 @@ func (e *Engine) Events(ctx context.Context, project string, started func(), rep
 		select {
 		case m := <-stream.Messages:
 			said := m.Actor.Attributes
-			if said[composeOneoff] == "True" {
+			if said[composeOneoff] == "True" || said[labelKeep] != "" {
 				continue
 			}
 			h := engine.Event{

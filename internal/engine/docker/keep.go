@@ -50,13 +50,28 @@ func (e *Engine) Keep(ctx context.Context, project string, images []tender.Image
 }
 
 func (e *Engine) hold(ctx context.Context, project string, image tender.ImageID) error {
+	labels := map[string]string{labelKeep: project, labelImage: image.ID}
+	got, err := e.c().ImageInspect(ctx, image.ID)
+	switch {
+	case err != nil && kind(err) == tender.NotFound:
+		return nil
+	case err != nil:
+		return wrap(err, "inspect image %s", image.Reference)
+	case got.Config != nil:
+		// One that Docker Compose has built passes its labels on: then this would be an instance of its project.
+		for k := range got.Config.Labels {
+			if strings.HasPrefix(k, "com.docker.compose.") {
+				labels[k] = ""
+			}
+		}
+	}
 	host := &container.HostConfig{NetworkMode: "none", Tmpfs: map[string]string{}}
 	for _, path := range image.Volumes {
 		host.Tmpfs[path] = "" // else it would come with a volume
 	}
-	_, err := e.c().ContainerCreate(ctx, client.ContainerCreateOptions{
+	_, err = e.c().ContainerCreate(ctx, client.ContainerCreateOptions{
 		Name:       keepName + project + "-" + short(strings.TrimPrefix(image.ID, "sha256:")),
-		Config:     &container.Config{Image: image.ID, Cmd: []string{"true"}, Labels: map[string]string{labelKeep: project, labelImage: image.ID}},
+		Config:     &container.Config{Image: image.ID, Cmd: []string{"true"}, Labels: labels},
 		HostConfig: host,
 	})
 	if err != nil && (kind(err) == tender.NotFound || kind(err) == tender.Conflict) {

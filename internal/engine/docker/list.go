@@ -29,6 +29,7 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 	if err != nil {
 		return tender.Picture{}, wrap(err, "list containers")
 	}
+	list.Items = slices.DeleteFunc(list.Items, func(c container.Summary) bool { return c.Labels[labelKeep] != "" })
 	found := make([]*tender.Instance, len(list.Items))
 	err = each(len(list.Items), func(n int) error {
 		i, err := e.look(ctx, list.Items[n])

@@ -145,6 +145,8 @@ func (e *Engine) found(c container.InspectResponse) (f tender.Found, own bool) {
 		keys = []string{"default"}
 	}
 	own = len(c.HostConfig.PortBindings) == 0
+	slot, _ := strconv.Atoi(l[labelSlot])
+	given := false
 	for _, key := range keys {
 		has, said := c.NetworkSettings.Networks[networkName(p, l[labelProject], key)], s.Networks[key]
 		if has == nil {
@@ -157,13 +159,13 @@ func (e *Engine) found(c container.InspectResponse) (f tender.Found, own bool) {
 		if said != nil {
 			names = append(names, said.Aliases...)
 		}
-		slot, _ := strconv.Atoi(l[labelSlot])
+		given = given || slices.ContainsFunc(names, func(a string) bool { return a != slotAlias(s.Name, slot) })
 		if !hasNames(has, names, s.Name, slot, true) {
 			f = tender.BySlot
 		}
 		own = own && pinned(has)
 	}
-	return f, own
+	return f, own && given // without a name there is nothing to give or to take
 }
 
 // seats are the addresses that were given out lately: a container shows its own only once it is made.
