@@ -245,17 +245,10 @@ services:
 	there, instance := id(), h.one("web")
 	if strings.Contains(docker("info", "-f", "{{.DriverStatus}}").out, "containerd") {
 		// Such an engine names an image by its manifest, which the one here does not write: it
-		// must be the one that the whole image has.
-		if saved := docker("-H", here, "save", "-o", saved, image); saved.code != 0 {
-			t.Fatal(saved.all())
+		// cannot be seen that it is there, but nothing of it goes along again.
+		if r := up("--build"); strings.Contains(r.stderr, "sent ") && !strings.Contains(r.stderr, fmt.Sprintf("0 of %d layers", layers)) {
+			t.Errorf("sent again:\n%s", r.all())
 		}
-		if r := docker("load", "-i", saved); r.code != 0 {
-			t.Fatal(r.all())
-		}
-		if whole := id(); there != whole {
-			t.Errorf("it is another image than the whole: %s, that %s", there, whole)
-		}
-		up("--build")
 	} else {
 		if b := id("-H", here); there != b {
 			t.Errorf("it is another image there: %s, here %s", there, b)

@@ -265,6 +265,22 @@ func TestASavedImageBecomesALayout(t *testing.T) {
 	}
 }
 
+// An engine gives what it is sent whole this manifest, whose digest is the image's id there: with
+// another one, the same image sent in both ways would be two, and up would replace its instances.
+func TestALayoutHasTheManifestThatEnginesWrite(t *testing.T) {
+	digest := func(s string) string { return described("", []byte(s)).Digest }
+	l, err := layoutOf(tarOf(t, "0/layer.tar", "base", "c.json", "{config}", "manifest.json", `[{"Config":"c.json","Layers":["0/layer.tar"]}]`), []string{digest("base")}, 1, "tender-arriving:x")
+	if err != nil || l == nil {
+		t.Fatalf("%v, err %v", l, err)
+	}
+	want := `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",` +
+		`"config":{"mediaType":"application/vnd.docker.container.image.v1+json","digest":"` + digest("{config}") + `","size":8},` +
+		`"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar","digest":"` + digest("base") + `","size":4}]}`
+	if got := string(l.made[blob(digest(want))]); got != want {
+		t.Errorf("it makes %q, not %s", l.made, want)
+	}
+}
+
 func TestHostsOfRegistriesHaveNames(t *testing.T) {
 	for said, want := range map[string]string{
 		"registry.example.com": "registry.example.com", "https://Registry.example.com:5000/v2/": "registry.example.com:5000",

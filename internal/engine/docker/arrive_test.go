@@ -7,7 +7,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -174,6 +176,30 @@ func TestAnImageArrivesWithoutTheLayersThatAreThere(t *testing.T) {
 	if now := id(name("app")); now == was || now == "" || id(name("more")) != was || id(was) != was {
 		t.Errorf("app is %q, was %q, more %q", now, was, id(name("more")))
 	}
+
+	// What was pulled is packed, on both sides.
+	h.must(h.Arrive(ctx, h.layout(as, [][]byte{packed, second}, true, 0), as, []string{name("more")}, nil))
+	gone()
+
+	// What was not sent is the image's own by now, whoever had it before.
+	h.must(h.RemoveImage(ctx, name("base")))
+	h.must(h.RemoveImage(ctx, name("more")))
+	saved, err := h.Save(ctx, []string{name("app")})
+	h.must(err)
+	defer saved.Close()
+	files := map[string]bool{}
+	for r := tar.NewReader(saved); ; {
+		f, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		h.must(err)
+		files[f.Name] = true
+	}
+	if want := fmt.Sprintf("blobs/sha256/%x", sha256.Sum256(base)); !files[want] {
+		t.Errorf("without the image that had it, %s is gone: %v", want, files)
+	}
+
 	if err := h.Arrive(ctx, h.layout(name("app"), [][]byte{base}, false), name("app"), []string{name("more")}, nil); tender.KindOf(err) != tender.Invalid {
 		t.Errorf("it arrives under any name: %v", err)
 	}
