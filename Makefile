@@ -29,7 +29,7 @@ e2e: sshd engine images build ## the behaviour tests alone, one line per step
 	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 20m -v ./e2e/... ./internal/engine/docker/...
 
 # What of ./e2e also runs on the current engine: what depends on the engine.
-CURRENT = ^Test(UpMust|ARollout|ABad|WhatIsBroken|ASecret|AService|WhatDockerComposeRuns|Anonymous|AnImageBuiltHere|UpgradeDay)
+CURRENT = ^Test(UpMust|ARollout|ABad|WhatIsBroken|ASecret|AService|WhatDockerComposeRuns|Anonymous|UpgradeDay)
 
 e2e-current: cc sshd engine images build ## the same on the current engine, which is built once (about 4 min)
 	@e2e/engine.sh current start
