@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -171,13 +172,19 @@ func settleContainer(all map[string]any, dirs []string) {
 	on, _ := settings["Networks"].(map[string]any)
 	name := strings.TrimPrefix(all["Name"].(string), "/")
 	numbered := fmt.Sprint(labels["com.docker.compose.service"], "-", labels["com.docker.compose.container-number"])
+	across := fmt.Sprint(labels["com.docker.compose.service"], ".", labels["com.docker.compose.project"], ".tender")
 	for key, n := range on {
 		n := n.(map[string]any)
+		// So that it can be named anew, with a healthcheck it has an address out of Tender's own pool.
+		if ipam, _ := n["IPAMConfig"].(map[string]any); len(ipam) == 1 && pooled(ipam["IPv4Address"]) {
+			n["IPAMConfig"] = map[string]any{}
+		}
 		var aliases []string
 		list, _ := n["Aliases"].([]any)
 		for _, a := range list {
-			// The engine itself finds a container by its name, hostname and id. SERVICE-N is Tender's own.
-			if a != name && a != "SHORT-ID" && a != numbered && a != config["Hostname"] {
+			// The engine itself finds a container by its name, hostname and id. SERVICE-N is Tender's own,
+			// and SERVICE.PROJECT.tender where a network is shared.
+			if a != name && a != "SHORT-ID" && a != numbered && a != across && a != config["Hostname"] {
 				aliases = append(aliases, a.(string))
 			}
 		}
@@ -190,6 +197,12 @@ func settleContainer(all map[string]any, dirs []string) {
 		}
 	}
 	all["Networks"] = networks
+}
+
+// pooled reports whether an address is one that Tender chose: files of the corpus name none of its pool.
+func pooled(address any) bool {
+	a, err := netip.ParseAddr(fmt.Sprint(address))
+	return err == nil && netip.MustParsePrefix("10.201.0.0/16").Contains(a)
 }
 
 // mountMode leaves out what the engine says only of the one or the other way to ask for a mount.
