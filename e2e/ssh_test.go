@@ -239,15 +239,32 @@ services:
 	if want := fmt.Sprintf("1 of %d layers", layers); !strings.Contains(r.stderr, "sent "+image) || !strings.Contains(r.stderr, want) {
 		t.Errorf("want %q in:\n%s", want, r.all())
 	}
-	a := docker("image", "inspect", "-f", "{{.Id}}", image).out
-	if b := docker("-H", here, "image", "inspect", "-f", "{{.Id}}", image).out; a != b {
-		t.Errorf("it is another image there: %s, here %s", a, b)
+	id := func(args ...string) string {
+		return docker(append(args, "image", "inspect", "-f", "{{.Id}}", image)...).out
 	}
-
-	// The same again does not travel, a change does.
-	if r := up("--build"); strings.Contains(r.stderr, "sent ") {
-		t.Errorf("sent again:\n%s", r.all())
+	there, instance := id(), h.one("web")
+	if strings.Contains(docker("info", "-f", "{{.DriverStatus}}").out, "containerd") {
+		// Such an engine names an image by its manifest, which the one here does not write: it
+		// cannot be seen that it is there, but nothing of it goes along again.
+		if r := up("--build"); strings.Contains(r.stderr, "sent ") && !strings.Contains(r.stderr, fmt.Sprintf("0 of %d layers", layers)) {
+			t.Errorf("sent again:\n%s", r.all())
+		}
+	} else {
+		if b := id("-H", here); there != b {
+			t.Errorf("it is another image there: %s, here %s", there, b)
+		}
+		// The same again does not travel.
+		if r := up("--build"); strings.Contains(r.stderr, "sent ") {
+			t.Errorf("sent again:\n%s", r.all())
+		}
 	}
+	if h.one("web") != instance || id() != there {
+		t.Errorf("the same again is another image: %s, was %s", id(), there)
+	}
+	if names := docker("images", "-q", "tender-arriving").out; names != "" {
+		t.Errorf("names of arrivals are left: %s", names)
+	}
+	// A change travels.
 	h.file("away/site/index.html", "built again")
 	up("--build")
 	if body, err := page(h.one("web")); body != "built again" {

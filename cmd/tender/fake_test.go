@@ -450,12 +450,12 @@ func (b *backend) RemoveToken(_ context.Context, _ api.Person, id string) error 
 
 var _ api.Backend = (*backend)(nil)
 
-func (b *backend) Shared(_ context.Context, layers []string) (int, error) {
+func (b *backend) Shared(_ context.Context, layers []string) (api.Shared, error) {
 	_, err := b.answer("shared", layers)
-	return 0, err
+	return api.Shared{}, err
 }
 
-func (b *backend) Load(_ context.Context, _ api.Person, tarball io.Reader, _ func(api.Event)) error {
+func (b *backend) Load(_ context.Context, _ api.Person, tarball io.Reader, _ api.Arrival, _ func(api.Event)) error {
 	if _, err := b.answer("load"); err != nil {
 		return err
 	}

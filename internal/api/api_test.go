@@ -98,12 +98,15 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.Push(ctx, "shop/web", "", nil) }, "push ME shop/web ", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.Shared(ctx, []string{"sha256:a", "sha256:b"})
-		}, `shared ["sha256:a" "sha256:b"]`, 2},
+		}, `shared ["sha256:a" "sha256:b"]`, api.Shared{Layers: 2, Layout: true}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			var said []string
-			err := c.Load(ctx, bytes.NewReader(make([]byte, 5<<20)), func(e api.Event) { said = append(said, e.Text) })
+			err := c.Load(ctx, bytes.NewReader(make([]byte, 5<<20)), api.Arrival{}, func(e api.Event) { said = append(said, e.Text) })
 			return said, err
-		}, "load ME 5242880 bytes", []string{"Loaded image: shop/web"}},
+		}, "load ME 5242880 bytes[]", []string{"Loaded image: shop/web"}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return nil, c.Load(ctx, strings.NewReader("layout"), api.Arrival{As: "tender-arriving:x", Names: []string{"shop/web:1", "shop/web:latest"}}, nil)
+		}, `load ME 6 bytestender-arriving:x["shop/web:1" "shop/web:latest"]`, nil},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			l, err := c.Logins(ctx)
 			return len(l), err

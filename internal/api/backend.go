@@ -61,9 +61,9 @@ type Backend interface {
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 
 	// Shared counts how many of the lowest of an image's layers the engine has, so that Load may leave them out.
-	Shared(ctx context.Context, layers []string) (int, error)
-	// Load takes images as docker save writes them.
-	Load(ctx context.Context, who Person, tarball io.Reader, report func(Event)) error
+	Shared(ctx context.Context, layers []string) (Shared, error)
+	// Load takes images as docker save writes them; with an arrival, one image as an OCI layout.
+	Load(ctx context.Context, who Person, tarball io.Reader, a Arrival, report func(Event)) error
 
 	// Logins are those at registries that the vault keeps for pulls and pushes; passwords never come out.
 	Logins(ctx context.Context) ([]Login, error)

@@ -373,17 +373,17 @@ func people() map[string]api.Person {
 	}
 }
 
-func (f *fake) Shared(_ context.Context, layers []string) (int, error) {
-	return 2, f.ask("shared %q", layers)
+func (f *fake) Shared(_ context.Context, layers []string) (api.Shared, error) {
+	return api.Shared{Layers: 2, Layout: true}, f.ask("shared %q", layers)
 }
 
-func (f *fake) Load(_ context.Context, who api.Person, tarball io.Reader, report func(api.Event)) error {
+func (f *fake) Load(_ context.Context, who api.Person, tarball io.Reader, a api.Arrival, report func(api.Event)) error {
 	n, err := io.Copy(io.Discard, tarball)
 	if err != nil {
 		return err
 	}
 	report(api.Event{Kind: api.KindPull, Text: "Loaded image: shop/web"})
-	return f.ask("load %s %d bytes", who.Name, n)
+	return f.ask("load %s %d bytes%s%q", who.Name, n, a.As, a.Names)
 }
 
 func (f *fake) Logins(context.Context) ([]api.Login, error) {

@@ -9,16 +9,25 @@ import (
 )
 
 // Shared counts the layers that need not come.
-func (b *backend) Shared(ctx context.Context, layers []string) (int, error) {
-	return b.engine.Shared(ctx, layers)
+func (b *backend) Shared(ctx context.Context, layers []string) (out api.Shared, err error) {
+	if out.Layers, err = b.engine.Shared(ctx, layers); err == nil {
+		out.Layout, err = b.engine.Layouts(ctx)
+	}
+	return out, err
 }
 
 // Load takes images from the asker's own engine.
-func (b *backend) Load(ctx context.Context, who api.Person, tarball io.Reader, report func(api.Event)) error {
+func (b *backend) Load(ctx context.Context, who api.Person, tarball io.Reader, a api.Arrival, report func(api.Event)) error {
 	report = stamped(report, "")
-	err := b.engine.Load(ctx, tarball, func(p engine.Progress) {
+	tell := func(p engine.Progress) {
 		report(api.Event{Kind: api.KindPull, Text: p.Text, Current: p.Current, Total: p.Total})
-	})
+	}
+	var err error
+	if a.As == "" {
+		err = b.engine.Load(ctx, tarball, tell)
+	} else {
+		err = b.engine.Arrive(ctx, tarball, a.As, a.Names, tell)
+	}
 	b.auditEnd(ctx, who, "load", "", "", err)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
@@ -25,6 +27,8 @@ import (
 type Workshop struct {
 	engine engine.Engine
 	info   engine.Info
+	// Lowest layers of which the other side has only another form, so that images on them go whole.
+	other map[string]bool
 }
 
 // OpenWorkshop finds the engine at host, "" being the usual place. Unavailable: none answers.
@@ -67,8 +71,8 @@ func (w *Workshop) Build(ctx context.Context, r api.BuildRequest, contexts []api
 
 // Receiver is where images travel to; api.Client is one.
 type Receiver interface {
-	Shared(ctx context.Context, layers []string) (int, error)
-	Load(ctx context.Context, tarball io.Reader, report func(api.Event)) error
+	Shared(ctx context.Context, layers []string) (api.Shared, error)
+	Load(ctx context.Context, tarball io.Reader, a api.Arrival, report func(api.Event)) error
 }
 
 // Sent says what a Send came to.
@@ -88,9 +92,11 @@ func (w *Workshop) Send(ctx context.Context, to Receiver, refs []string, report 
 		return Sent{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	out := Sent{Layers: len(layers)}
-	if out.Shared, err = to.Shared(ctx, layers); err != nil {
+	there, err := to.Shared(ctx, layers)
+	if err != nil {
 		return out, fmt.Errorf("%s: %w", doing, err)
 	}
+	out.Shared = there.Layers
 	file, err := w.spool(ctx, refs)
 	if err != nil {
 		return out, fmt.Errorf("%s: %w", doing, err)
@@ -100,12 +106,22 @@ func (w *Workshop) Send(ctx context.Context, to Receiver, refs []string, report 
 	if st, err := file.Stat(); err == nil {
 		out.Size = st.Size()
 	}
+	if there.Layout {
+		done, err := w.sendLayout(ctx, to, file, layers, refs, &out, report)
+		if err != nil {
+			return out, fmt.Errorf("%s: %w", doing, err)
+		}
+		if done {
+			return out, nil
+		}
+		out.Shared = 0
+	}
 	for {
 		skip, err := leaveOut(file, layers, out.Shared)
 		if err != nil {
 			return out, fmt.Errorf("%s: %w", doing, err)
 		}
-		n, err := deliverTar(ctx, to, file, skip, report)
+		n, err := deliver(ctx, to, api.Arrival{}, func(w io.Writer) error { return packTar(w, file, skip) }, report)
 		out.Bytes += n
 		switch {
 		case err == nil:
@@ -116,6 +132,29 @@ func (w *Workshop) Send(ctx context.Context, to Receiver, refs []string, report 
 		// This engine wants every layer, or one has gone since it was counted.
 		out.Shared = 0
 	}
+}
+
+// sendLayout sends the image without the layers that are there, under a name that nobody else has until it is
+// proved whole. It is not where the other side's engine has these layers in another form, as a registry packed them.
+func (w *Workshop) sendLayout(ctx context.Context, to Receiver, file io.ReadSeeker, layers, refs []string, out *Sent, report func(api.Event)) (done bool, err error) {
+	if out.Shared == 0 || w.other[layers[0]] {
+		return false, nil
+	}
+	a := api.Arrival{As: engine.Arriving + strings.ToLower(rand.Text()), Names: refs}
+	l, err := layoutOf(file, layers, out.Shared, a.As)
+	if err != nil || l == nil {
+		return false, err
+	}
+	n, err := deliver(ctx, to, a, func(w io.Writer) error { return l.pack(w, file) }, report)
+	out.Bytes += n
+	if tender.KindOf(err) != tender.Invalid {
+		return err == nil, err
+	}
+	if w.other == nil {
+		w.other = map[string]bool{}
+	}
+	w.other[layers[0]] = true
+	return false, nil
 }
 
 // spool saves an image to a file: which of its layers is which stands at the end of the tar.
@@ -182,17 +221,17 @@ func readTar(file io.ReadSeeker, see func(h *tar.Header, r io.Reader) error) err
 	}
 }
 
-// deliverTar sends the file without what is skipped, and counts the bytes.
-func deliverTar(ctx context.Context, to Receiver, file io.ReadSeeker, skip map[string]bool, report func(api.Event)) (int64, error) {
+// deliver sends what pack writes, and counts the bytes.
+func deliver(ctx context.Context, to Receiver, a api.Arrival, pack func(io.Writer) error, report func(api.Event)) (int64, error) {
 	r, w := io.Pipe()
 	count := &counted{w: w}
 	packed := make(chan error, 1)
 	go func() {
-		err := packTar(count, file, skip)
+		err := pack(count)
 		w.CloseWithError(err)
 		packed <- err
 	}()
-	err := to.Load(ctx, r, report)
+	err := to.Load(ctx, r, a, report)
 	r.Close() // ends the packing where the other side took only a part
 	if e := <-packed; e != nil && err == nil && !errors.Is(e, io.ErrClosedPipe) {
 		err = e

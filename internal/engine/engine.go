@@ -189,11 +189,22 @@ type Images interface {
 	// Where Shared counted layers, most engines do without their files; one that does not is Invalid.
 	Save(ctx context.Context, refs []string) (io.ReadCloser, error)
 	Load(ctx context.Context, tarball io.Reader, report func(Progress)) error
+	// Layouts says whether this engine is asked by Arrive: it keeps the layers of images as an OCI layout
+	// holds them, and knows of each whether it is there.
+	Layouts(ctx context.Context) (bool, error)
+	// Arrive takes one image as an OCI layout, a tar, gzipped or not, that may lack layers which the engine
+	// has. In the layout it is called as, which begins with Arriving and is nobody else's; once nothing of it is
+	// missing it gets names, and as goes whatever happens. Invalid: it is not whole, and no name has changed.
+	Arrive(ctx context.Context, tarball io.Reader, as string, names []string, report func(Progress)) error
 
 	// Login asks the registry at host whether it knows a user, and returns what to keep
 	// for Pull and Push, as in X-Registry-Auth. Denied: it does not.
 	Login(ctx context.Context, host, user, password string) (auth string, err error)
 }
+
+// Arriving begins the names under which images arrive. What was cut off in the
+// middle may leave one; the next Arrive removes it.
+const Arriving = "tender-arriving:"
 
 // Description is an image that the engine has.
 type Description struct {

@@ -63,6 +63,7 @@ type Engine struct {
 	networking sync.Mutex // makes networks one after the other: old engines allow two of one name
 	seen       cache
 	seats      seats
+	arrivals   arrivals
 
 	mu     sync.Mutex
 	parsed map[[32]byte]*types.Project

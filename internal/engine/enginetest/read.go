@@ -332,6 +332,14 @@ func (f *Fake) Save(ctx context.Context, refs []string) (io.ReadCloser, error) {
 	return io.NopCloser(strings.NewReader(strings.Join(refs, "\n"))), nil
 }
 
+// Layouts implements engine.Images: it takes what Save writes, and nothing else.
+func (f *Fake) Layouts(context.Context) (bool, error) { return false, f.called("Layouts", "") }
+
+// Arrive implements engine.Images.
+func (f *Fake) Arrive(context.Context, io.Reader, string, []string, func(engine.Progress)) error {
+	return tender.Errorf(tender.Invalid, "load images: no layouts are taken here")
+}
+
 // Load implements engine.Images: it takes what Save writes.
 func (f *Fake) Load(_ context.Context, tarball io.Reader, report func(engine.Progress)) error {
 	if err := f.called("Load", "load"); err != nil {
