@@ -20,13 +20,13 @@ build: ## build bin/tender
 test: cc sshd engine images build ## all tests: unit, scripts, and behaviour on a real engine
 	@echo "testing on $$(docker version -f '{{.Server.Version}}')"
 	$(RACE) TENDER_E2E=1 go test -race -shuffle=on $$(go list ./... | grep -v "/e2e$$")
-	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 24m ./e2e
+	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 20m ./e2e
 
 unit: cc ## the tests that need no engine
 	$(RACE) go test -race -shuffle=on ./...
 
 e2e: sshd engine images build ## the behaviour tests alone, one line per step
-	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 24m -v ./e2e/... ./internal/engine/docker/...
+	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 20m -v ./e2e/... ./internal/engine/docker/...
 
 # What of ./e2e also runs on the current engine: what depends on the engine.
 CURRENT = ^Test(UpMust|ARollout|ABad|WhatIsBroken|ASecret|AService|WhatDockerComposeRuns|Anonymous|UpgradeDay)

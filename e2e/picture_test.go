@@ -176,7 +176,7 @@ func settleContainer(all map[string]any, dirs []string) {
 	for key, n := range on {
 		n := n.(map[string]any)
 		// So that it can be named anew, with a healthcheck it has an address out of Tender's own pool.
-		if ipam, _ := n["IPAMConfig"].(map[string]any); len(ipam) == 1 && pooled(ipam["IPv4Address"]) {
+		if ipam, _ := n["IPAMConfig"].(map[string]any); len(ipam) == 1 && config["Healthcheck"] != nil && pooled(ipam["IPv4Address"]) {
 			n["IPAMConfig"] = map[string]any{}
 		}
 		var aliases []string
@@ -184,7 +184,7 @@ func settleContainer(all map[string]any, dirs []string) {
 		for _, a := range list {
 			// The engine itself finds a container by its name, hostname and id. SERVICE-N is Tender's own,
 			// and SERVICE.PROJECT.tender where a network is shared.
-			if a != name && a != "SHORT-ID" && a != numbered && a != across && a != config["Hostname"] {
+			if a != name && a != "SHORT-ID" && a != numbered && (a != across || key == "PROJECT_default") && a != config["Hostname"] {
 				aliases = append(aliases, a.(string))
 			}
 		}

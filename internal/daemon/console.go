@@ -115,49 +115,11 @@ func (b *backend) engineLogs(ctx context.Context, project string, r api.LogReque
 
 // merge reads the instances side by side and always passes on the oldest line.
 func (b *backend) merge(ctx context.Context, of []tender.Instance, r api.LogRequest, line func(api.LogLine) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	work, ctx := errgroup.WithContext(ctx)
-	heads := make([]chan api.LogLine, len(of))
-	for n, i := range of {
-		heads[n] = make(chan api.LogLine, 64)
-		work.Go(func() error {
-			defer close(heads[n])
-			return b.read(ctx, i, r, func(l api.LogLine) error {
-				select {
-				case heads[n] <- l:
-					return nil
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			})
-		})
+	var sources []func(context.Context, func(api.LogLine) error) error
+	for _, i := range of {
+		sources = append(sources, func(ctx context.Context, line func(api.LogLine) error) error { return b.read(ctx, i, r, line) })
 	}
-	next := make([]*api.LogLine, len(of))
-	pull := func(n int) {
-		next[n] = nil
-		if l, ok := <-heads[n]; ok {
-			next[n] = &l
-		}
-	}
-	for n := range heads {
-		pull(n)
-	}
-	for {
-		oldest := -1
-		for n, l := range next {
-			if l != nil && (oldest < 0 || l.Time.Before(next[oldest].Time)) {
-				oldest = n
-			}
-		}
-		if oldest < 0 {
-			return work.Wait()
-		}
-		if err := line(*next[oldest]); err != nil {
-			return err
-		}
-		pull(oldest)
-	}
+	return sideBySide(ctx, sources, line)
 }
 
 // follow reads what is there and goes on with what comes, newcomers too.
