@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -16,7 +16,8 @@ type upload struct {
 	x       *exchange
 	c       *conn
 	started bool
-	stopped atomic.Bool // stop ended the read: that is not the client's fault
+	mu      sync.Mutex
+	stopped bool // stop ended the read: that is not the client's fault; held by mu, as the read's deadline is
 	done    chan struct{}
 	n       int64
 	whole   bool // the target has all of it
@@ -63,9 +64,22 @@ func (u *upload) stop() {
 	}
 	// The answer is complete: nobody waits for the rest. A read of the client would not end by itself.
 	u.c.Close()
-	u.stopped.Store(true)
+	u.mu.Lock()
+	u.stopped = true
 	_ = http.NewResponseController(u.x.w).SetReadDeadline(past)
+	u.mu.Unlock()
 	<-u.done
+}
+
+// until sets the read's deadline, and says whether it may go on: after stop it has
+// had its last one, or stop would wait for a client that sends no more.
+func (u *upload) until(rc *http.ResponseController, t time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.stopped {
+		_ = rc.SetReadDeadline(t)
+	}
+	return !u.stopped
 }
 
 func (u *upload) run(rc *http.ResponseController) {
@@ -84,7 +98,9 @@ func (u *upload) run(rc *http.ResponseController) {
 	for {
 		if now := time.Now(); now.Sub(renewed) > time.Second {
 			renewed = now
-			_ = rc.SetReadDeadline(now.Add(patience))
+			if !u.until(rc, now.Add(patience)) {
+				return
+			}
 			u.renew(max(patience, x.route.Timeout.Server))
 		}
 		n, err := x.r.Body.Read(buf[front : len(buf)-2])
@@ -112,10 +128,13 @@ func (u *upload) run(rc *http.ResponseController) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil && u.stopped.Load() {
-			return
-		}
 		if err != nil {
+			u.mu.Lock()
+			stopped := u.stopped
+			u.mu.Unlock()
+			if stopped {
+				return
+			}
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				u.fail(errTimeout)
 			} else {
@@ -139,7 +158,7 @@ func (u *upload) run(rc *http.ResponseController) {
 		}
 	}
 	u.whole = true
-	_ = rc.SetReadDeadline(time.Time{})
+	u.until(rc, time.Time{})
 	u.renew(x.route.Timeout.Server)
 }
 
