@@ -41,6 +41,11 @@ var rooms = map[string]string{
 	"internal/logql":   "internal/logs", // asks, in LogQL, and over the API of Loki
 	"internal/forward": "internal/logs", // sends on
 
+	// What instances use, and who is told.
+	"internal/sample":  "",                // reads
+	"internal/metrics": "internal/sample", // keeps, scrapes, asks, evaluates rules
+	"internal/alert":   "",                // groups and sends
+
 	// Who knocks.
 	"internal/api":     "",
 	"internal/daemon":  "*", // introduces all others to each other
@@ -81,6 +86,8 @@ var owners = map[string]string{
 	"github.com/klauspost/compress":               "internal/logs internal/forward",
 	"github.com/klauspost/compress/snappy":        "internal/logql internal/forward", // in which Loki is pushed to
 	"github.com/coder/websocket":                  "internal/logql",
+	"github.com/prometheus/prometheus":            "internal/metrics",
+	"github.com/prometheus/alertmanager":          "internal/alert",
 }
 
 // Rooms that only decide must not reach the world, so that the same input always
