@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -88,7 +89,7 @@ func (d *DB) Keep(ctx context.Context, r sample.Round) error {
 		h := before[p.Series]
 		if h == nil {
 			b := labels.NewScratchBuilder(len(p.Series.Labels) + 1)
-			b.Add(labels.MetricName, p.Series.Name)
+			b.Add(model.MetricNameLabel, p.Series.Name)
 			for _, l := range p.Series.Labels {
 				b.Add(l.Name, l.Value)
 			}
