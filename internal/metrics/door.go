@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,7 +39,6 @@ type DB struct {
 	tsdb     *tsdb.DB
 	parser   parser.Parser
 	engine   *promql.Engine
-	rules    atomic.Pointer[Rules] // nil: none are evaluated
 
 	mu   sync.Mutex
 	refs map[string]map[*sample.Series]*held // by source

@@ -84,7 +84,9 @@ type Rules struct {
 	running []*evaluator // by language: PromQL, LogQL; nil: none runs
 }
 
-// NewRules makes one for d, whose API shows it from then on.
+var _ v1.RulesRetriever = (*Rules)(nil)
+
+// NewRules makes one that asks d and writes there.
 func NewRules(d *DB, o RulesOptions) (*Rules, error) {
 	if o.Every == 0 {
 		o.Every = 15 * time.Second
@@ -105,16 +107,7 @@ func NewRules(d *DB, o RulesOptions) (*Rules, error) {
 		return nil, fmt.Errorf("read the address for links in alerts: %w", err)
 	}
 	r := &Rules{db: d, o: o, url: u, log: d.log.With("part", "rules"), metrics: rules.NewGroupMetrics(d.registry)}
-	d.rules.Store(r)
 	return r, nil
-}
-
-// ruling is what the API of Prometheus asks about rules.
-func (d *DB) ruling(context.Context) v1.RulesRetriever {
-	if r := d.rules.Load(); r != nil {
-		return r
-	}
-	return new(Rules)
 }
 
 // Set replaces all groups: at once where Run runs. Groups that stay as they are keep

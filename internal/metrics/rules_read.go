@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,10 +20,15 @@ import (
 )
 
 // ReadRules reads a rule file as Prometheus does and, with logs, one of Loki's, whose
-// expressions are LogQL that checkLogs looks at. Each problem begins with its line.
+// expressions are LogQL that checkLogs looks at. A problem begins with its line.
 func ReadRules(source string, content []byte, logs bool, checkLogs func(query string) error) ([]Group, []error) {
 	read, problems := rulefmt.Parse(content, false, model.UTF8Validation, parserOf(logs, checkLogs), slog.New(slog.DiscardHandler))
 	if len(problems) > 0 {
+		for i, p := range problems {
+			if text, placeless := strings.CutPrefix(p.Error(), "0:0: "); placeless {
+				problems[i] = errors.New(text)
+			}
+		}
 		return nil, problems
 	}
 	var out []Group
