@@ -342,6 +342,7 @@ type Part struct {
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`
 	Error    string    `json:"error,omitempty"`
+	Done     time.Time `json:"done,omitzero"` // of a part that does one thing again and again: the last time that it could
 }
 
 // Check is one line of tender doctor.

@@ -180,7 +180,7 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 		fmt.Fprintln(w)
 		var rows [][]string
 		for _, p := range s.Parts {
-			rows = append(rows, []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(p.Error)})
+			rows = append(rows, []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(said(p, now))})
 		}
 		if err := table(w, []string{"PART", "STATE", "SINCE", "RESTARTS", "ERROR"}, rows); err != nil {
 			return err
@@ -201,6 +201,14 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 		return nil
 	}
 	return table(w, []string{"PROJECT", "SERVICE", "READY", "STATE", "REVISION", "IMAGE"}, rows)
+}
+
+// said is what is wrong with a part, or when it last did what it is for.
+func said(p api.Part, now time.Time) string {
+	if p.Error == "" && !p.Done.IsZero() {
+		return "- (last done " + ago(p.Done, now) + ")"
+	}
+	return p.Error
 }
 
 func (a *app) whyCommand() *cobra.Command {

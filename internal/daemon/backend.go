@@ -33,6 +33,7 @@ type backend struct {
 	keeper    *keeper
 	logs      *logRoom       // nil: its store could not be opened, or logs are off
 	sinks     *forward.Sinks // nil: none are configured, or there is no log room
+	rules     *ruleRoom      // nil: there is no store of samples
 	layers    layers
 }
 

@@ -19,6 +19,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/forward"
+	"github.com/tenderhq/tender/internal/metrics"
 )
 
 // ConfigFile is where serve looks when --config does not say otherwise.
@@ -51,6 +52,16 @@ type Config struct {
 	// Sinks are where logs are sent on to.
 	Sinks []forward.Config
 
+	// RuleFiles and LogRuleFiles are patterns of rule files, in PromQL and in LogQL. RulesEvery is how often
+	// groups that do not say are evaluated; 0: as often as the room of metrics does.
+	RuleFiles, LogRuleFiles []string
+	RulesEvery              time.Duration
+	// Builtin is what is different of the built-in alerts.
+	Builtin metrics.Builtin
+	// Heartbeat is an address that is called while all is well, each HeartbeatEvery (0: 1 min); "" none.
+	Heartbeat      string
+	HeartbeatEvery time.Duration
+
 	// Where others send logs to: host:port each, "" nowhere.
 	Syslog, GELF, Fluent string
 }
@@ -66,7 +77,7 @@ type Key struct {
 }
 
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
-var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks}
+var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }
@@ -147,6 +158,9 @@ func Keys() []Key {
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
+		{"rules", "rules", "TENDER_RULES", "", "rule files beside those of projects, as YAML: docs/alerts.md", treeSetter(treeRules)},
+		{"alerts", "alerts", "TENDER_ALERTS", "", "what is off or different of the built-in alerts, as YAML: docs/alerts.md", treeSetter(treeAlerts)},
+		{"heartbeat", "heartbeat", "TENDER_HEARTBEAT", "", "address that is called each minute while all is well", treeSetter(treeHeartbeat)},
 	}
 }
 

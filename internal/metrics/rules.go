@@ -325,3 +325,23 @@ func (r *Rules) States() (out []RuleState) {
 	})
 	return out
 }
+
+// Behind says why rules are not evaluated as often as they should be; "" when they are.
+func (r *Rules) Behind(now time.Time) string {
+	r.mu.Lock()
+	wanted, running := len(r.groups), r.running
+	r.mu.Unlock()
+	if wanted > 0 && running == nil {
+		return "no rules are evaluated"
+	}
+	for _, g := range r.RuleGroups() {
+		last := g.GetLastEvaluation()
+		if most := max(time.Minute, 3*g.Interval()); now.Sub(last) > most {
+			if last.IsZero() {
+				return fmt.Sprintf("the rules of group %s have not been evaluated yet", g.Name())
+			}
+			return fmt.Sprintf("the rules of group %s were last evaluated %s ago", g.Name(), now.Sub(last).Round(time.Second))
+		}
+	}
+	return ""
+}

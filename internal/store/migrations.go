@@ -23,6 +23,7 @@ var migrations = []string{
 	releasedTable,
 	routesTable,
 	sinksTables,
+	rulesTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
