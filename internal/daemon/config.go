@@ -61,6 +61,11 @@ type Config struct {
 	// Sinks are where logs are sent on to.
 	Sinks []forward.Config
 
+	// Sampling is how often what instances and the host use is read.
+	Sampling time.Duration
+	// ComposeLabels: with the labels by which cAdvisor tells projects and services of Docker Compose.
+	ComposeLabels bool
+
 	// Where others send logs to: host:port each, "" nowhere.
 	Syslog, GELF, Fluent string
 }
@@ -164,6 +169,8 @@ func Keys() []Key {
 		{"metrics.series", "metrics-series", "TENDER_METRICS_SERIES", "200000", "how many series each project may have at a time", setMetricsSeries},
 		{"retention.metrics.age", "metrics-age", "TENDER_METRICS_AGE", "30d", "how long samples are kept", setMetricsAge},
 		{"retention.metrics.size", "metrics-size", "TENDER_METRICS_SIZE", "10GiB", "what all samples may take on the disk, the oldest go first", setMetricsSize},
+		{"metrics.interval", "metrics-interval", "TENDER_METRICS_INTERVAL", "10s", "how often what instances and the host use is read", setSampling},
+		{"metrics.compose_labels", "metrics-compose-labels", "TENDER_METRICS_COMPOSE_LABELS", "off", "on: samples of instances carry cAdvisor's container_label_com_docker_compose_project and _service too; off", setComposeLabels},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
 	}
 }
@@ -240,6 +247,21 @@ func size(v string) (int64, error) {
 		return 0, fmt.Errorf("%q is not a size such as 20GiB", v)
 	}
 	return n, nil
+}
+
+func setSampling(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < time.Second || d > 5*time.Minute {
+		return fmt.Errorf("%q is not between 1s and 5m", v)
+	}
+	c.Sampling = d
+	return nil
+}
+
+func setComposeLabels(c *Config, v string) error {
+	without, err := off(v)
+	c.ComposeLabels = !without
+	return err
 }
 
 func setDrain(c *Config, v string) error {

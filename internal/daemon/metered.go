@@ -65,7 +65,7 @@ func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 		b.board.set("metrics", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), err.Error() })
 		return nil
 	}
-	m.db = db
+	m.db, b.keepSamples = db, db.Keep
 	return m
 }
 
