@@ -28,7 +28,7 @@ type Rule struct {
 
 var (
 	alertLabels = func(about string) *word {
-		return &word{about: about, free: &word{}, named: labelName}
+		return &word{about: about, free: &word{}, named: alertLabel}
 	}
 	alertsWords = &word{about: "Rules of alerts, as in Prometheus' files; the labels project and service are filled in", items: &word{fits: ruleKeys, keys: map[string]*word{
 		"alert":           {about: "The name of an alert", kind: "string", rule: filled("a name")},
@@ -41,12 +41,11 @@ var (
 		"annotations":     alertLabels("Texts for people, such as summary; {{ .Value }} and {{ .Labels.instance }} are filled in"),
 	}}}
 
-	labelForm  = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 	seriesForm = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
 )
 
-func labelName(v string) error {
-	if !labelForm.MatchString(v) || v == "__name__" {
+func alertLabel(v string) error {
+	if !labelName.MatchString(v) || v == "__name__" {
 		return errors.New("want a name of letters, digits and _")
 	}
 	return nil

@@ -37,6 +37,9 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 	if _, err := logsOf(s); err != nil {
 		return x, err
 	}
+	if _, err := metricsOf(s); err != nil {
+		return x, err
+	}
 	if _, err := alertsOf(m); err != nil {
 		return x, err
 	}

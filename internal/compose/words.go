@@ -30,7 +30,8 @@ var (
 		"rollout": rolloutWords,
 		"logs":    logsWords,
 		"alerts":  alertsWords,
-		"scale":   {later: true}, "metrics": {later: true}, "backup": {later: true}, "pool": {later: true},
+		"metrics": metricsWords,
+		"scale":   {later: true}, "backup": {later: true}, "pool": {later: true},
 		"schedule": {later: true}, "allow": {later: true}, "mesh": {later: true}, "profile": {later: true},
 	}}
 	volumeWords = &word{about: "What Compose has no word for", keys: map[string]*word{"backup": {later: true}}}

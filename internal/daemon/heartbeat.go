@@ -85,6 +85,14 @@ func (h *heartbeat) call(ctx context.Context) error {
 	return nil
 }
 
+// heartbeat is that of the configuration.
+func (b *backend) heartbeat() *heartbeat {
+	return &heartbeat{
+		url: b.config.Heartbeat, every: b.config.HeartbeatEvery, ill: b.ill,
+		tell: func(change func(*api.Part)) { b.board.set("heartbeat", change) },
+	}
+}
+
 // ill says why the heartbeat is not called.
 func (b *backend) ill(now time.Time) string {
 	for _, p := range b.board.all() {

@@ -55,9 +55,37 @@ type projectRules struct {
 	problems   []string
 }
 
+// openRules makes the room; nil: there is no store of samples.
+func openRules(b *backend, log *slog.Logger) *ruleRoom {
+	if b.metered == nil {
+		return nil
+	}
+	db := b.metered.db
+	r, err := newRuleRoom(b, db, log, b.fired)
+	if err != nil {
+		log.Error("no rules are evaluated", "err", err)
+		b.board.set("rules", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), err.Error() })
+		return nil
+	}
+	r.moreFiles = func() []string { return db.Config().RuleFiles }
+	r.tell = func(problem string) { b.board.set("rules", func(p *api.Part) { p.Error = problem }) }
+	db.SetRules(r.rules)
+	return r
+}
+
+// fired hands alerts on to who tells people.
+func (b *backend) fired(_ context.Context, all []metrics.Firing) {
+	for _, f := range all {
+		b.log.Info("alert", "labels", f.Labels, "ends", f.EndsAt)
+	}
+}
+
 // newRuleRoom makes the evaluator of db's rules; notify gets what fires.
 func newRuleRoom(b *backend, db *metrics.DB, log *slog.Logger, notify func(context.Context, []metrics.Firing)) (*ruleRoom, error) {
-	o := metrics.RulesOptions{Every: b.config.RulesEvery, Notify: notify, CheckLogs: checkLogQL}
+	o := metrics.RulesOptions{Every: b.config.RulesEvery, Notify: notify, CheckLogs: checkLogQL, Labels: db.Config().GlobalConfig.ExternalLabels.Map()}
+	if o.Every == 0 && b.config.Metrics != "" {
+		o.Every = time.Duration(db.Config().GlobalConfig.EvaluationInterval)
+	}
 	if b.logs != nil {
 		o.Logs = b.logs.numbers
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -8,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/metrics"
 	"github.com/tenderhq/tender/internal/store"
 )
@@ -30,7 +33,7 @@ func ruled(t *testing.T, c Config) *backend {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	b := &backend{config: c, store: st, log: slog.New(slog.DiscardHandler), board: new(board)}
+	b := &backend{config: c, store: st, log: slog.New(slog.DiscardHandler), board: new(board), inventory: engine.NewInventory(nil, slog.New(slog.DiscardHandler))}
 	if b.rules, err = newRuleRoom(b, db, b.log, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +124,56 @@ func TestWrongAlertsAreRefusedBeforeAnythingIsDone(t *testing.T) {
 		if tender.KindOf(err) != tender.Invalid || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", alerts, err, want)
 		}
+	}
+}
+
+// How the newest rollout of each service ended is a figure: what a person asked to go back to has ended well.
+func TestTheEndOfRolloutsIsAFigure(t *testing.T) {
+	b := ruled(t, Config{})
+	at := time.Unix(1_800_000_000, 0)
+	if err := b.store.Update(t.Context(), func(tx *store.Tx) error {
+		all := []error{tx.AddGeneration(store.Generation{Project: "shop", N: 1}, nil)}
+		for _, r := range []struct {
+			store.Rollout
+			ends string
+		}{
+			{store.Rollout{Service: "web"}, store.RolledBack}, {store.Rollout{Service: "web", Reverse: true, Who: "tender"}, store.RolloutDone},
+			{store.Rollout{Service: "api", Reverse: true, Who: "me"}, store.RolloutDone},
+			{store.Rollout{Service: "db"}, store.RolloutDone}, {store.Rollout{Service: "db"}, store.RolloutFailed},
+			{store.Rollout{Service: "cache"}, store.RolloutFailed}, {store.Rollout{Service: "cache"}, ""},
+		} {
+			r.Project, r.Generation, r.Started = "shop", 1, at
+			id, err := tx.AddRollout(r.Rollout)
+			all = append(all, err)
+			if r.ends != "" {
+				_, err = tx.EndRollout(id, r.ends, "", at)
+				all = append(all, err)
+			}
+		}
+		return errors.Join(all...)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var f figures
+	b.alertable(t.Context(), &f)
+	wellFormed(t, f.String())
+	var got []string
+	for line := range strings.Lines(f.String()) {
+		if strings.HasPrefix(line, "tender_rollout_end_seconds") {
+			got = append(got, strings.TrimSuffix(strings.TrimPrefix(line, "tender_rollout_end_seconds"), "\n"))
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		`{project="shop",service="api",outcome="done"} 1800000000`,
+		`{project="shop",service="db",outcome="failed"} 1800000000`,
+		`{project="shop",service="web",outcome="rolled back"} 1800000000`,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if text := f.String(); !strings.Contains(text, "tender_engine_up 0\n") || !strings.Contains(text, "tender_rules_failing 0\n") {
+		t.Error(text)
 	}
 }
 

@@ -193,13 +193,13 @@ type evaluator struct {
 
 func (r *Rules) evaluator(ctx context.Context, logs bool) *evaluator {
 	l := &loader{parser: r.db.parser, logs: logs}
-	query := rules.EngineQueryFunc(r.db.engine, r.db.tsdb)
+	query := rules.EngineQueryFunc(r.db.engine, r.db.Storage())
 	if logs {
 		l.parser, query = logParser{r.db.parser, r.o.CheckLogs}, r.logVector
 	}
 	return &evaluator{loader: l, every: r.o.Every, labels: labels.FromMap(r.o.Labels), url: r.o.URL, Manager: rules.NewManager(&rules.ManagerOptions{
 		Context: ctx, Logger: r.log, Metrics: r.metrics, ExternalURL: r.url, Parser: r.db.parser,
-		AppendableV2: r.db.tsdb, Queryable: r.db.tsdb, QueryFunc: query, GroupLoader: l, RuleDependencyController: alone{},
+		AppendableV2: r.db.Appendable(), Queryable: r.db.Storage(), QueryFunc: query, GroupLoader: l, RuleDependencyController: alone{},
 		ResendDelay: resend, OutageTolerance: tolerance,
 		NotifyFunc: func(ctx context.Context, expr string, alerts ...*rules.Alert) {
 			if len(alerts) == 0 {
