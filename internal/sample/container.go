@@ -332,7 +332,7 @@ func (s *Sampler) network(t *tracked) {
 		}
 		return
 	}
-	interfaces(b, func(name []byte, value *[16]uint64) {
+	interfaces(b, &s.columns, func(name []byte) {
 		if string(name) == "lo" {
 			return
 		}
@@ -349,14 +349,13 @@ func (s *Sampler) network(t *tracked) {
 			t.nics[called] = of
 		}
 		for i, p := range of.series {
-			s.points = append(s.points, Point{p, float64(value[columns[i]])})
+			s.points = append(s.points, Point{p, float64(s.columns[columns[i]])})
 		}
 	})
 }
 
-// interfaces calls f with each line of a file net/dev.
-func interfaces(b []byte, f func(name []byte, value *[16]uint64)) {
-	var value [16]uint64
+// interfaces calls f with each line of a file net/dev, whose columns are in value then.
+func interfaces(b []byte, value *[16]uint64, f func(name []byte)) {
 lines:
 	for len(b) > 0 {
 		var l []byte
@@ -375,6 +374,6 @@ lines:
 				continue lines
 			}
 		}
-		f(name, &value)
+		f(name)
 	}
 }

@@ -277,7 +277,7 @@ func (h *host) diskstats(b []byte) {
 
 func (h *host) interfaces(b []byte) {
 	count := 0
-	interfaces(b, func(name []byte, value *[16]uint64) {
+	interfaces(b, &h.s.columns, func(name []byte) {
 		of := h.nic[string(name)]
 		if of == nil {
 			// What goes through these is counted with the instance at their other end.
@@ -296,7 +296,7 @@ func (h *host) interfaces(b []byte) {
 			return
 		}
 		for i, p := range of.series {
-			h.s.points = append(h.s.points, Point{p, float64(value[i])})
+			h.s.points = append(h.s.points, Point{p, float64(h.s.columns[i])})
 		}
 	})
 	if count > 0 && count < len(h.nic) {

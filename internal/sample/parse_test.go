@@ -49,7 +49,7 @@ func FuzzReadings(f *testing.F) {
 				t.Errorf("%s is %v", named[m].name, v)
 			}
 		}
-		interfaces(text, func(name []byte, _ *[16]uint64) {
+		interfaces(text, new([16]uint64), func(name []byte) {
 			if len(name) == 0 || strings.ContainsAny(string(name), " \t\n:") {
 				t.Errorf("an interface is called %q", name)
 			}

@@ -54,6 +54,7 @@ type Sampler struct {
 	reading reading
 	points  []Point
 	name    []byte
+	columns [16]uint64
 
 	blind   uint64 // rounds in a row in which nothing of those that run was found
 	problem string // of this round

@@ -39,7 +39,7 @@ func tree(t *testing.T, files map[string]string) string {
 	return root
 }
 
-func put(t *testing.T, path, text string) {
+func put(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func put(t *testing.T, path, text string) {
 }
 
 // recorded is a tree of testdata, as files.
-func recorded(t *testing.T, name string) map[string]string {
+func recorded(t testing.TB, name string) map[string]string {
 	t.Helper()
 	a, err := txtar.ParseFile(filepath.Join("testdata", name+".txtar"))
 	if err != nil {
