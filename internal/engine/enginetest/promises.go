@@ -49,6 +49,9 @@ func Run(t *testing.T, start func(testing.TB) engine.Engine) {
 		"an image is resolved or not found":                 resolves,
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name != "watch tells of changes" { // it would be told of those of the others
+				t.Parallel()
+			}
 			promise(t, newTrial(t, start(t)))
 		})
 	}
