@@ -109,7 +109,7 @@ func (a *app) ruleTable(r api.Rules, now time.Time) error {
 		case len(x.Active) > 0:
 			state = fmt.Sprintf("%s %d", x.State, len(x.Active))
 		}
-		rows = append(rows, []string{x.Name, orDash(state), seconds(x.For), x.Source, x.Health, orDash(ago(x.Evaluated, now))})
+		rows = append(rows, []string{x.Name, orDash(state), ruleTime(x.For), x.Source, x.Health, orDash(ago(x.Evaluated, now))})
 	}
 	if len(rows) == 0 {
 		a.note("no rules")
@@ -127,8 +127,8 @@ func (a *app) ruleTable(r api.Rules, now time.Time) error {
 	return nil
 }
 
-// seconds is a duration as rule files have it, - for none.
-func seconds(s float64) string {
+// ruleTime is a duration as rule files have it, - for none.
+func ruleTime(s float64) string {
 	if s == 0 {
 		return "-"
 	}
@@ -168,10 +168,10 @@ func (a *app) ruleWhole(x api.Rule, now time.Time) {
 	line("source", x.Source+", group "+x.Group)
 	line(x.Language, x.Expr)
 	if x.For > 0 {
-		line("for", seconds(x.For))
+		line("for", ruleTime(x.For))
 	}
 	if x.KeepFiringFor > 0 {
-		line("keeps", "firing for "+seconds(x.KeepFiringFor))
+		line("keeps", "firing for "+ruleTime(x.KeepFiringFor))
 	}
 	if len(x.Labels) > 0 {
 		line("labels", labelText(x.Labels))
@@ -183,7 +183,7 @@ func (a *app) ruleWhole(x api.Rule, now time.Time) {
 		}
 		line(what, x.Annotations[name])
 	}
-	how := x.Health + ", every " + seconds(x.Every)
+	how := x.Health + ", every " + ruleTime(x.Every)
 	if !x.Evaluated.IsZero() {
 		how += fmt.Sprintf(", last %s in %.1f ms", ago(x.Evaluated, now), x.Took*1000)
 	}
