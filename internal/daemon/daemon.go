@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -131,6 +132,10 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
 	}
+	if b.alerts = openAlerts(b, log.With("part", "alerts")); b.alerts != nil {
+		defer func() { err = errors.Join(err, b.alerts.room.Close()) }()
+	}
+	maps.Copy(mounts, b.alertmanager())
 	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
@@ -142,6 +147,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 			parts = append(parts, part{name: "sinks", run: b.sinks.Run, grace: 10 * time.Second})
 		}
 		parts = append(parts, logRoom.senders(c)...)
+	}
+	if b.alerts != nil {
+		parts = append(parts, part{name: "alerts", run: b.alerts.run, grace: 10 * time.Second})
 	}
 	return runParts(ctx, log, b.board, append(parts, []part{
 		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
