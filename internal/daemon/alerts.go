@@ -221,13 +221,13 @@ func (b *backend) Alerts(ctx context.Context, project string, match []string) (a
 		File: s.File, Outside: s.Outside, Loaded: s.Loaded, Receivers: s.Receivers, Nowhere: s.Nowhere, Waiting: s.Waiting, Dropped: s.Dropped, Problem: b.alerts.problem(),
 	}}
 	for _, a := range all {
-		out.Alerts = append(out.Alerts, shown(a))
+		out.Alerts = append(out.Alerts, alertShown(a))
 	}
 	slices.SortStableFunc(out.Alerts, func(x, y api.Alert) int { return x.Since.Compare(y.Since) })
 	return out, nil
 }
 
-func shown(a alert.Shown) api.Alert {
+func alertShown(a alert.Shown) api.Alert {
 	out := api.Alert{
 		Name: a.Labels["alertname"], Severity: a.Labels["severity"], Project: a.Labels["project"], Service: a.Labels["service"], Summary: a.Annotations["summary"],
 		Labels: a.Labels, Annotations: a.Annotations, Since: a.StartsAt.UTC(), State: a.State, SilencedBy: a.SilencedBy, InhibitedBy: a.InhibitedBy, MutedBy: a.MutedBy,

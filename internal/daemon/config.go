@@ -55,6 +55,11 @@ type Config struct {
 	// instead, a URL, several with commas; "": nobody is told of alerts.
 	Alertmanager string
 
+	// Sampling is how often what instances and the host use is read.
+	Sampling time.Duration
+	// ComposeLabels: with the labels by which cAdvisor tells projects and services of Docker Compose.
+	ComposeLabels bool
+
 	// Where others send logs to: host:port each, "" nowhere.
 	Syslog, GELF, Fluent string
 }
@@ -154,6 +159,8 @@ func Keys() []Key {
 			"alertmanager", "alertmanager", "TENDER_ALERTMANAGER", "", "who is told of alerts: Alertmanager's own configuration, a file, read again when it changes and at SIGHUP; or the URL of an Alertmanager outside that alerts go to instead",
 			setAlertmanager,
 		},
+		{"metrics.interval", "metrics-interval", "TENDER_METRICS_INTERVAL", "10s", "how often what instances and the host use is read", setSampling},
+		{"metrics.compose_labels", "metrics-compose-labels", "TENDER_METRICS_COMPOSE_LABELS", "off", "on: samples of instances carry cAdvisor's container_label_com_docker_compose_project and _service too; off", setComposeLabels},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
 	}
 }
@@ -200,6 +207,21 @@ func setLogsSize(c *Config, v string) error {
 	}
 	c.LogsSize = n
 	return nil
+}
+
+func setSampling(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < time.Second || d > 5*time.Minute {
+		return fmt.Errorf("%q is not between 1s and 5m", v)
+	}
+	c.Sampling = d
+	return nil
+}
+
+func setComposeLabels(c *Config, v string) error {
+	without, err := off(v)
+	c.ComposeLabels = !without
+	return err
 }
 
 func setDrain(c *Config, v string) error {
