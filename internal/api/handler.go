@@ -82,6 +82,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.lookRoutes()
 	h.sinkRoutes()
 	h.ruleRoutes()
+	h.alertRoutes()
 	h.changeRoutes()
 	h.steerRoutes()
 	h.consoleRoutes()

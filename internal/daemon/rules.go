@@ -17,6 +17,7 @@ import (
 	"time"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/alert"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
 	"github.com/tenderhq/tender/internal/logql"
@@ -74,9 +75,27 @@ func openRules(b *backend, log *slog.Logger) *ruleRoom {
 }
 
 // fired hands alerts on to who tells people.
-func (b *backend) fired(_ context.Context, all []metrics.Firing) {
+func (b *backend) fired(ctx context.Context, all []metrics.Firing) {
+	if b.alerts == nil { // status says so
+		return
+	}
+	outer := outerURL(b.config)
+	base := (&url.URL{Scheme: outer.Scheme, Host: outer.Host}).String()
+	outside := b.metered.db.Config().GlobalConfig.ExternalLabels.Map()
+	out := make([]alert.Alert, 0, len(all))
 	for _, f := range all {
-		b.log.Info("alert", "labels", f.Labels, "ends", f.EndsAt)
+		a := alert.Alert{Labels: maps.Clone(outside), Annotations: maps.Clone(f.Annotations), StartsAt: f.StartsAt, EndsAt: f.EndsAt, GeneratorURL: link(base, f)}
+		maps.Copy(a.Labels, f.Labels)
+		if a.Annotations == nil {
+			a.Annotations = map[string]string{}
+		}
+		if _, said := a.Annotations["value"]; !said {
+			a.Annotations["value"] = strconv.FormatFloat(f.Value, 'g', 6, 64)
+		}
+		out = append(out, a)
+	}
+	if err := b.alerts.room.Put(ctx, out...); err != nil && ctx.Err() == nil {
+		b.log.Error("alerts were not taken in", "err", err)
 	}
 }
 
