@@ -35,7 +35,13 @@ func (b *backend) loki() http.Handler {
 			http.Error(w, b.noStore().Error(), http.StatusServiceUnavailable)
 		})
 	}
-	return logql.Loki(b.logs.store, logql.LokiOptions{Log: b.logs.log, Version: b.version, Cut: collect.Cut})
+	return logql.Loki(b.logs.store, logql.LokiOptions{Log: b.logs.log, Version: b.version, Cut: collect.Cut, Projects: projectsOf})
+}
+
+// projectsOf are the projects that who asks may see; none: all.
+func projectsOf(ctx context.Context) []string {
+	who, _ := api.PersonFrom(ctx)
+	return who.Projects
 }
 
 // Logs answers from the store of logs: all revisions, restarts and instances that
