@@ -55,6 +55,7 @@ type Store struct {
 	written  uint64            // number of the last block
 	grown    chan struct{}
 	follows  map[*follower]struct{}
+	watchers []func([]Gone)
 	closed   bool
 	failing  error // why the last write went wrong
 	stats    Stats
