@@ -132,6 +132,10 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
 	}
+	if b.alerts = openAlerts(b, log.With("part", "alerts")); b.alerts != nil {
+		defer func() { err = errors.Join(err, b.alerts.room.Close()) }()
+	}
+	maps.Copy(mounts, b.alertmanager())
 	b.metered = openMetricRoom(b, log.With("part", "metrics"))
 	defer func() {
 		if b.metered != nil {
@@ -150,6 +154,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 			parts = append(parts, part{name: "sinks", run: b.sinks.Run, grace: 10 * time.Second})
 		}
 		parts = append(parts, logRoom.senders(c)...)
+	}
+	if b.alerts != nil {
+		parts = append(parts, part{name: "alerts", run: b.alerts.run, grace: 10 * time.Second})
 	}
 	parts = append(parts, part{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second})
 	if b.metered != nil {
