@@ -178,11 +178,20 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 	}
 	if len(s.Parts) > 0 {
 		fmt.Fprintln(w)
+		head := []string{"PART", "STATE", "SINCE", "RESTARTS", "ERROR"}
+		noted := slices.ContainsFunc(s.Parts, func(p api.Part) bool { return noteOf(p, now) != "" })
+		if noted {
+			head = append(head, "NOTE")
+		}
 		var rows [][]string
 		for _, p := range s.Parts {
-			rows = append(rows, []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(said(p, now))})
+			row := []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(p.Error)}
+			if noted {
+				row = append(row, orDash(noteOf(p, now)))
+			}
+			rows = append(rows, row)
 		}
-		if err := table(w, []string{"PART", "STATE", "SINCE", "RESTARTS", "ERROR"}, rows); err != nil {
+		if err := table(w, head, rows); err != nil {
 			return err
 		}
 	}
@@ -203,12 +212,12 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 	return table(w, []string{"PROJECT", "SERVICE", "READY", "STATE", "REVISION", "IMAGE"}, rows)
 }
 
-// said is what is wrong with a part, or when it last did what it is for.
-func said(p api.Part, now time.Time) string {
-	if p.Error == "" && !p.Done.IsZero() {
-		return "- (last done " + ago(p.Done, now) + ")"
+// noteOf is what is to be known of a part though nothing is wrong with it.
+func noteOf(p api.Part, now time.Time) string {
+	if p.Note == "" && !p.Done.IsZero() {
+		return "last done " + ago(p.Done, now)
 	}
-	return p.Error
+	return p.Note
 }
 
 func (a *app) whyCommand() *cobra.Command {

@@ -126,7 +126,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
 	loki := b.loki()
 	mounts := map[string]http.Handler{
-		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki, "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
+		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
 	}
 	if logRoom != nil {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
@@ -144,7 +144,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}()
 	maps.Copy(mounts, b.prometheus())
 	b.rules = openRules(b, log.With("part", "rules"))
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: map[string]http.Handler{"/loki/": loki, "/ready": loki}})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {
