@@ -33,6 +33,7 @@ type backend struct {
 	keeper    *keeper
 	logs      *logRoom       // nil: its store could not be opened, or logs are off
 	sinks     *forward.Sinks // nil: none are configured, or there is no log room
+	scaling   *scaling
 	layers    layers
 }
 

@@ -19,6 +19,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/forward"
+	"github.com/tenderhq/tender/internal/plan"
 )
 
 // ConfigFile is where serve looks when --config does not say otherwise.
@@ -50,6 +51,9 @@ type Config struct {
 
 	// Sinks are where logs are sent on to.
 	Sinks []forward.Config
+
+	// Autoscale is how often the counts of services with x-tender.scale are looked at.
+	Autoscale time.Duration
 
 	// Where others send logs to: host:port each, "" nowhere.
 	Syslog, GELF, Fluent string
@@ -146,6 +150,7 @@ func Keys() []Key {
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
+		{"autoscale.every", "autoscale-every", "TENDER_AUTOSCALE_EVERY", "10s", "how often services with x-tender.scale are looked at", setAutoscale},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
 	}
 }
@@ -191,6 +196,15 @@ func setLogsSize(c *Config, v string) error {
 		return fmt.Errorf("%q is not a size such as 20GiB", v)
 	}
 	c.LogsSize = n
+	return nil
+}
+
+func setAutoscale(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 100*time.Millisecond || d > plan.LoadFor/2 {
+		return fmt.Errorf("%q is not a duration from 100ms to %s", v, plan.LoadFor/2)
+	}
+	c.Autoscale = d
 	return nil
 }
 

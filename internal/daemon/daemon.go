@@ -123,6 +123,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage, Routes: routesServed(edge.LastTable(filepath.Join(c.DataDir, "edge"))),
 	})
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
+	b.scaling = newScaling(b, log.With("part", "scaling"))
 	loki := b.loki()
 	mounts := map[string]http.Handler{
 		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki, "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
@@ -148,6 +149,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},
+		{name: "scaling", run: b.scaling.run, grace: 10 * time.Second},
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},

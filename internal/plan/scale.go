@@ -149,6 +149,15 @@ func (s *Scaling) fewer(out Count, bound int, now time.Time) Count {
 	return out
 }
 
+// missing says why these slots are empty: nobody was there before the count was
+// changed, or somebody has gone.
+func (v *view) missing(slots []int) string {
+	if v.Counted.Cause == "" || slices.Min(slots) <= v.Counted.From {
+		return "missing"
+	}
+	return fmt.Sprintf("%d wanted%s", v.Replicas, tail(v.Counted.Cause))
+}
+
 // fit holds newcomers back that the node has no memory for.
 func (s *Scaling) fit(out Count) Count {
 	if !s.Room.Known || s.Room.Each <= 0 {

@@ -250,7 +250,9 @@ func TestDecide(t *testing.T) {
 			"3: cpu 140 % of 2 instances, target 70 %: 4; the node has memory for 1 more: 300 MiB are free, each takes 200 MiB",
 		},
 		{
-			"memory that newcomers will take", with(usual(3, cpu(0.95, 3)), func(s *plan.Scaling) { s.Ready, s.Room = 2, plan.Room{Known: true, Available: 300 << 20, Each: 200 << 20} }),
+			"memory that newcomers will take", with(usual(3, cpu(0.95, 3)), func(s *plan.Scaling) {
+				s.Ready, s.Room = 2, plan.Room{Known: true, Available: 300 << 20, Each: 200 << 20}
+			}),
 			"3: cpu 95 % of 3 instances, target 70 %: 5; the node has memory for 0 more: 100 MiB are free, each takes 200 MiB",
 		},
 	} {
