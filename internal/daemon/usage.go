@@ -14,20 +14,20 @@ import (
 	"github.com/tenderhq/tender/internal/plan"
 )
 
-// usage is what instances were measured to use: cores and bytes, by word, project
-// and service, and the name of the instance.
+// usage is what instances were measured to use: cores and bytes, by word and
+// revision, and the name of the instance.
 type usage struct {
 	of      map[usedBy]map[string]float64
 	missing map[string]string // by word: why there is nothing
 }
 
-type usedBy struct{ word, project, service string }
+type usedBy struct{ word, project, service, revision string }
 
 // usageExprs ask for the words of x-tender.scale. What is older than a minute is
 // no answer.
 var usageExprs = map[string]string{
-	"cpu":    `sum by (project, service, instance) (rate(container_cpu_usage_seconds_total{service!=""}[1m]))`,
-	"memory": `sum by (project, service, instance) (last_over_time(container_memory_working_set_bytes{service!=""}[1m]))`,
+	"cpu":    `sum by (project, service, revision, instance) (rate(container_cpu_usage_seconds_total{service!=""}[1m]))`,
+	"memory": `sum by (project, service, revision, instance) (last_over_time(container_memory_working_set_bytes{service!=""}[1m]))`,
 }
 
 // measure asks once for all services.
@@ -51,7 +51,7 @@ func (s *scaling) measure(ctx context.Context, all []deploy.Scaled, now time.Tim
 			continue
 		}
 		for _, v := range values {
-			by := usedBy{word, v.Labels["project"], v.Labels["service"]}
+			by := usedBy{word, v.Labels["project"], v.Labels["service"], v.Labels["revision"]}
 			if u.of[by] == nil {
 				u.of[by] = map[string]float64{}
 			}
@@ -65,10 +65,11 @@ func (s *scaling) measure(ctx context.Context, all []deploy.Scaled, now time.Tim
 // average.
 func (u usage) load(word string, v deploy.Scaled, target, each float64, now time.Time) plan.Load {
 	l := plan.Load{Word: word, Target: target}
-	values := u.of[usedBy{word, v.Project, v.Service}]
+	values := u.of[usedBy{word, v.Project, v.Service, v.Revision}]
 	sum := 0.0
 	for _, i := range v.Instances {
-		if x, ok := values[i.Name]; ok {
+		// A newcomer gets the name of its slot once that is free; it is measured by that name from the first.
+		if x, ok := values[strings.TrimSuffix(i.Name, "-"+i.Revision)]; ok {
 			sum += x
 			l.Of++
 		}
@@ -86,7 +87,7 @@ func (u usage) load(word string, v deploy.Scaled, target, each float64, now time
 
 // most is what the instance that uses most of a service uses; 0: not known.
 func (u usage) most(word string, v deploy.Scaled) (most float64) {
-	for _, x := range u.of[usedBy{word, v.Project, v.Service}] {
+	for _, x := range u.of[usedBy{word, v.Project, v.Service, v.Revision}] {
 		most = max(most, x)
 	}
 	return most
