@@ -12,7 +12,7 @@ import (
 // may be lost on the way.
 func TestTheCountMustFollowTheLoad(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, "--autoscale-every=1s")
+	h := newHost(t, "--autoscale-interval=1s")
 	port := freePort(t)
 	h.file("compose.yaml", fmt.Sprintf(`
 services:

@@ -24,6 +24,7 @@ import (
 type scaling struct {
 	log    *slog.Logger
 	every  time.Duration
+	span   time.Duration // how far back what is measured counts
 	loop   scaler
 	edge   trafficSource
 	query  func(ctx context.Context, expr string, at time.Time) ([]metrics.Value, error) // nil: nothing is measured
@@ -63,7 +64,7 @@ type servedSince struct {
 }
 
 func newScaling(b *backend, log *slog.Logger) *scaling {
-	s := &scaling{log: log, every: b.config.Autoscale, loop: b.loop, edge: b.keeper, seen: map[scaledService]*watched{}}
+	s := &scaling{log: log, every: b.config.Autoscale, span: max(plan.LoadFor, 4*b.config.Sampling), loop: b.loop, edge: b.keeper, seen: map[scaledService]*watched{}}
 	s.memory = func() (nodeMemory, bool) {
 		if !strings.HasPrefix(b.config.Engine, "unix://") {
 			return nodeMemory{}, false

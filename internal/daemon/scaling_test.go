@@ -81,7 +81,7 @@ func inVillage(t *testing.T, rule tender.Scale, test func(*village, *scaling)) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &village{service: deploy.Scaled{Project: "shop", Service: "web", Revision: "r1", Rule: rule, Wanted: 2, Spec: []byte(halfCore)}, values: map[string][]metrics.Value{}}
 		s := &scaling{
-			log: slog.New(slog.DiscardHandler), every: 10 * time.Second, loop: v, edge: v, query: v.query,
+			log: slog.New(slog.DiscardHandler), every: 10 * time.Second, span: time.Minute, loop: v, edge: v, query: v.query,
 			memory: func() (nodeMemory, bool) { return nodeMemory{}, false }, seen: map[scaledService]*watched{},
 		}
 		ctx, cancel := context.WithCancel(t.Context())

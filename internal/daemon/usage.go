@@ -23,11 +23,11 @@ type usage struct {
 
 type usedBy struct{ word, project, service, revision string }
 
-// usageExprs ask for the words of x-tender.scale. What is older than a minute is
-// no answer.
+// usageExprs ask for the words of x-tender.scale. What is older than %[1]d seconds
+// is no answer.
 var usageExprs = map[string]string{
-	"cpu":    `sum by (project, service, revision, instance) (rate(container_cpu_usage_seconds_total{service!=""}[1m]))`,
-	"memory": `sum by (project, service, revision, instance) (last_over_time(container_memory_working_set_bytes{service!=""}[1m]))`,
+	"cpu":    `sum by (project, service, revision, instance) (rate(container_cpu_usage_seconds_total{service!=""}[%[1]ds]))`,
+	"memory": `sum by (project, service, revision, instance) (last_over_time(container_memory_working_set_bytes{service!=""}[%[1]ds]))`,
 }
 
 // measure asks once for all services.
@@ -45,7 +45,7 @@ func (s *scaling) measure(ctx context.Context, all []deploy.Scaled, now time.Tim
 			u.missing[word] = "metrics are off"
 			continue
 		}
-		values, err := s.query(ctx, usageExprs[word], now)
+		values, err := s.query(ctx, fmt.Sprintf(usageExprs[word], int(s.span.Seconds())), now)
 		if err != nil {
 			u.missing[word] = err.Error()
 			continue

@@ -1,0 +1,34 @@
+package api
+
+import (
+	"net/http"
+	"regexp"
+
+	"github.com/tenderhq/tender"
+)
+
+// questions are what Prometheus' and Loki's APIs answer to POST as they do to GET: clients
+// choose it for questions too long for a URL, and Grafana for all. They change nothing.
+var questions = regexp.MustCompile(`^(?:(?:/prometheus)?/api/v1/(?:query|query_range|query_exemplars|format_query|parse_query|labels|series|read)` +
+	`|(?:/loki)?/loki/api/v1/(?:query|query_range|labels?|label/[^/]+/values|series|index/(?:stats|volume|volume_range)|` +
+	`detected_fields|detected_field/[^/]+/values|detected_labels|patterns|format_query))$`)
+
+// mounted asks for the scope that a foreign handler needs.
+func mounted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, ok := PersonFrom(r.Context())
+		scope := Deploy
+		if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodPost && questions.MatchString(r.URL.Path) {
+			scope = Read
+		}
+		err := who.May(scope, "")
+		if !ok {
+			err = tender.Errorf(tender.Denied, "nobody may do this")
+		}
+		if err != nil {
+			writeProblem(w, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
