@@ -73,7 +73,7 @@ func each(n int, value float64) (out []metrics.Value) {
 	return out
 }
 
-const halfCore = "name: shop\nservices:\n  web:\n    image: x\n    deploy:\n      resources:\n        limits:\n          cpus: 0.5\n          memory: \"104857600\"\n"
+const halfCore = "x-tender-format: 1\nname: shop\nservices:\n  web:\n    image: x\n    deploy:\n      resources:\n        limits:\n          cpus: 0.5\n          memory: \"104857600\"\n"
 
 // inVillage runs a test in fake time; it looks every ten seconds.
 func inVillage(t *testing.T, rule tender.Scale, test func(*village, *scaling)) {
