@@ -41,6 +41,9 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 	if m, ok := m["scale"].(map[string]any); ok {
 		x.Scale = r.at("scale").scale(m)
 	}
+	if _, err := metricsOf(s); err != nil {
+		return x, err
+	}
 	for i, v := range r.list(m, "routes") {
 		route := r.at(fmt.Sprintf("routes[%d]", i)).route(v)
 		route.Service = s.Name

@@ -30,7 +30,8 @@ var (
 		"rollout": rolloutWords,
 		"logs":    logsWords,
 		"scale":   scaleWords,
-		"metrics": {later: true}, "alerts": {later: true}, "backup": {later: true}, "pool": {later: true},
+		"metrics": metricsWords,
+		"alerts":  {later: true}, "backup": {later: true}, "pool": {later: true},
 		"schedule": {later: true}, "allow": {later: true}, "mesh": {later: true}, "profile": {later: true},
 	}}
 	volumeWords = &word{about: "What Compose has no word for", keys: map[string]*word{"backup": {later: true}}}

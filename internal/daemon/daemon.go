@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -123,7 +124,6 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		Home: c.DataDir, Join: compose.Join, Salvage: b.salvage, Routes: routesServed(edge.LastTable(filepath.Join(c.DataDir, "edge"))),
 	})
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
-	b.scaling = newScaling(b, log.With("part", "scaling"))
 	loki := b.loki()
 	mounts := map[string]http.Handler{
 		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki, "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
@@ -132,6 +132,14 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
 	}
+	b.metered = openMetricRoom(b, log.With("part", "metrics"))
+	b.scaling = newScaling(b, log.With("part", "scaling"))
+	defer func() {
+		if b.metered != nil {
+			err = errors.Join(err, b.metered.db.Close())
+		}
+	}()
+	maps.Copy(mounts, b.prometheus())
 	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
@@ -144,13 +152,14 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		}
 		parts = append(parts, logRoom.senders(c)...)
 	}
-	if b.keepSamples != nil {
+	parts = append(parts, part{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second})
+	if b.metered != nil {
+		parts = append(parts, part{name: "metrics", run: b.metered.run, grace: 20 * time.Second})
 		if b.sampling = openSampling(c, b, log.With("part", "samples")); b.sampling != nil {
 			parts = append(parts, part{name: "samples", run: b.sampling.run, grace: 5 * time.Second})
 		}
 	}
 	return runParts(ctx, log, b.board, append(parts, []part{
-		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},

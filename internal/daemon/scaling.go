@@ -72,6 +72,9 @@ func newScaling(b *backend, log *slog.Logger) *scaling {
 		n, err := readMemory("/proc/meminfo")
 		return n, err == nil
 	}
+	if b.metered != nil {
+		s.query = b.metered.db.Query
+	}
 	return s
 }
 
