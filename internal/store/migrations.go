@@ -24,6 +24,7 @@ var migrations = []string{
 	routesTable,
 	sinksTables,
 	sinksExpired,
+	scalingsTable,
 	rulesTable,
 }
 
