@@ -169,8 +169,44 @@ func (f *fake) Sinks(context.Context) ([]api.Sink, error) {
 	return []api.Sink{{Name: "es", Lag: 1.5}}, f.ask("sinks")
 }
 
+func (f *fake) Rules(context.Context) (api.Rules, error) {
+	return api.Rules{Rules: []api.Rule{{Name: "Down", For: 1.5, Evaluated: noon}}}, f.ask("rules")
+}
+
+func (f *fake) RuleGroups(context.Context) ([]api.RuleGroup, error) {
+	return []api.RuleGroup{{Name: "g", Changed: noon}}, f.ask("rule groups")
+}
+
+func (f *fake) SetRules(_ context.Context, who api.Person, r api.RuleFile) ([]api.RuleGroup, error) {
+	return []api.RuleGroup{{Name: "g", Text: r.Text, Who: who.Name}}, f.ask("set rules %s %+v", who.Name, r)
+}
+
+func (f *fake) RemoveRules(_ context.Context, who api.Person, group string) error {
+	return f.ask("remove rules %s %s", who.Name, group)
+}
+
 func (f *fake) DeadLetters(_ context.Context, sink string, limit int) ([]api.DeadLetter, error) {
 	return []api.DeadLetter{{Time: noon, Reason: "400"}}, f.ask("dead %s %d", sink, limit)
+}
+
+func (f *fake) Alerts(_ context.Context, project string, match []string) (api.Alerts, error) {
+	return api.Alerts{Alerts: []api.Alert{{Name: "Down", Project: "shop"}, {Name: "Disk"}}}, f.ask("alerts %q %q", project, match)
+}
+
+func (f *fake) TestAlert(_ context.Context, _ api.Person, receiver string) ([]api.AlertTry, error) {
+	return []api.AlertTry{{Receiver: "ops", Integration: "webhook[0]"}}, f.ask("test alert %s", receiver)
+}
+
+func (f *fake) Silences(_ context.Context, project string, match []string, all bool) ([]api.Silence, error) {
+	return []api.Silence{{ID: "s1", Who: "root"}}, f.ask("silences %q %q %t", project, match, all)
+}
+
+func (f *fake) AddSilence(_ context.Context, _ api.Person, project string, r api.SilenceRequest) (api.Silence, error) {
+	return api.Silence{ID: "s1", Matchers: r.Matchers}, f.ask("add silence %q %q %s %s", project, r.Matchers, r.For, r.Comment)
+}
+
+func (f *fake) ExpireSilence(_ context.Context, _ api.Person, project, id string) error {
+	return f.ask("expire silence %q %s", project, id)
 }
 
 func (f *fake) DoctorLogs(context.Context) ([]api.Check, error) {

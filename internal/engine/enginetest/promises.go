@@ -399,6 +399,9 @@ func copies(_ *testing.T, x *trial) {
 	if sizes, err := x.e.Sizes(x.Context(), "gone"); err != nil || len(sizes) > 0 {
 		x.Errorf("the size of one that is gone: %v, %v", sizes, err)
 	}
+	if disk, err := x.e.Disk(x.Context()); err != nil || disk["containers"] < 4 {
+		x.Errorf("with that in its layer the disk holds %v, %v", disk, err)
+	}
 	if files, err := x.e.Written(x.Context(), i.ID); err != nil || !slices.Contains(files, "/tmp/note") {
 		x.Errorf("it has written %q, %v", files, err)
 	}
