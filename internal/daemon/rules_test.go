@@ -137,10 +137,13 @@ func TestTheEndOfRolloutsIsAFigure(t *testing.T) {
 			store.Rollout
 			ends string
 		}{
-			{store.Rollout{Service: "web"}, store.RolledBack}, {store.Rollout{Service: "web", Reverse: true, Who: "tender"}, store.RolloutDone},
+			{store.Rollout{Service: "web"}, store.RolledBack},
+			{store.Rollout{Service: "web", Reverse: true, Who: "tender"}, store.RolloutDone},
 			{store.Rollout{Service: "api", Reverse: true, Who: "me"}, store.RolloutDone},
-			{store.Rollout{Service: "db"}, store.RolloutDone}, {store.Rollout{Service: "db"}, store.RolloutFailed},
-			{store.Rollout{Service: "cache"}, store.RolloutFailed}, {store.Rollout{Service: "cache"}, ""},
+			{store.Rollout{Service: "db"}, store.RolloutDone},
+			{store.Rollout{Service: "db"}, store.RolloutFailed},
+			{store.Rollout{Service: "cache"}, store.RolloutFailed},
+			{store.Rollout{Service: "cache"}, ""},
 		} {
 			r.Project, r.Generation, r.Started = "shop", 1, at
 			id, err := tx.AddRollout(r.Rollout)
