@@ -333,6 +333,37 @@ func TestAlertsGoToAnAlertmanagerOutside(t *testing.T) {
 	}
 }
 
+// The file is read again when it changes, and a wrong one changes nothing.
+func TestTheFileOfAlertmanagerIsReadAgain(t *testing.T) {
+	t.Parallel()
+	file := write(t, filepath.Join(t.TempDir(), "alertmanager.yml"), "route: {receiver: ops}\n")
+	a := serveAlerts(t, Config{Alertmanager: file})
+	status := func() string {
+		for _, p := range a.board.all() {
+			if p.Name == "alerts" {
+				return p.Error
+			}
+		}
+		return ""
+	}
+	eventually(t, "status says that nobody is told", func() bool { return strings.HasSuffix(status(), "nobody is told of alerts") })
+	change := func(text string) {
+		write(t, file, text)
+		long := time.Now().Add(-time.Hour) // it is not being written
+		if err := os.Chtimes(file, long, long.Add(time.Duration(len(text))*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change("route: {receiver: ops}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://127.0.0.1:9'}]}]\n")
+	eventually(t, "the file holds", func() bool { return a.alerts.room.Status().File == file && status() == "" })
+	change("route: {receiver: nobody}\n")
+	eventually(t, "the wrong file is refused", func() bool { return strings.HasSuffix(status(), "what held before holds on") })
+	all, err := a.Alerts(t.Context(), "", nil)
+	if err != nil || fmt.Sprint(all.Alerting.Receivers) != "[ops]" || all.Alerting.Nowhere {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 // An alert says what whoever is woken would look up first.
 func TestAnAlertCarriesWhatHelps(t *testing.T) {
 	t.Parallel()
