@@ -126,7 +126,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
 	loki := b.loki()
 	mounts := map[string]http.Handler{
-		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki, "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
+		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
 	}
 	if logRoom != nil {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
@@ -137,13 +137,15 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	maps.Copy(mounts, b.alertmanager())
 	b.metered = openMetricRoom(b, log.With("part", "metrics"))
+	b.scaling = newScaling(b, log.With("part", "scaling"))
 	defer func() {
 		if b.metered != nil {
 			err = errors.Join(err, b.metered.db.Close())
 		}
 	}()
 	maps.Copy(mounts, b.prometheus())
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
+	b.rules = openRules(b, log.With("part", "rules"))
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: map[string]http.Handler{"/loki/": loki, "/ready": loki}})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {
@@ -165,10 +167,17 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 			parts = append(parts, part{name: "samples", run: b.sampling.run, grace: 5 * time.Second})
 		}
 	}
+	if b.rules != nil {
+		parts = append(parts, part{name: "rules", run: b.rules.run, grace: 20 * time.Second})
+	}
+	if c.Heartbeat != "" {
+		parts = append(parts, part{name: "heartbeat", run: b.heartbeat().run, grace: 15 * time.Second})
+	}
 	return runParts(ctx, log, b.board, append(parts, []part{
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},
+		{name: "scaling", run: b.scaling.run, grace: 10 * time.Second},
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},

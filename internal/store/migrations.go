@@ -23,6 +23,9 @@ var migrations = []string{
 	releasedTable,
 	routesTable,
 	sinksTables,
+	sinksExpired,
+	scalingsTable,
+	rulesTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
