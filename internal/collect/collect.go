@@ -12,6 +12,7 @@ package collect
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -62,6 +63,8 @@ type Options struct {
 	Local bool
 	// MaxSpool bounds what is kept of one container, in bytes, while the store does not take it; default 1 GiB.
 	MaxSpool int64
+	// TLS is for those who send over TLS; nil: nobody can.
+	TLS *tls.Config
 	// Workers bounds how many logs are read at once; default 4.
 	Workers int
 }
