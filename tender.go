@@ -220,6 +220,9 @@ type Instance struct {
 	Health   Health
 	ExitCode int  // where State is exited or dead
 	OOM      bool // the kernel ended it for memory
+	// OOMs is how often the engine told that memory ran out in it, since this process began to watch.
+	OOMs int
+	PID  int // of its first process, as the engine's host counts; 0: it does not run
 	Error    string
 	Restarts int // by the engine's restart policy
 	Created  time.Time

@@ -68,6 +68,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TENDER_HOST", "unix://"+socket)
 			e.Setenv("TCP_HOST", "http://"+tcp.Addr().String())
 			e.Setenv("NO_COLOR", "1")
+			// The race detector sleeps a second at the end of each command; the scripts have hundreds.
+			e.Setenv("GORACE", "atexit_sleep_ms=20")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -11,6 +11,7 @@ import (
 	"github.com/tenderhq/tender/internal/deploy"
 	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/forward"
+	"github.com/tenderhq/tender/internal/sample"
 	"github.com/tenderhq/tender/internal/store"
 	"github.com/tenderhq/tender/internal/vault"
 )
@@ -34,6 +35,9 @@ type backend struct {
 	logs      *logRoom       // nil: its store could not be opened, or logs are off
 	sinks     *forward.Sinks // nil: none are configured, or there is no log room
 	layers    layers
+	// keepSamples hands a round to the store of samples; nil: there is none.
+	keepSamples func(context.Context, sample.Round) error
+	sampling    *sampling // nil: nothing is sampled
 }
 
 // picture is what is there now; Unavailable before the first look.

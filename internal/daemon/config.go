@@ -51,6 +51,11 @@ type Config struct {
 	// Sinks are where logs are sent on to.
 	Sinks []forward.Config
 
+	// Sampling is how often what instances and the host use is read.
+	Sampling time.Duration
+	// ComposeLabels: with the labels by which cAdvisor tells projects and services of Docker Compose.
+	ComposeLabels bool
+
 	// Where others send logs to: host:port each, "" nowhere.
 	Syslog, GELF, Fluent string
 }
@@ -146,6 +151,8 @@ func Keys() []Key {
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
+		{"metrics.interval", "metrics-interval", "TENDER_METRICS_INTERVAL", "10s", "how often what instances and the host use is read", setSampling},
+		{"metrics.compose_labels", "metrics-compose-labels", "TENDER_METRICS_COMPOSE_LABELS", "off", "on: samples of instances carry cAdvisor's container_label_com_docker_compose_project and _service too; off", setComposeLabels},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
 	}
 }
@@ -192,6 +199,21 @@ func setLogsSize(c *Config, v string) error {
 	}
 	c.LogsSize = n
 	return nil
+}
+
+func setSampling(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < time.Second || d > 5*time.Minute {
+		return fmt.Errorf("%q is not between 1s and 5m", v)
+	}
+	c.Sampling = d
+	return nil
+}
+
+func setComposeLabels(c *Config, v string) error {
+	without, err := off(v)
+	c.ComposeLabels = !without
+	return err
 }
 
 func setDrain(c *Config, v string) error {

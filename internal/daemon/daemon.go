@@ -143,6 +143,11 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		}
 		parts = append(parts, logRoom.senders(c)...)
 	}
+	if b.keepSamples != nil {
+		if b.sampling = openSampling(c, b, log.With("part", "samples")); b.sampling != nil {
+			parts = append(parts, part{name: "samples", run: b.sampling.run, grace: 5 * time.Second})
+		}
+	}
 	return runParts(ctx, log, b.board, append(parts, []part{
 		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},

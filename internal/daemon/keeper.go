@@ -77,7 +77,7 @@ type keeper struct {
 	rounds uint64        // looks begun; done is the last one that ended
 	done   uint64
 	turned chan struct{} // closes with each look that has ended
-	past   []sample      // reports of the last minute, the oldest first
+	past   []reported    // reports of the last minute, the oldest first
 }
 
 // view is the edge as it was last seen.
@@ -212,8 +212,8 @@ func (k *keeper) run(ctx context.Context) error {
 	}
 }
 
-// sample is a report and when it was read.
-type sample struct {
+// reported is a report and when it was read.
+type reported struct {
 	at     time.Time
 	report proxy.Report
 }
@@ -228,7 +228,7 @@ func (k *keeper) remember(r proxy.Report, now time.Time) {
 	if n := len(k.past); n > 0 && now.Sub(k.past[n-1].at) < sampleEvery {
 		return
 	}
-	k.past = append(k.past, sample{now, r})
+	k.past = append(k.past, reported{now, r})
 	for len(k.past) > 1 && now.Sub(k.past[0].at) > sampleFor {
 		k.past = k.past[1:]
 	}

@@ -85,6 +85,9 @@ func (b *backend) metrics(e *edge.Client) http.Handler {
 		if b.sinks != nil {
 			f.sinks(b.sinks.Status(time.Now()))
 		}
+		if b.sampling != nil {
+			f.samples(b.sampling)
+		}
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		defer cancel()
 		var of bytes.Buffer

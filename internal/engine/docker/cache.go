@@ -14,6 +14,7 @@ type cache struct {
 	watches int // alive
 	entries map[string]entry
 	touched map[string]uint64 // how often an id was touched
+	ooms    map[string]int    // how often one has run out of memory
 }
 
 type entry struct {
@@ -47,6 +48,22 @@ func (c *cache) watching(n int) {
 	c.entries, c.touched = map[string]entry{}, map[string]uint64{}
 }
 
+// short notes that a container ran out of memory: an inspect forgets it at the next start.
+func (c *cache) short(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ooms == nil {
+		c.ooms = map[string]int{}
+	}
+	c.ooms[id]++
+}
+
+func (c *cache) shortOf(id string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ooms[id]
+}
+
 func (c *cache) get(id, key string) (i tender.Instance, ok bool, touched uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,6 +92,11 @@ func (c *cache) keep(ids map[string]bool) {
 	for id := range c.touched {
 		if !ids[id] {
 			delete(c.touched, id)
+		}
+	}
+	for id := range c.ooms {
+		if !ids[id] {
+			delete(c.ooms, id)
 		}
 	}
 }

@@ -49,6 +49,7 @@ func (e *Engine) List(ctx context.Context) (tender.Picture, error) {
 	for _, i := range found {
 		if i != nil {
 			ids[i.ID] = true
+			i.OOMs = e.seen.shortOf(i.ID)
 			p.Instances = append(p.Instances, *i)
 		}
 	}
@@ -192,6 +193,9 @@ func (e *Engine) instance(c container.InspectResponse) tender.Instance {
 		i.ExitCode = c.State.ExitCode
 	}
 	i.OOM = c.State.OOMKilled
+	if i.State == tender.Running || i.State == tender.Paused {
+		i.PID = c.State.Pid
+	}
 	if h := c.State.Health; h != nil && h.Status != container.NoHealthcheck && i.State == tender.Running {
 		i.Health = tender.Health(h.Status)
 		if n := len(h.Log); n > 0 && h.Log[n-1].ExitCode != 0 {

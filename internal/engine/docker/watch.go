@@ -39,6 +39,9 @@ func (e *Engine) Watch(ctx context.Context, started, changed func()) error {
 			switch m.Type {
 			case events.ContainerEventType:
 				e.seen.touch(m.Actor.ID)
+				if m.Action == events.ActionOOM {
+					e.seen.short(m.Actor.ID)
+				}
 				if m.Actor.Attributes[composeProject] == "" {
 					continue // nobody's that List would show
 				}
