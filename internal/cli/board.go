@@ -66,7 +66,7 @@ func (b board) json() object {
 		v := object{
 			"name": c.name, "label": c.label, "type": "query", "datasource": source("prometheus", metricsSource), "definition": c.values,
 			"query": object{"qryType": 1, "query": c.values, "refId": "values"}, "refresh": 2, "sort": 1, "hide": 0,
-			"includeAll": c.many, "multi": c.many, "skipUrlSync": false, "regex": "", "options": []object{}, "current": object{},
+			"includeAll": c.many, "multi": c.many, "skipUrlSync": false, "regex": "", "options": []object{}, "current": object{"text": "", "value": ""},
 		}
 		if c.many {
 			v["current"] = object{"selected": true, "text": []string{"All"}, "value": []string{"$__all"}}
@@ -168,10 +168,10 @@ func (p panel) options() object {
 			"justifyMode": "auto", "orientation": "auto", "textMode": "auto", "wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard",
 		}
 	case "table":
-		return object{"showHeader": true, "cellHeight": "sm", "sortBy": []object{}, "footer": object{"show": false, "reducer": []string{"sum"}, "countRows": false, "fields": ""}}
+		return object{"frameIndex": 0, "showHeader": true, "cellHeight": "sm", "sortBy": []object{}, "footer": object{"show": false, "reducer": []string{"sum"}, "countRows": false, "fields": ""}}
 	}
 	return object{
-		"showTime": true, "showLabels": false, "showCommonLabels": false, "wrapLogMessage": true, "prettifyLogMessage": false, "enableLogDetails": true,
+		"showTime": true, "showLogContextToggle": false, "showLabels": false, "showCommonLabels": false, "wrapLogMessage": true, "prettifyLogMessage": false, "enableLogDetails": true,
 		"dedupStrategy": "none", "sortOrder": "Descending",
 	}
 }

@@ -76,12 +76,17 @@ func quantityOf(expr string) quantity {
 	return rateUnit
 }
 
+// inBytes are series of cAdvisor's whose names do not say so.
+var inBytes = map[string]bool{
+	"container_memory_rss": true, "container_memory_cache": true, "container_memory_swap": true, "container_memory_mapped_file": true, "container_memory_kernel_usage": true,
+}
+
 func quantityNamed(name string) quantity {
 	for _, s := range []string{"_total", "_bucket", "_sum"} {
 		name = strings.TrimSuffix(name, s)
 	}
 	switch {
-	case strings.HasSuffix(name, "_bytes"):
+	case strings.HasSuffix(name, "_bytes"), inBytes[name]:
 		return bytesUnit
 	case strings.HasSuffix(name, "_time_seconds"), strings.HasSuffix(name, "_timestamp_seconds"), strings.HasSuffix(name, "_end_seconds"):
 		if strings.Contains(name, "cpu") || strings.Contains(name, "io_time") {
@@ -98,8 +103,11 @@ func quantityNamed(name string) quantity {
 
 // say writes v with three or four digits that matter.
 func (u quantity) say(v float64) string {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
+	switch a := math.Abs(v); {
+	case math.IsNaN(v) || math.IsInf(v, 0):
 		return strings.TrimPrefix(strconv.FormatFloat(v, 'g', -1, 64), "+")
+	case a >= 1e18: // in no unit that people know
+		return strconv.FormatFloat(v, 'e', 2, 64)
 	}
 	switch u {
 	case bytesUnit:
@@ -167,6 +175,8 @@ func saySeconds(v float64) string {
 	switch a := math.Abs(v); {
 	case a == 0:
 		return "0s"
+	case a < 1e-10:
+		return strconv.FormatFloat(v, 'e', 2, 64) + "s"
 	case a < 1e-6:
 		return digits(v*1e9, 3) + "ns"
 	case a < 1e-3:
