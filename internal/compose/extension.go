@@ -37,6 +37,9 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 	if _, err := logsOf(s); err != nil {
 		return x, err
 	}
+	if _, err := metricsOf(s); err != nil {
+		return x, err
+	}
 	for i, v := range r.list(m, "routes") {
 		route := r.at(fmt.Sprintf("routes[%d]", i)).route(v)
 		route.Service = s.Name

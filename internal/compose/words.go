@@ -29,7 +29,8 @@ var (
 		"boot":    {about: "Who starts it after a reboot", enum: []string{tender.BootEngine, tender.BootOrdered}},
 		"rollout": rolloutWords,
 		"logs":    logsWords,
-		"scale":   {later: true}, "metrics": {later: true}, "alerts": {later: true}, "backup": {later: true}, "pool": {later: true},
+		"metrics": metricsWords,
+		"scale":   {later: true}, "alerts": {later: true}, "backup": {later: true}, "pool": {later: true},
 		"schedule": {later: true}, "allow": {later: true}, "mesh": {later: true}, "profile": {later: true},
 	}}
 	volumeWords = &word{about: "What Compose has no word for", keys: map[string]*word{"backup": {later: true}}}

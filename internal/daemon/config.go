@@ -48,6 +48,16 @@ type Config struct {
 	LogsAge  time.Duration
 	LogsSize int64 // bytes on the disk, of all
 
+	// NoMetrics: nothing is measured, scraped or kept.
+	NoMetrics bool
+	// Metrics is a prometheus.yml; "" none.
+	Metrics string
+	// How long samples are kept, how many bytes they may take on the disk, and how many
+	// series a project may have at a time.
+	MetricsAge    time.Duration
+	MetricsSize   int64
+	MetricsSeries int
+
 	// Sinks are where logs are sent on to.
 	Sinks []forward.Config
 
@@ -151,6 +161,14 @@ func Keys() []Key {
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
+		{"metrics", "metrics", "TENDER_METRICS", "on", "on: what instances and the host use is measured and kept, and metrics are scraped; off", setMetrics},
+		{
+			"metrics.config", "metrics-config", "TENDER_METRICS_CONFIG", "", "a prometheus.yml: what else is scraped, rules, where samples are sent on to; read again at SIGHUP",
+			text(func(c *Config) *string { return &c.Metrics }),
+		},
+		{"metrics.series", "metrics-series", "TENDER_METRICS_SERIES", "200000", "how many series each project may have at a time", setMetricsSeries},
+		{"retention.metrics.age", "metrics-age", "TENDER_METRICS_AGE", "30d", "how long samples are kept", setMetricsAge},
+		{"retention.metrics.size", "metrics-size", "TENDER_METRICS_SIZE", "10GiB", "what all samples may take on the disk, the oldest go first", setMetricsSize},
 		{"metrics.interval", "metrics-interval", "TENDER_METRICS_INTERVAL", "10s", "how often what instances and the host use is read", setSampling},
 		{"metrics.compose_labels", "metrics-compose-labels", "TENDER_METRICS_COMPOSE_LABELS", "off", "on: samples of instances carry cAdvisor's container_label_com_docker_compose_project and _service too; off", setComposeLabels},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
@@ -178,7 +196,29 @@ func off(v string) (bool, error) {
 	return false, fmt.Errorf("%q is neither on nor off", v)
 }
 
-func setLogsAge(c *Config, v string) error {
+func setMetrics(c *Config, v string) (err error) {
+	c.NoMetrics, err = off(v)
+	return err
+}
+
+func setMetricsSeries(c *Config, v string) (err error) {
+	if c.MetricsSeries, err = strconv.Atoi(v); err != nil || c.MetricsSeries < 1000 {
+		return fmt.Errorf("%q is not a number of series, at least 1000", v)
+	}
+	return nil
+}
+
+func setLogsAge(c *Config, v string) (err error) {
+	c.LogsAge, err = age(v)
+	return err
+}
+
+func setMetricsAge(c *Config, v string) (err error) {
+	c.MetricsAge, err = age(v)
+	return err
+}
+
+func age(v string) (time.Duration, error) {
 	d, err := time.ParseDuration(v)
 	if days, ok := strings.CutSuffix(v, "d"); ok {
 		var n int
@@ -186,19 +226,27 @@ func setLogsAge(c *Config, v string) error {
 		d = time.Duration(n) * 24 * time.Hour
 	}
 	if err != nil || d < time.Minute || d > 100*365*24*time.Hour {
-		return fmt.Errorf("%q is not an age such as 14d or 36h", v)
+		return 0, fmt.Errorf("%q is not an age such as 14d or 36h", v)
 	}
-	c.LogsAge = d
-	return nil
+	return d, nil
 }
 
-func setLogsSize(c *Config, v string) error {
+func setLogsSize(c *Config, v string) (err error) {
+	c.LogsSize, err = size(v)
+	return err
+}
+
+func setMetricsSize(c *Config, v string) (err error) {
+	c.MetricsSize, err = size(v)
+	return err
+}
+
+func size(v string) (int64, error) {
 	n, err := units.RAMInBytes(v)
 	if err != nil || n < 1<<20 {
-		return fmt.Errorf("%q is not a size such as 20GiB", v)
+		return 0, fmt.Errorf("%q is not a size such as 20GiB", v)
 	}
-	c.LogsSize = n
-	return nil
+	return n, nil
 }
 
 func setSampling(c *Config, v string) error {

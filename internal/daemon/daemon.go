@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -131,6 +132,13 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
 	}
+	b.metered = openMetricRoom(b, log.With("part", "metrics"))
+	defer func() {
+		if b.metered != nil {
+			err = errors.Join(err, b.metered.db.Close())
+		}
+	}()
+	maps.Copy(mounts, b.prometheus())
 	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
@@ -143,13 +151,14 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		}
 		parts = append(parts, logRoom.senders(c)...)
 	}
-	if b.keepSamples != nil {
+	parts = append(parts, part{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second})
+	if b.metered != nil {
+		parts = append(parts, part{name: "metrics", run: b.metered.run, grace: 20 * time.Second})
 		if b.sampling = openSampling(c, b, log.With("part", "samples")); b.sampling != nil {
 			parts = append(parts, part{name: "samples", run: b.sampling.run, grace: 5 * time.Second})
 		}
 	}
 	return runParts(ctx, log, b.board, append(parts, []part{
-		{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second},
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},

@@ -98,6 +98,9 @@ func (b *backend) metrics(e *edge.Client) http.Handler {
 		}
 		f.metric("edge_up", "gauge", "1 while the edge answers.", "", up)
 		f.Write(of.Bytes())
+		if b.metered != nil {
+			f.WriteString(b.metered.db.Figures())
+		}
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		_, _ = f.WriteTo(w) // who asked may have gone
 	})

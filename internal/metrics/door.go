@@ -9,16 +9,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/storage/remote"
 	"github.com/prometheus/prometheus/tsdb"
+	v1 "github.com/prometheus/prometheus/web/api/v1"
 
 	"github.com/tenderhq/tender/internal/sample"
 )
@@ -28,86 +31,118 @@ type Options struct {
 	Dir  string
 	Age  time.Duration // default 30 days
 	Size int64         // bytes on disk; default 10 GiB
-	Log  *slog.Logger
+	// Limit is how many series each project may have at a time; default 200,000.
+	Limit int
+	// Free is how many bytes of the disk stay free: the oldest blocks go before that; 0: not looked at.
+	Free int64
+	// Config is a prometheus.yml; "" none.
+	Config string
+	// Node is the name of this host, a label of what Tender says of itself.
+	Node string
+	// Self answers with Tender's own figures as text; nil: they are not kept.
+	Self http.Handler
+	// Resolve is asked for the host of a target that is no address: an address, or "" if
+	// the name is none of a service. nil: names are the resolver's.
+	Resolve func(host string) string
+	Version string
+	Log     *slog.Logger // default: none
 }
+
+// Defaults of Options.
+const (
+	DefaultAge   = 30 * 24 * time.Hour
+	DefaultSize  = 10 << 30
+	DefaultLimit = 200_000
+)
 
 // DB is the store and who asks it.
 type DB struct {
 	o        Options
 	log      *slog.Logger
+	quiet    *slog.Logger // for libraries
 	registry *prometheus.Registry
 	tsdb     *tsdb.DB
+	remote   *remote.Storage
+	all      storage.Storage // tsdb, and what others keep for us
 	parser   parser.Parser
 	engine   *promql.Engine
+	queries  promql.QueryLogger
+	started  time.Time
+	bounds   *bounds
+	damage   *damage
+	counts   counts
+
+	scraping atomic.Pointer[scraping] // while Run runs
+	rules    atomic.Pointer[v1.RulesRetriever]
+	senders  atomic.Pointer[v1.AlertmanagerRetriever]
+
+	configMu sync.Mutex // over reading and taking in
+	config   atomic.Pointer[settings]
+	reload   chan struct{}
+
+	targetsMu sync.Mutex
+	targets   []Target
+	moved     chan struct{}
 
 	mu   sync.Mutex
-	refs map[string]map[*sample.Series]*held // by source
+	refs map[string]*source // by name
 }
 
-// held is a series that is being written.
-type held struct {
-	ref    storage.SeriesRef
-	labels labels.Labels
+// settings are what prometheus.yml says.
+type settings struct {
+	*config.Config
+	read    time.Time
+	problem string // of the file as it is now, which is not in force
 }
 
-// Open opens the store in o.Dir, or makes one.
+// Open opens the store in o.Dir, or makes one. What is damaged there is set aside.
 func Open(o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Age == 0 {
-		o.Age = 30 * 24 * time.Hour
+		o.Age = DefaultAge
 	}
 	if o.Size == 0 {
-		o.Size = 10 << 30
+		o.Size = DefaultSize
 	}
-	d := &DB{o: o, log: o.Log, registry: prometheus.NewRegistry(), refs: map[string]map[*sample.Series]*held{}}
-	t := tsdb.DefaultOptions()
-	t.RetentionDuration, t.MaxBytes = o.Age.Milliseconds(), o.Size
-	var err error
-	if d.tsdb, err = tsdb.Open(o.Dir, d.log, d.registry, t, nil); err != nil {
-		return nil, fmt.Errorf("open the store of samples: %w", err)
+	if o.Limit == 0 {
+		o.Limit = DefaultLimit
+	}
+	d := &DB{
+		o: o, log: o.Log, quiet: slog.New(quiet{o.Log.Handler()}), registry: prometheus.NewRegistry(), refs: map[string]*source{}, started: time.Now(),
+		reload: make(chan struct{}, 1), moved: make(chan struct{}, 1), damage: newDamage(o.Dir, o.Log),
+	}
+	d.bounds = newBounds(o.Limit)
+	c, err := load(o.Config, o.Log)
+	problem := ""
+	if err != nil { // the store keeps what instances use all the same
+		if c, _ = load("", o.Log); c == nil {
+			return nil, err
+		}
+		problem = err.Error()
+		o.Log.Error("prometheus.yml is not in force", "err", err)
+	}
+	d.config.Store(&settings{c, time.Now(), problem})
+	if err := d.open(); err != nil {
+		return nil, err
 	}
 	d.parser = parser.NewParser(parser.Options{})
 	d.engine = promql.NewEngine(promql.EngineOpts{
-		Logger: d.log, Reg: d.registry, MaxSamples: 5e6, Timeout: 30 * time.Second, LookbackDelta: 5 * time.Minute,
+		Logger: d.quiet, Reg: d.registry, MaxSamples: maxSamples, Timeout: queryTimeout, LookbackDelta: lookback,
 		EnableAtModifier: true, EnableNegativeOffset: true, Parser: d.parser,
 	})
+	d.counts.register(d)
+	if err := d.remote.ApplyConfig(d.config.Load().Config); err != nil {
+		d.log.Error("samples are not sent on", "err", err)
+		d.config.Store(&settings{c, time.Now(), err.Error()})
+	}
+	d.bounds.open.Store(true)
 	return d, nil
 }
 
-// Close writes what is open.
-func (d *DB) Close() error { return errors.Join(d.engine.Close(), d.tsdb.Close()) }
-
-// Keep adds one round of samples.
-func (d *DB) Keep(ctx context.Context, r sample.Round) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	before, now := d.refs[r.Source], make(map[*sample.Series]*held, len(r.Points))
-	at, app := r.At.UnixMilli(), d.tsdb.Appender(ctx)
-	for _, p := range r.Points {
-		h := before[p.Series]
-		if h == nil {
-			b := labels.NewScratchBuilder(len(p.Series.Labels) + 1)
-			b.Add(model.MetricNameLabel, p.Series.Name)
-			for _, l := range p.Series.Labels {
-				b.Add(l.Name, l.Value)
-			}
-			b.Sort()
-			h = &held{labels: b.Labels()}
-		}
-		ref, err := app.Append(h.ref, h.labels, at, p.Value)
-		if err != nil {
-			return errors.Join(fmt.Errorf("keep a sample of %s: %w", p.Series.Name, err), app.Rollback())
-		}
-		h.ref, now[p.Series] = ref, h
-	}
-	if err := app.Commit(); err != nil {
-		return fmt.Errorf("keep samples: %w", err)
-	}
-	d.refs[r.Source] = now
-	return nil
-}
+// Close writes what is open. Run must have ended.
+func (d *DB) Close() error { return errors.Join(d.engine.Close(), d.all.Close()) }
 
 // Value is one series of an answer, as it is at one time.
 type Value struct {
@@ -119,7 +154,7 @@ type Value struct {
 // Query answers an expression of PromQL for one time: a vector, or a scalar as one
 // value without labels.
 func (d *DB) Query(ctx context.Context, expr string, at time.Time) ([]Value, error) {
-	q, err := d.engine.NewInstantQuery(ctx, d.tsdb, nil, expr, at)
+	q, err := d.engine.NewInstantQuery(ctx, d.all, nil, expr, at)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", expr, err)
 	}
@@ -141,3 +176,24 @@ func (d *DB) Query(ctx context.Context, expr string, at time.Time) ([]Value, err
 		return nil, fmt.Errorf("ask %s: the answer is a %s, not one value for each series", expr, r.Value.Type())
 	}
 }
+
+// Storage is what rules read from and write to; what they write is bounded as all is.
+func (d *DB) Storage() storage.Queryable { return d.all }
+
+// Appendable takes samples; those of series beyond the bounds are refused in silence
+// and counted.
+func (d *DB) Appendable() storage.AppendableV2 { return appendable{d} }
+
+// SetRules names who knows the rules, for the API.
+func (d *DB) SetRules(r v1.RulesRetriever) { d.rules.Store(&r) }
+
+// SetAlertmanagers names who knows where alerts are sent, for the API.
+func (d *DB) SetAlertmanagers(r v1.AlertmanagerRetriever) { d.senders.Store(&r) }
+
+// Config is what prometheus.yml says, with defaults where it says nothing; it must
+// not be changed.
+func (d *DB) Config() *config.Config { return d.config.Load().Config }
+
+// Keep adds one round of samples. Samples that are late or doubled are left out and
+// counted; series that have ended are marked so.
+func (d *DB) Keep(ctx context.Context, r sample.Round) error { return d.keep(ctx, r) }

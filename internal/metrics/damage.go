@@ -1,0 +1,216 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/wlog"
+)
+
+const (
+	damagedDir = "damaged"
+	reasonFile = "reason.txt"
+	maxDamaged = 16 // the oldest go, so that damage does not fill the disk
+)
+
+// damage sets aside what cannot be read, so that the rest can be.
+type damage struct {
+	dir string // of the store
+	log *slog.Logger
+
+	mu  sync.Mutex
+	all []string // names below damaged
+}
+
+func newDamage(dir string, log *slog.Logger) *damage { return &damage{dir: dir, log: log} }
+
+// blocks sets aside those that cannot be opened.
+func (d *damage) blocks() error {
+	d.look()
+	entries, err := os.ReadDir(d.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, err := ulid.ParseStrict(e.Name()); err != nil || !e.IsDir() {
+			continue
+		}
+		if err := openable(filepath.Join(d.dir, e.Name())); err != nil {
+			if err := d.move(e.Name(), err, e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func openable(dir string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	b, err := tsdb.OpenBlock(nil, dir, nil, nil)
+	if err != nil {
+		return err
+	}
+	return b.Close()
+}
+
+// spareWAL links what was written last to a place of its own: mending what cannot be
+// read of it removes all that follows. undo takes the links away, or keeps them.
+func (d *damage) spareWAL() (undo func(keep bool), err error) {
+	spare := filepath.Join(d.dir, damagedDir, "wal-"+stamp())
+	if err := os.RemoveAll(spare); err != nil {
+		return nil, err
+	}
+	for _, part := range []string{"wal", wlog.WblDirName} {
+		root := filepath.Join(d.dir, part)
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return err
+			}
+			to := filepath.Join(spare, part, strings.TrimPrefix(path, root))
+			if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+				return err
+			}
+			return os.Link(path, to)
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.log.Warn("what was written last has no second copy while it is read", "err", err)
+			break
+		}
+	}
+	return func(keep bool) {
+		if _, err := os.Stat(spare); err != nil {
+			return
+		}
+		if keep {
+			d.note(filepath.Base(spare), errors.New("a part of what was written last could not be read; all behind it is here"))
+			return
+		}
+		if err := os.RemoveAll(spare); err != nil {
+			d.log.Warn("links to what was written last stay", "err", err)
+		}
+		_ = os.Remove(filepath.Join(d.dir, damagedDir)) // goes if it is empty
+	}, nil
+}
+
+// head sets aside all that is not yet in blocks, because of why; false: that would not help.
+func (d *damage) head(why error) bool {
+	if strings.Contains(why.Error(), "lock DB directory") || errors.Is(why, fs.ErrPermission) {
+		return false
+	}
+	moved := false
+	name := "head-" + stamp()
+	for _, part := range []string{"wal", wlog.WblDirName, "chunks_head"} {
+		if _, err := os.Stat(filepath.Join(d.dir, part)); err != nil {
+			continue
+		}
+		if err := d.move(part, why, filepath.Join(name, part)); err != nil {
+			d.log.Error("what is damaged cannot be set aside", "err", err)
+			return false
+		}
+		moved = true
+	}
+	return moved
+}
+
+// blockIn is how the store names the block in which a chunk cannot be read.
+var blockIn = regexp.MustCompile(`cannot populate chunk \d+ from block ([0-9A-HJKMNP-TV-Z]{26})`)
+
+// asked looks at the error of a query: a block that it names as damaged is set aside,
+// and the store leaves it out once it looks at its blocks again.
+func (d *damage) asked(err error) {
+	m := blockIn.FindStringSubmatch(err.Error())
+	if m == nil {
+		return
+	}
+	d.mu.Lock()
+	known := slices.Contains(d.all, m[1])
+	d.mu.Unlock()
+	if known || d.move(m[1], err, m[1]) != nil { // it may have been compacted away
+		return
+	}
+}
+
+// move takes a part of the store to the damaged ones.
+func (d *damage) move(part string, why error, name string) error {
+	to := filepath.Join(d.dir, damagedDir, name)
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(d.dir, part), to); err != nil {
+		return err
+	}
+	d.note(strings.Split(name, string(filepath.Separator))[0], why)
+	return nil
+}
+
+// note says that it is there and why.
+func (d *damage) note(name string, why error) {
+	place := filepath.Join(d.dir, damagedDir, name)
+	first, _, _ := strings.Cut(why.Error(), "\n")
+	d.log.Error("a damaged part of the store of samples was set aside", "at", place, "err", first)
+	if err := os.WriteFile(filepath.Join(place, reasonFile), []byte(why.Error()+"\n"), 0o600); err != nil {
+		d.log.Warn("why a part of the store of samples was set aside is not kept", "err", err)
+	}
+	d.look()
+}
+
+// look reads what lies there; of more than maxDamaged the oldest go.
+func (d *damage) look() {
+	entries, _ := os.ReadDir(filepath.Join(d.dir, damagedDir)) //nolint:errcheck // no folder: nothing is damaged
+	var found []string
+	age := map[string]time.Time{}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !e.IsDir() {
+			continue
+		}
+		found = append(found, e.Name())
+		age[e.Name()] = info.ModTime()
+	}
+	slices.SortFunc(found, func(a, b string) int {
+		return age[a].Compare(age[b])
+	})
+	for len(found) > maxDamaged {
+		if err := os.RemoveAll(filepath.Join(d.dir, damagedDir, found[0])); err != nil {
+			d.log.Warn("an old damaged part of the store of samples stays", "err", err)
+		}
+		found = found[1:]
+	}
+	d.mu.Lock()
+	d.all = found
+	d.mu.Unlock()
+}
+
+func (d *damage) list() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.all)
+}
+
+func stamp() string { return time.Now().UTC().Format("20060102T150405.000000000Z") }
+
+// caught turns a panic of the store into an error, once in the log.
+func (d *DB) caught(p any) error {
+	d.counts.panics.Inc()
+	d.log.Error("panic in the store of samples", "panic", p, "stack", string(debug.Stack()))
+	return fmt.Errorf("the store of samples: panic: %v", p)
+}
