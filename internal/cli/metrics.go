@@ -161,6 +161,10 @@ func (a *app) figures(expr string, f api.Figures, at time.Time) error {
 		for _, n := range names {
 			row = append(row, orDash(s.Labels[n]))
 		}
+		unit := unit
+		if name := s.Labels["__name__"]; name != "" {
+			unit = quantityNamed(name)
+		}
 		value := unit.say(last(s))
 		if len(s.Values) == 0 && len(s.Histograms) > 0 {
 			h := s.Histograms[len(s.Histograms)-1]
@@ -173,6 +177,9 @@ func (a *app) figures(expr string, f api.Figures, at time.Time) error {
 	}
 	heading := []string{}
 	for _, n := range names {
+		if n == "__name__" {
+			n = "series"
+		}
 		heading = append(heading, strings.ToUpper(n))
 	}
 	heading = append(heading, "VALUE")

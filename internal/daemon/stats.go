@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -20,7 +21,7 @@ func (b *backend) Stats(ctx context.Context, project string, services []string) 
 	}
 	used := usage{}
 	if ask := b.ask(); ask != nil {
-		if used, err = ask.usage(ctx, project, time.Now()); err != nil {
+		if used, err = ask.usage(ctx, project, time.Now(), max(b.config.Sampling, 10*time.Second)); err != nil {
 			return nil, err
 		}
 	}
@@ -85,25 +86,25 @@ func (b *backend) measured(ctx context.Context, ids []string) (map[string]api.Sa
 type asks func(ctx context.Context, expr string, at time.Time) ([]metrics.Value, error)
 
 // ask is the store of samples; nil: there is none.
-func (b *backend) ask() asks { return nil }
+func (b *backend) ask() asks {
+	if b.metered == nil {
+		return nil
+	}
+	return b.metered.db.Query
+}
 
-// usage are figures of instances: what is measured of them by the id of their container
-// as labels have it, what the edge counted by their name.
+// usage are figures of instances: what is measured of them by the engine's id, what the edge counted by their name.
 type usage struct {
-	now, rate     map[string]map[string]float64 // by series, by container
+	now, rate     map[string]map[string]float64 // by series, by id
 	requests, p99 map[string]float64
 	memory        float64 // of the host, bytes
 }
 
-// Samples come every 10 s, the edge's every 15 s: what is older than that allows, is of something that ended.
-const (
-	fresh       = "[35s]"
-	recent      = "[30s]"
-	throughEdge = "[1m]"
-)
-
-// usage asks for all instances of a project at once; project "": of all.
-func (ask asks) usage(ctx context.Context, project string, at time.Time) (usage, error) {
+// usage asks for all instances of a project at once; project "": of all. every is how often samples are taken: what
+// is older than a few of them is of something that has ended.
+func (ask asks) usage(ctx context.Context, project string, at time.Time, every time.Duration) (usage, error) {
+	recent := fmt.Sprintf("[%dms]", (3*every + every/2).Milliseconds())
+	const throughEdge = "[1m]" // it is scraped every 15 s
 	u := usage{now: map[string]map[string]float64{}, rate: map[string]map[string]float64{}, requests: map[string]float64{}, p99: map[string]float64{}}
 	of := ""
 	if project != "" {
@@ -111,25 +112,25 @@ func (ask asks) usage(ctx context.Context, project string, at time.Time) (usage,
 	}
 	// last_over_time keeps the name of a series, so that one question answers for all gauges and totals.
 	values, err := ask(ctx, `last_over_time({__name__=~"container_memory_working_set_bytes|container_spec_memory_limit_bytes|container_threads|`+
-		`container_network_(receive|transmit)_bytes_total|container_fs_(reads|writes)_bytes_total", container!="", `+of+`}`+fresh+`)`, at)
+		`container_network_(receive|transmit)_bytes_total|container_fs_(reads|writes)_bytes_total", id!="", `+of+`}`+recent+`)`, at)
 	if err != nil {
 		return u, err
 	}
 	for _, v := range values {
-		name, container := v.Labels["__name__"], v.Labels["container"]
+		name, container := v.Labels["__name__"], whole.FindString(v.Labels["id"])
 		if u.now[name] == nil {
 			u.now[name] = map[string]float64{}
 		}
 		u.now[name][container] += v.Value // of all interfaces and devices
 	}
 	for _, name := range []string{"container_cpu_usage_seconds_total", "container_network_receive_bytes_total", "container_network_transmit_bytes_total"} {
-		values, err := ask(ctx, fmt.Sprintf(`sum by (container) (rate(%s{container!="", %s}%s))`, name, of, recent), at)
+		values, err := ask(ctx, fmt.Sprintf(`sum by (id) (rate(%s{id!="", %s}%s))`, name, of, recent), at)
 		if err != nil {
 			return u, err
 		}
 		u.rate[name] = map[string]float64{}
 		for _, v := range values {
-			u.rate[name][v.Labels["container"]] = v.Value
+			u.rate[name][whole.FindString(v.Labels["id"])] = v.Value
 		}
 	}
 	for expr, into := range map[string]map[string]float64{
@@ -153,19 +154,19 @@ func (ask asks) usage(ctx context.Context, project string, at time.Time) (usage,
 	return u, err
 }
 
-// container is the instance's label of that name.
-func container(i tender.Instance) string { return i.ID[:min(12, len(i.ID))] }
+// whole is the engine's id in the name of a control group, which the label id has: /docker/ID or /system.slice/docker-ID.scope.
+var whole = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // has reports whether the instance is measured; one that has just started is not yet.
 func (u usage) has(i tender.Instance) bool {
-	_, memory := u.now["container_memory_working_set_bytes"][container(i)]
-	_, cpu := u.rate["container_cpu_usage_seconds_total"][container(i)]
+	_, memory := u.now["container_memory_working_set_bytes"][i.ID]
+	_, cpu := u.rate["container_cpu_usage_seconds_total"][i.ID]
 	return memory && cpu
 }
 
 func (u usage) fill(s *api.Sample, i tender.Instance) {
 	if u.has(i) {
-		c := container(i)
+		c := i.ID
 		n := func(series string) int64 { return int64(u.now[series][c]) }
 		s.CPU = 100 * u.rate["container_cpu_usage_seconds_total"][c]
 		s.Memory, s.MemoryLimit = n("container_memory_working_set_bytes"), n("container_spec_memory_limit_bytes")
