@@ -44,7 +44,7 @@ func hostBoard() board {
 		panels: []panel{
 			stat("Processor", "percentunit", `1 - avg(rate(node_cpu_seconds_total{node="$node", mode="idle"}[$__rate_interval]))`).limits(0.7, 0.9).upTo(1),
 			stat("Memory", "percentunit", `1 - node_memory_MemAvailable_bytes{node="$node"} / node_memory_MemTotal_bytes{node="$node"}`).limits(0.8, 0.95).upTo(1),
-			stat("Disk of the engine", "percentunit", `max(1 - tender_engine_filesystem_avail_bytes{node="$node"} / tender_engine_filesystem_size_bytes{node="$node"})`).limits(0.8, 0.9).upTo(1),
+			stat("Fullest disk", "percentunit", `max(1 - tender_engine_filesystem_avail_bytes{node="$node"} / tender_engine_filesystem_size_bytes{node="$node"} or 1 - node_filesystem_avail_bytes{node="$node"} / node_filesystem_size_bytes{node="$node"})`).limits(0.8, 0.9).upTo(1),
 			stat("Load of each core", "short", `sum(node_load5{node="$node"}) / count(count by (cpu) (node_cpu_seconds_total{node="$node"}))`).limits(1, 2),
 			stat("Instances", "short", `sum(tender_instance_running{node="$node"})`),
 			stat("Up for", "s", `time() - node_boot_time_seconds{node="$node"}`),

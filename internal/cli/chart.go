@@ -111,7 +111,7 @@ func (c chart) draw(lines []curve) string {
 			}
 			before = &p
 		}
-		if before != nil {
+		if before != nil && len(lines) > 1 {
 			ends[row(before.value)/4] = marks[i:i+1] + ends[row(before.value)/4]
 		}
 	}
@@ -151,16 +151,16 @@ func (c chart) draw(lines []curve) string {
 // times is the axis below: a stroke and a time at round moments.
 func (c chart) times(margin, width int) string {
 	span := c.end.Sub(c.start)
-	layout := "15:04:05"
+	layout, least := "15:04:05", time.Second
 	switch {
 	case span > 6*24*time.Hour:
-		layout = "01-02"
+		layout, least = "01-02", 24*time.Hour
 	case span > 20*time.Hour:
-		layout = "01-02 15:04"
+		layout, least = "01-02 15:04", time.Minute
 	case span >= 5*time.Minute:
-		layout = "15:04"
+		layout, least = "15:04", time.Minute
 	}
-	every := roundSpan(span * time.Duration(len(layout)+4) / time.Duration(width))
+	every := max(roundSpan(span*time.Duration(len(layout)+4)/time.Duration(width)), least)
 	stroke, text := []rune(strings.Repeat("─", width)), []rune(strings.Repeat(" ", margin+2+width))
 	free := 0
 	_, offset := c.start.Local().Zone()
@@ -198,6 +198,10 @@ func (c chart) legend(lines []curve, width int) string {
 	rows := make([][]string, 0, len(lines)+1)
 	rows = append(rows, []string{"", "SERIES", "LAST", "MIN", "MAX", "AVG"})
 	for i, l := range lines {
+		mark := marks[i : i+1]
+		if len(lines) == 1 {
+			mark = ""
+		}
 		last, low, high, sum, n := math.NaN(), math.Inf(1), math.Inf(-1), 0.0, 0
 		for _, p := range l.points {
 			last = p.value
@@ -208,7 +212,7 @@ func (c chart) legend(lines []curve, width int) string {
 		if n == 0 {
 			low, high, sum, n = math.NaN(), math.NaN(), math.NaN(), 1
 		}
-		rows = append(rows, []string{marks[i : i+1], l.name, c.unit.say(last), c.unit.say(low), c.unit.say(high), c.unit.say(sum / float64(n))})
+		rows = append(rows, []string{mark, l.name, c.unit.say(last), c.unit.say(low), c.unit.say(high), c.unit.say(sum / float64(n))})
 	}
 	wide := make([]int, 6)
 	for _, r := range rows {
@@ -226,7 +230,10 @@ func (c chart) legend(lines []curve, width int) string {
 			mark = "\x1b[" + colours[(i-1)%len(colours)] + "m" + mark + "\x1b[0m"
 		}
 		name := clip(r[1], wide[1])
-		b.WriteString(mark + "  " + name + strings.Repeat(" ", wide[1]-utf8.RuneCountInString(name)))
+		if wide[0] > 0 {
+			b.WriteString(mark + "  ")
+		}
+		b.WriteString(name + strings.Repeat(" ", wide[1]-utf8.RuneCountInString(name)))
 		for n := 2; n < 6; n++ {
 			b.WriteString(strings.Repeat(" ", 2+wide[n]-utf8.RuneCountInString(r[n])) + r[n])
 		}

@@ -185,7 +185,7 @@ func (a *app) figures(expr string, f api.Figures, at time.Time) error {
 	heading = append(heading, "VALUE")
 	if isTerminal(a.Out) {
 		width, _ := size(a.Out)
-		shrink(heading, rows, width)
+		heading, rows = narrowed(heading, rows, width)
 	}
 	return table(a.Out, heading, rows)
 }
@@ -329,35 +329,61 @@ func selector(l map[string]string) string {
 	return l["__name__"] + "{" + strings.Join(out, ", ") + "}"
 }
 
-// shrink cuts the widest columns, except the last, until a table fits.
-func shrink(heading []string, rows [][]string, width int) {
-	wide := make([]int, len(heading))
-	for _, r := range append(slices.Clone(rows), heading) {
-		for i, cell := range r {
-			wide[i] = max(wide[i], utf8.RuneCountInString(cell))
+// narrowed leaves out columns from the right that rows can be told apart without, until a
+// table fits; if that is not enough it cuts cells. The last column stays as it is.
+func narrowed(heading []string, rows [][]string, width int) ([]string, [][]string) {
+	for n := len(heading) - 2; n > 0; n-- {
+		if total(widths(heading, rows)) <= width {
+			return heading, rows
+		}
+		seen := map[string]bool{}
+		for _, r := range rows {
+			seen[strings.Join(slices.Delete(slices.Clone(r[:len(r)-1]), n, n+1), "\x00")] = true
+		}
+		if len(seen) == len(rows) {
+			heading = slices.Delete(slices.Clone(heading), n, n+1)
+			for i := range rows {
+				rows[i] = slices.Delete(rows[i], n, n+1)
+			}
 		}
 	}
-	total := 3 * (len(wide) - 1)
-	for _, w := range wide {
-		total += w
-	}
-	for ; total > width; total-- {
+	wide := widths(heading, rows)
+	for over := total(wide) - width; over > 0 && len(wide) > 1; over-- {
 		widest := 0
 		for i, w := range wide[:len(wide)-1] {
 			if w > wide[widest] {
 				widest = i
 			}
 		}
-		if len(wide) < 2 || wide[widest] <= 6 {
+		if wide[widest] <= 6 {
 			break
 		}
 		wide[widest]--
 	}
 	for _, r := range append(slices.Clone(rows), heading) {
-		for i, cell := range r[:len(r)-1] {
-			r[i] = clip(cell, wide[i])
+		for i := range r[:len(r)-1] {
+			r[i] = clip(r[i], wide[i])
 		}
 	}
+	return heading, rows
+}
+
+func widths(heading []string, rows [][]string) []int {
+	wide := make([]int, len(heading))
+	for _, r := range append(slices.Clone(rows), heading) {
+		for i, cell := range r {
+			wide[i] = max(wide[i], utf8.RuneCountInString(cell))
+		}
+	}
+	return wide
+}
+
+// total is how wide a table of such columns is.
+func total(wide []int) (n int) {
+	for _, w := range wide {
+		n += w + 3
+	}
+	return n - 3
 }
 
 func (a *app) metricsTargets() *cobra.Command {
