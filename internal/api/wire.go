@@ -342,6 +342,7 @@ type Part struct {
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`
 	Error    string    `json:"error,omitempty"`
+	Note     string    `json:"note,omitempty"` // nothing is wrong, and yet to be known
 }
 
 // Check is one line of tender doctor.

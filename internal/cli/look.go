@@ -178,11 +178,20 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 	}
 	if len(s.Parts) > 0 {
 		fmt.Fprintln(w)
+		head := []string{"PART", "STATE", "SINCE", "RESTARTS", "ERROR"}
+		noted := slices.ContainsFunc(s.Parts, func(p api.Part) bool { return p.Note != "" })
+		if noted {
+			head = append(head, "NOTE")
+		}
 		var rows [][]string
 		for _, p := range s.Parts {
-			rows = append(rows, []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(p.Error)})
+			row := []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(p.Error)}
+			if noted {
+				row = append(row, orDash(p.Note))
+			}
+			rows = append(rows, row)
 		}
-		if err := table(w, []string{"PART", "STATE", "SINCE", "RESTARTS", "ERROR"}, rows); err != nil {
+		if err := table(w, head, rows); err != nil {
 			return err
 		}
 	}

@@ -61,6 +61,10 @@ type Config struct {
 	// Sinks are where logs are sent on to.
 	Sinks []forward.Config
 
+	// Alertmanager is its configuration, a file, or the Alertmanager outside that does it
+	// instead, a URL, several with commas; "": nobody is told of alerts.
+	Alertmanager string
+
 	// Sampling is how often what instances and the host use is read.
 	Sampling time.Duration
 	// ComposeLabels: with the labels by which cAdvisor tells projects and services of Docker Compose.
@@ -161,6 +165,10 @@ func Keys() []Key {
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
+		{
+			"alertmanager", "alertmanager", "TENDER_ALERTMANAGER", "", "who is told of alerts: Alertmanager's own configuration, a file, read again when it changes and at SIGHUP; or the URL of an Alertmanager outside that alerts go to instead",
+			setAlertmanager,
+		},
 		{"metrics", "metrics", "TENDER_METRICS", "on", "on: what instances and the host use is measured and kept, and metrics are scraped; off", setMetrics},
 		{
 			"metrics.config", "metrics-config", "TENDER_METRICS_CONFIG", "", "a prometheus.yml: what else is scraped, rules, where samples are sent on to; read again at SIGHUP",

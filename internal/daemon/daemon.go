@@ -126,12 +126,16 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
 	loki := b.loki()
 	mounts := map[string]http.Handler{
-		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki, "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
+		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
 	}
 	if logRoom != nil {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
 	}
+	if b.alerts = openAlerts(b, log.With("part", "alerts")); b.alerts != nil {
+		defer func() { err = errors.Join(err, b.alerts.room.Close()) }()
+	}
+	maps.Copy(mounts, b.alertmanager())
 	b.metered = openMetricRoom(b, log.With("part", "metrics"))
 	defer func() {
 		if b.metered != nil {
@@ -139,7 +143,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		}
 	}()
 	maps.Copy(mounts, b.prometheus())
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: map[string]http.Handler{"/loki/": loki, "/ready": loki}})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {
@@ -150,6 +154,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 			parts = append(parts, part{name: "sinks", run: b.sinks.Run, grace: 10 * time.Second})
 		}
 		parts = append(parts, logRoom.senders(c)...)
+	}
+	if b.alerts != nil {
+		parts = append(parts, part{name: "alerts", run: b.alerts.run, grace: 10 * time.Second})
 	}
 	parts = append(parts, part{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second})
 	if b.metered != nil {

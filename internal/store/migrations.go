@@ -23,6 +23,7 @@ var migrations = []string{
 	releasedTable,
 	routesTable,
 	sinksTables,
+	sinksExpired,
 }
 
 // applicationID marks the file as ours ("TNDR").
