@@ -201,7 +201,7 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 			rows = append(rows, []string{p.Name, "-", "-", state(p.State, p.Detail), "-", "-"})
 		}
 		for _, v := range p.Services {
-			rows = append(rows, []string{p.Name, v.Name, fmt.Sprintf("%d/%d", v.Ready, v.Wanted), state(v.State, v.Detail), orDash(v.Revision), orDash(v.Image)})
+			rows = append(rows, []string{p.Name, v.Name, fmt.Sprintf("%d/%d", v.Ready, v.Wanted), state(v.State, scaledDetail(v)), orDash(v.Revision), orDash(v.Image)})
 		}
 	}
 	fmt.Fprintln(w)
@@ -210,6 +210,16 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 		return nil
 	}
 	return table(w, []string{"PROJECT", "SERVICE", "READY", "STATE", "REVISION", "IMAGE"}, rows)
+}
+
+// scaledDetail is what is to be known of a service, with why it has as many
+// instances as it has.
+func scaledDetail(v api.Service) string {
+	parts := []string{v.Detail}
+	if s := v.Scale; s != nil {
+		parts = append(parts, fmt.Sprintf("%d..%d", s.Min, s.Max), s.Cause)
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), ", ")
 }
 
 func (a *app) whyCommand() *cobra.Command {

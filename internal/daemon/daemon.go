@@ -137,6 +137,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	maps.Copy(mounts, b.alertmanager())
 	b.metered = openMetricRoom(b, log.With("part", "metrics"))
+	b.scaling = newScaling(b, log.With("part", "scaling"))
 	defer func() {
 		if b.metered != nil {
 			err = errors.Join(err, b.metered.db.Close())
@@ -169,6 +170,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},
+		{name: "scaling", run: b.scaling.run, grace: 10 * time.Second},
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},

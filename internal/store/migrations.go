@@ -24,6 +24,7 @@ var migrations = []string{
 	routesTable,
 	sinksTables,
 	sinksExpired,
+	scalingsTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
