@@ -174,7 +174,7 @@ func (c *Client) prometheus(ctx context.Context, r call) (envelope, error) {
 	switch {
 	case resp.StatusCode == http.StatusNotFound && kind == "application/problem+json":
 		return envelope{}, tender.Errorf(tender.Unavailable, "the daemon at %s keeps no metrics", c.host).
-			Hint("they are switched off in its configuration, their store could not be opened, or it is older than they are: tender status")
+			Hint("it is older than they are: tender upgrade")
 	case kind == "text/plain" && resp.StatusCode >= 300: // a daemon without metrics says why
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 		return envelope{}, tender.Errorf(kindOf(resp.StatusCode), "%s", strings.TrimSpace(string(body))).Hint("tender status")

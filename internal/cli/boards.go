@@ -1,6 +1,6 @@
 package cli
 
-// boards are the dashboards for Grafana. docs/metrics.md says what the series mean.
+// boards are the dashboards for Grafana. Their series are those of cAdvisor, the node exporter and the edge.
 func boards() []board { return []board{hostBoard(), projectBoard(), serviceBoard(), edgeBoard()} }
 
 func one(expr, legend string) []question { return []question{{expr, legend}} }

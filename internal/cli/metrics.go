@@ -20,7 +20,7 @@ import (
 func (a *app) metricsCommand() *cobra.Command {
 	c := a.family("metrics", "Ask what instances, the host and the edge use", a.metricsQuery(), a.metricsTargets(), a.metricsGrafana())
 	c.Long = `Figures of all instances, of the host, of the edge and of what applications export lie in a store of
-Prometheus' own kind, and are asked in its language, PromQL. docs/metrics.md lists what there is. Grafana
+Prometheus' own kind, and are asked in its language, PromQL. docs/stats.md has recipes. Grafana
 and all clients of Prometheus ask the same at the daemon's address: tender metrics grafana.`
 	return c
 }

@@ -19,15 +19,15 @@ func (b *backend) Stats(ctx context.Context, project string, services []string) 
 	if err != nil {
 		return nil, err
 	}
-	used := usage{}
+	have := used{}
 	if ask := b.ask(); ask != nil {
-		if used, err = ask.usage(ctx, project, time.Now(), max(b.config.Sampling, 10*time.Second)); err != nil {
+		if have, err = ask.usage(ctx, project, time.Now(), max(b.config.Sampling, 10*time.Second)); err != nil {
 			return nil, err
 		}
 	}
 	var rest []string
 	for _, i := range of {
-		if !used.has(i) {
+		if !have.has(i) {
 			rest = append(rest, i.ID)
 		}
 	}
@@ -38,12 +38,12 @@ func (b *backend) Stats(ctx context.Context, project string, services []string) 
 	out := make([]api.Sample, 0, len(of))
 	for _, i := range of {
 		s, there := asked[i.ID]
-		if !there && !used.has(i) {
+		if !there && !have.has(i) {
 			continue // it went meanwhile
 		}
 		s.Instance, s.ID, s.Project, s.Service = i.Name, i.ID, i.Project, i.Service
 		s.Restarts, s.Health, s.State, s.Started = i.Restarts, string(i.Health), string(i.State), i.Started
-		used.fill(&s, i)
+		have.fill(&s, i)
 		out = append(out, s)
 	}
 	return out, nil
@@ -93,8 +93,8 @@ func (b *backend) ask() asks {
 	return b.metered.db.Query
 }
 
-// usage are figures of instances: what is measured of them by the engine's id, what the edge counted by their name.
-type usage struct {
+// used are those of instances: what is measured of them by the engine's id, what the edge counted by their name.
+type used struct {
 	now, rate     map[string]map[string]float64 // by series, by id
 	requests, p99 map[string]float64
 	memory        float64 // of the host, bytes
@@ -102,10 +102,10 @@ type usage struct {
 
 // usage asks for all instances of a project at once; project "": of all. every is how often samples are taken: what
 // is older than a few of them is of something that has ended.
-func (ask asks) usage(ctx context.Context, project string, at time.Time, every time.Duration) (usage, error) {
+func (ask asks) usage(ctx context.Context, project string, at time.Time, every time.Duration) (used, error) {
 	recent := fmt.Sprintf("[%dms]", (3*every + every/2).Milliseconds())
 	const throughEdge = "[1m]" // it is scraped every 15 s
-	u := usage{now: map[string]map[string]float64{}, rate: map[string]map[string]float64{}, requests: map[string]float64{}, p99: map[string]float64{}}
+	u := used{now: map[string]map[string]float64{}, rate: map[string]map[string]float64{}, requests: map[string]float64{}, p99: map[string]float64{}}
 	of := ""
 	if project != "" {
 		of = "project=" + strconv.Quote(project)
@@ -158,13 +158,13 @@ func (ask asks) usage(ctx context.Context, project string, at time.Time, every t
 var whole = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // has reports whether the instance is measured; one that has just started is not yet.
-func (u usage) has(i tender.Instance) bool {
+func (u used) has(i tender.Instance) bool {
 	_, memory := u.now["container_memory_working_set_bytes"][i.ID]
 	_, cpu := u.rate["container_cpu_usage_seconds_total"][i.ID]
 	return memory && cpu
 }
 
-func (u usage) fill(s *api.Sample, i tender.Instance) {
+func (u used) fill(s *api.Sample, i tender.Instance) {
 	if u.has(i) {
 		c := i.ID
 		n := func(series string) int64 { return int64(u.now[series][c]) }
