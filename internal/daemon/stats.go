@@ -93,7 +93,7 @@ func (b *backend) ask() asks {
 	return b.metered.db.Query
 }
 
-// used are those of instances: what is measured of them by the engine's id, what the edge counted by their name.
+// used is what instances use: what is measured of them by the engine's id, what the edge counted by their name.
 type used struct {
 	now, rate     map[string]map[string]float64 // by series, by id
 	requests, p99 map[string]float64
