@@ -292,7 +292,7 @@ func (d *DB) tend(ctx context.Context) {
 		}
 		if err := d.compact(ctx); err != nil && ctx.Err() == nil {
 			d.wrote(fmt.Errorf("compact: %w", err))
-			d.damage.asked(err)
+			d.asked(err)
 		}
 		d.blame(ctx, time.Now())
 	}
