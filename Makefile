@@ -24,13 +24,13 @@ build: ## build bin/tender
 test: cc sshd engine images build ## all tests: unit, scripts, and behaviour on a real engine
 	@echo "testing on $$(docker version -f '{{.Server.Version}}')"
 	$(RACE) TENDER_E2E=1 go test $(RACING) -shuffle=on $$(go list ./... | grep -v "/e2e$$")
-	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 20m ./e2e
+	TENDER_E2E=1 go test -count=1 -shuffle=on -parallel 4 -timeout 20m ./e2e
 
 unit: cc ## the tests that need no engine
 	$(RACE) go test $(RACING) -shuffle=on ./...
 
 e2e: sshd engine images build ## the behaviour tests alone, one line per step
-	TENDER_E2E=1 go test -count=1 -shuffle=on -timeout 20m -v ./e2e/... ./internal/engine/docker/...
+	TENDER_E2E=1 go test -count=1 -shuffle=on -parallel 4 -timeout 20m -v ./e2e/... ./internal/engine/docker/...
 
 # What of ./e2e also runs on the current engine: what depends on the engine.
 CURRENT = ^Test(UpMust|ARollout|ABad|WhatIsBroken|ASecret|AService|WhatDockerComposeRuns|Anonymous|UpgradeDay)
@@ -39,7 +39,7 @@ e2e-current: cc sshd engine images build ## the same on the current engine, whic
 	@e2e/engine.sh current start
 	@bench/compose.sh >/dev/null
 	TENDER_E2E=current go test -count=1 -timeout 4m -exec "$(CURDIR)/e2e/own.sh current run" ./internal/engine/docker
-	TENDER_E2E=current go test -count=1 -timeout 8m -exec "$(CURDIR)/e2e/own.sh current run" -run '$(CURRENT)' ./e2e
+	TENDER_E2E=current go test -count=1 -timeout 8m -exec "$(CURDIR)/e2e/own.sh current run" -parallel 4 -run '$(CURRENT)' ./e2e
 
 soak: engine images build ## kill -9 of serve at SOAK (100) random moments of rollouts, about 10 s each, and of collecting logs
 	TENDER_E2E=1 TENDER_SOAK=$(or $(SOAK),100) go test -count=1 -v -timeout 60m -run '^TestKillNine|^TestNoLineMust' ./e2e

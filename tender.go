@@ -39,8 +39,10 @@ type Service struct {
 	Name     string
 	Revision string // given once, at up; empty in what compose.Parse returns
 	Replicas int    // 0 is allowed
-	Image    string // reference as written (or PROJECT-SERVICE for build without image)
-	Build    bool   // has build:
+	// Scale is x-tender.scale; nil: Replicas are what somebody said.
+	Scale *Scale `json:",omitempty"`
+	Image string // reference as written (or PROJECT-SERVICE for build without image)
+	Build bool   // has build:
 	// PullPolicy is pull_policy: "", "always", "missing", "never", "build". Platform is as written, linux/arm64.
 	PullPolicy, Platform string
 

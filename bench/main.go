@@ -8,6 +8,8 @@
 //	go run ./bench wire: the same over TLS and HTTP/2, with idle connections and TCP
 //	go run ./bench logs [-n LINES] [-only ask]: from the engine's files into the store, and questions to
 //	it, to a Loki (make loki builds one) and to grep
+//	go run ./bench sample [-n CONTAINERS]: what instances use, read from the kernel's files and asked of
+//	the engine's stats API
 package main
 
 import (
@@ -47,7 +49,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) > 1 {
-		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench}
+		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench}
 		if other := others[os.Args[1]]; other != nil {
 			if err := other(ctx, os.Args[2:]); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)

@@ -174,6 +174,7 @@ func pebble(t *testing.T, program, dir string, httpPort, tlsPort int) (directory
 // either way of proving a name, and keep it over a hand-over; a name below a
 // wildcard when it is asked for. A name that is refused must be reported.
 func TestACertificateMustComeByACME(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("TENDER_E2E") == "" {
 		t.Skip("builds an ACME authority: TENDER_E2E=1")
 	}

@@ -17,6 +17,7 @@ import (
 // What a service writes must be found by its fields, over Loki's API, after the
 // service is gone, and by a follower that outlives the daemon.
 func TestLogsMustBeFound(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.start()
 	h.file("compose.yaml", `services:

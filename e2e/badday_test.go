@@ -29,6 +29,7 @@ func (h *host) lose() {
 }
 
 func TestALostStoreMustBeRebuilt(t *testing.T) {
+	t.Parallel()
 	plain := unused(t)
 	h := newHost(t, "--http="+plain)
 	h.file("password.txt", "pw")
@@ -109,6 +110,7 @@ configs:`, 1))
 }
 
 func TestADamagedStoreMustSayWhatToType(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", web(1, ""))
 	h.must("up")
@@ -172,6 +174,7 @@ func (h *host) fill(dir string) (free func()) {
 }
 
 func TestAFullDiskMustStopNothingThatRuns(t *testing.T) {
+	t.Parallel()
 	for _, where := range []string{"data", "run"} {
 		t.Run(where, func(t *testing.T) {
 			h := newHost(t)
@@ -228,6 +231,7 @@ func TestAFullDiskMustStopNothingThatRuns(t *testing.T) {
 }
 
 func TestARegistryThatFailsMustBeNamed(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	for _, c := range []struct {
 		status int

@@ -9,6 +9,7 @@ import (
 
 // A secret of a build must reach its step, and be nowhere afterwards.
 func TestBuildSecrets(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	const value, kept = "e2e-Build-s3cret-1", "e2e-Vault-s3cret-2"
 	put := func(name, text string) {

@@ -169,7 +169,7 @@ func within(t *testing.T, h *host, project, service, command string, want ...str
 }
 
 // Every Compose file of the chapter must run as it is printed. One after the
-// other: they publish the same ports.
+// other, and alone: they publish ports and give names to images as printed.
 func TestTheChapterMustRunAsPrinted(t *testing.T) {
 	h := newHost(t)
 	files := filepath.Join(h.dir, "chapter")

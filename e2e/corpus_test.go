@@ -106,7 +106,8 @@ func (e *entry) picture(project string) picture {
 
 // Every file of the corpus must make the containers, networks and volumes that
 // Docker Compose v5 makes of it, field by field as the engine tells them; where
-// it does not, lists.go says why.
+// it does not, lists.go says why. Alone, because its files are many at once: they
+// take all that the machine has.
 func TestTheCorpusMustBeWhatDockerComposeMakes(t *testing.T) {
 	h := newHost(t)
 	names := corpus(t)

@@ -13,20 +13,25 @@ import (
 // The two stories that are told end to end, each by its one command, which fails
 // if anybody was not answered.
 func TestTheExamplesMustLoseNothing(t *testing.T) {
+	t.Parallel()
 	needsEngine(t)
 	for _, name := range []string{"blue-green", "strangler"} {
 		t.Run(name, func(t *testing.T) {
 			script := filepath.Join(root, "examples", name, "demo.sh")
-			t.Setenv("PORT", fmt.Sprint(freePort(t)))
-			t.Setenv("OLD_PORT", fmt.Sprint(freePort(t)))
+			env := append(os.Environ(), fmt.Sprintf("PORT=%d", freePort(t)), fmt.Sprintf("OLD_PORT=%d", freePort(t)))
+			demo := func(args ...string) result {
+				cmd := exec.Command(script, args...)
+				cmd.Env = env
+				return run(cmd)
+			}
 			if name == "blue-green" {
 				t.Cleanup(func() {
-					if r := run(exec.Command(script, "down")); r.err() != nil {
+					if r := demo("down"); r.err() != nil {
 						t.Error(r.all())
 					}
 				})
 			}
-			if r := run(exec.Command(script)); r.err() != nil {
+			if r := demo(); r.err() != nil {
 				t.Fatal(r.all())
 			}
 		})
@@ -74,7 +79,8 @@ func outsider(t *testing.T) (here, there string, in func(args ...string) result)
 }
 
 // A service must see its client's own address whoever holds its port: the
-// engine before a scaling, the edge after it.
+// engine before a scaling, the edge after it. Alone: the edge makes rules of the
+// host's network, which another edge would take away at its end.
 func TestAServiceMustSeeItsClient(t *testing.T) {
 	h := newHost(t)
 	here, there, in := outsider(t)
@@ -119,13 +125,14 @@ func TestAServiceMustSeeItsClient(t *testing.T) {
 
 // A port that somebody else has holds up nothing else, and is said.
 func TestATakenPortMustBeSaid(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	port := freePort(t)
+	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	port := taken.Addr().(*net.TCPAddr).Port
 	h.file("compose.yaml", behind(port, "1", "{strategy: rolling}", ""))
 	h.must("up", "-d")
 	h.until("status says it", func() error {

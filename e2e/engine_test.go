@@ -17,7 +17,8 @@ type own struct {
 }
 
 // newEngine starts one with images of the shared engine, and makes it the one
-// that docker, compose and the hosts made later in this test talk to.
+// that docker, compose and the hosts made later in this test talk to. Such a test
+// runs alone: DOCKER_HOST is this process's.
 func newEngine(t *testing.T, kind string, images ...string) *own {
 	t.Helper()
 	needsEngine(t)

@@ -173,6 +173,7 @@ var list = []habit{
 // What fingers have learned from docker compose must come to the same with
 // tender, on one and the same project.
 func TestHabitsMustWork(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", habits)
 	h.file("www/index.html", "hello")

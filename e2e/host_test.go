@@ -1,6 +1,13 @@
 // Package e2e holds behaviour tests on a real engine: "X must Y", looked at in
 // containers, traffic and files, not in our own output alone. They run with
 // TENDER_E2E=1 and fail without an engine.
+//
+// A test mostly waits for healthchecks, so that those with a host of their own run
+// side by side: they begin with t.Parallel, take ports from freePort, name whatever
+// they make after h.project, and set variables with h.setenv. One that changes what
+// all share runs alone, without t.Parallel, and says why in its comment: the
+// engine's own state or another engine, ports and images with fixed names, rules of
+// the host's network, variables of this process.
 package e2e
 
 import (
@@ -18,7 +25,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -75,7 +84,8 @@ type host struct {
 	ended   chan struct{} // closed when serve has ended
 	log     *os.File
 	flags   []string
-	binary  string // what serve runs; empty: the one under test
+	env     []string // of commands, beside this process's: it is not to be changed for one test alone
+	binary  string   // what serve runs; empty: the one under test
 }
 
 func newHost(t *testing.T, flags ...string) *host {
@@ -268,7 +278,13 @@ func (h *host) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = h.dir
 	cmd.Env = append(os.Environ(), "TENDER_HOST=unix://"+h.socket(), "COMPOSE_PROJECT_NAME="+h.project)
+	cmd.Env = append(cmd.Env, h.env...)
 	return cmd
+}
+
+// setenv sets a variable for the commands that come after it.
+func (h *host) setenv(name, value string) {
+	h.env = append(slices.Clone(h.env), name+"="+value)
 }
 
 // tender runs it; must fails the test if it does not exit with 0.
@@ -422,12 +438,18 @@ func (h *host) list(args ...string) (ids []string) {
 	return ids
 }
 
+// givenPorts were found by a test of this process, which may not listen there yet.
+var givenPorts sync.Map
+
 // freePort finds a TCP port that nobody holds at this moment. It is below those
 // that the kernel gives to connections, one of which could take it before the test does.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 1000 {
 		port := 20_000 + rand.IntN(10_000)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
 		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			l.Close()
 			return port

@@ -31,6 +31,7 @@ var otherwisePlain = map[string]string{
 
 // The edge must speak HTTP/2 as RFC 9113 and RFC 7541 have it, with and without TLS.
 func TestHTTP2MustBeSpokenAsItIsWritten(t *testing.T) {
+	t.Parallel()
 	if os.Getenv("TENDER_E2E") == "" {
 		t.Skip("builds a conformance suite: TENDER_E2E=1")
 	}

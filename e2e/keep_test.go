@@ -10,6 +10,7 @@ import (
 // No docker image prune must take the image that a rollback needs, whatever
 // happens to its tag: it was gone with the last of its instances.
 func TestAWayBackMustOutliveAPruneOfImages(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", fmt.Sprintf(`
 services:

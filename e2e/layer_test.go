@@ -8,6 +8,7 @@ import (
 // What an instance has written where nothing is mounted goes with it: plan
 // and up must say so before it does.
 func TestDataInsideOfAnInstanceMustNotGoInSilence(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", `
 services:
@@ -28,7 +29,7 @@ volumes: {data: {}}
 		}
 	}
 	warned := func(r result) bool { return strings.Contains(r.stderr, "inside of") }
-	t.Setenv("COLOUR", "red")
+	h.setenv("COLOUR", "red")
 	if r := h.exits(3, "plan"); warned(r) {
 		t.Errorf("what lies in a volume or in memory is not in the layer:\n%s", r.all())
 	}

@@ -37,12 +37,17 @@ type load struct {
 // at starts load against an address: workers in a row, so that one slow answer
 // delays no other, and streams that are held open.
 func (h *host) load(addr string, perSecond, streams int) *load {
+	const each = 20 // requests per second of one worker
+	return h.loadBy(addr, max(1, perSecond/each), time.Second/each, streams)
+}
+
+// loadBy is load by so many workers, each of which sends one request every so often.
+func (h *host) loadBy(addr string, workers int, every time.Duration, streams int) *load {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.t.Context()))
 	l := &load{t: h.t, addr: addr, cancel: cancel, versions: map[string]int64{}}
 	h.t.Cleanup(func() { cancel(); l.done.Wait() })
-	const each = 20 // requests per second of one worker
-	for w := range max(1, perSecond/each) {
-		l.done.Go(func() { l.work(ctx, w, time.Second/each) })
+	for w := range workers {
+		l.done.Go(func() { l.work(ctx, w, every) })
 	}
 	for range streams {
 		l.done.Go(func() { l.hold(ctx) })

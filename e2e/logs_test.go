@@ -18,6 +18,7 @@ import (
 // the engine keeps holds all that each of them writes, so that a slow machine
 // loses nothing either. TENDER_SOAK is the number of rounds of make soak.
 func TestNoLineMustBeLostOrDoubled(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	rounds, lines := 1, 150_000
 	if n, err := strconv.Atoi(os.Getenv("TENDER_SOAK")); err == nil {

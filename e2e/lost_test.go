@@ -34,6 +34,7 @@ func behind(port int, version, rollout, more string) string {
 // docs/benchmarks.md: 1,000 requests a second and each kind of rollout again
 // and again.
 func TestNoRequestMustBeLost(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	rate, again, rolling := 100, 1, 1
 	if os.Getenv("TENDER_LOST") == "long" {
@@ -159,6 +160,7 @@ func lastRollout(h *host) string {
 
 // An instance that dies may lose what it was answering, and nothing else.
 func TestAnInstanceThatDiesMustLoseOnlyItsOwnRequests(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	port := freePort(t)
 	h.file("compose.yaml", behind(port, "1", "{strategy: rolling}", ""))

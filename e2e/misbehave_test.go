@@ -87,6 +87,7 @@ var misbehaviours = []misbehaviour{{
 }}
 
 func TestWhatMisbehavesMustBeToldWell(t *testing.T) {
+	t.Parallel()
 	all := newHost(t)
 	t.Run("all", func(t *testing.T) {
 		for n, m := range misbehaviours {

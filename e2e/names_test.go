@@ -33,6 +33,7 @@ services:
 }
 
 func TestWhoAsksByNameMustReachWhatIsProven(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", named("one", "0s"))
 	h.must("up")

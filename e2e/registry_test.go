@@ -47,10 +47,11 @@ func (h *host) dockerConfig(name, content string) (dir string) {
 }
 
 func TestAPrivateRegistryMustOpenToTheVaultsLogin(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	address := h.registry()
 	base := address + "/team/base:1"
-	t.Setenv("DOCKER_CONFIG", h.dockerConfig("empty", "{}"))
+	h.setenv("DOCKER_CONFIG", h.dockerConfig("empty", "{}"))
 	h.file("compose.yaml", "services:\n  app:\n    image: "+base+"\n    command: [sleep, \"600\"]\n    stop_signal: SIGKILL\n")
 
 	// Without a login: which registry, and which command.
@@ -117,6 +118,7 @@ func TestAPrivateRegistryMustOpenToTheVaultsLogin(t *testing.T) {
 }
 
 func TestDockersLoginsMustServeOneCommand(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	address := h.registry()
 	base := address + "/team/base:1"
@@ -128,14 +130,14 @@ if [ "$host" = %s ]; then echo '{"Username": "deploy", "Secret": "%s"}'; else ec
 	if err := os.Chmod(helper, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", filepath.Dir(helper)+":"+os.Getenv("PATH"))
+	h.setenv("PATH", filepath.Dir(helper)+":"+os.Getenv("PATH"))
 	pair := base64.StdEncoding.EncodeToString([]byte("deploy:" + registryPassword))
 	for name, config := range map[string]string{
 		"auths":       fmt.Sprintf(`{"auths": {"%s": {"auth": "%s"}}}`, address, pair),
 		"credsStore":  fmt.Sprintf(`{"auths": {"%s": {}}, "credsStore": "test"}`, address),
 		"credHelpers": fmt.Sprintf(`{"credHelpers": {"%s": "test"}}`, address),
 	} {
-		t.Setenv("DOCKER_CONFIG", h.dockerConfig(name, config))
+		h.setenv("DOCKER_CONFIG", h.dockerConfig(name, config))
 		if r := h.tender("up"); r.code != 0 {
 			t.Fatalf("%s: %s", name, r.all())
 		}
@@ -143,7 +145,7 @@ if [ "$host" = %s ]; then echo '{"Username": "deploy", "Secret": "%s"}'; else ec
 		docker("rmi", base)
 	}
 	// The daemon has kept none of them.
-	t.Setenv("DOCKER_CONFIG", h.dockerConfig("empty", "{}"))
+	h.setenv("DOCKER_CONFIG", h.dockerConfig("empty", "{}"))
 	h.exits(4, "up")
 	if out := h.must("registry", "ls", "-q"); out != "" {
 		t.Errorf("the daemon kept a login: %s", out)

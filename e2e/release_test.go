@@ -33,7 +33,7 @@ echo $! >%[2]s
 	if err := os.Chmod(script, 0o755); err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Setenv("PATH", filepath.Dir(script)+":"+os.Getenv("PATH"))
+	h.setenv("PATH", filepath.Dir(script)+":"+os.Getenv("PATH"))
 	h.t.Cleanup(func() {
 		var n int
 		b, _ := os.ReadFile(pid)
@@ -73,6 +73,7 @@ func checksum(t *testing.T, file string) string {
 }
 
 func TestAnUpgradeMustRestartServeAlone(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", web(1, ""))
 	h.must("up")
@@ -147,6 +148,7 @@ func main() {
 }
 
 func TestThePackageMustInstallAndGoAgain(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", web(1, ""))
 	h.must("up")
@@ -171,8 +173,9 @@ func TestThePackageMustInstallAndGoAgain(t *testing.T) {
 		h.file("pkg/"+shell, must(exec.Command(binary, "completion", shell)))
 	}
 	must(exec.Command("release/tree.sh", filepath.Join(work, "tree"), binary, filepath.Join(work, "man"), work))
-	t.Setenv("DEB_COMPRESS", "none")
-	must(exec.Command("release/deb.sh", filepath.Join(work, "tree"), "1.2.3", "amd64", work))
+	pack := exec.Command("release/deb.sh", filepath.Join(work, "tree"), "1.2.3", "amd64", work)
+	pack.Env = append(os.Environ(), "DEB_COMPRESS=none")
+	must(pack)
 	deb := filepath.Join(work, "tender_1.2.3_amd64.deb")
 	if out := must(exec.Command("dpkg-deb", "--field", deb, "Version")); out != "1.2.3\n" {
 		t.Errorf("version %q", out)

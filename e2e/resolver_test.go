@@ -9,6 +9,7 @@ import (
 // What a container with dns: tender asks is answered by the edge, at the host's
 // address in its network; serve may be away.
 func TestAContainerMustFindWhatServes(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", `
 services:

@@ -39,6 +39,7 @@ func page(id string) (string, error) {
 }
 
 func TestUpMustRunWhatTheFileSays(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	port := freePort(t)
 	h.file("compose.yaml", fmt.Sprintf(`
@@ -104,12 +105,13 @@ volumes: {data: {}}
 }
 
 func TestARolloutMustKeepServing(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", web(3, ""))
 	h.must("up")
 	first := h.running("web")
 
-	t.Setenv("PAGE", "two")
+	h.setenv("PAGE", "two")
 	cmd := h.command("up")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -164,6 +166,7 @@ func TestARolloutMustKeepServing(t *testing.T) {
 }
 
 func TestABadRevisionMustGoBack(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", web(2, ""))
 	h.must("up")
@@ -187,6 +190,7 @@ func TestABadRevisionMustGoBack(t *testing.T) {
 }
 
 func TestWhatIsBrokenMustBeRepaired(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", web(2, ""))
 	h.must("up")
@@ -218,6 +222,7 @@ func TestWhatIsBrokenMustBeRepaired(t *testing.T) {
 }
 
 func TestASecretMustBeNowhereButInItsFile(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	const file, vault = "s3cret-from-a-file-5b1e", "s3cret-from-the-vault-77ac"
 	set := h.command("secret", "set", h.project+"-key")
@@ -298,6 +303,7 @@ secrets:
 }
 
 func TestTwoUpsAtOnceMustNotMix(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", web(2, ""))
 	h.must("up")
@@ -318,18 +324,29 @@ func TestTwoUpsAtOnceMustNotMix(t *testing.T) {
 }
 
 // Killed at any moment of a rollout, serve goes on where it was: nothing
-// doubled, orphaned or lost.
+// doubled, orphaned or lost. Three hosts have a third of the rounds each.
 func TestKillNineMustConverge(t *testing.T) {
+	t.Parallel()
+	rounds := 15
+	if n, err := strconv.Atoi(os.Getenv("TENDER_SOAK")); err == nil {
+		rounds = n
+	}
+	const hosts = 3
+	for n := range hosts {
+		t.Run(fmt.Sprint("host ", n+1), func(t *testing.T) {
+			t.Parallel()
+			killNine(t, (rounds+n)/hosts)
+		})
+	}
+}
+
+func killNine(t *testing.T, rounds int) {
 	h := newHost(t)
 	h.file("compose.yaml", web(3, ""))
 	h.must("up")
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	moments := rand.New(rand.NewPCG(seed, 15))
-	rounds := 15
-	if n, err := strconv.Atoi(os.Getenv("TENDER_SOAK")); err == nil {
-		rounds = n
-	}
 	for n := range rounds {
 		want := fmt.Sprintf("page %d", n)
 		up := func(args ...string) {
@@ -373,6 +390,7 @@ func TestKillNineMustConverge(t *testing.T) {
 }
 
 func TestAServiceThatEndsMustBeToldWell(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("compose.yaml", `
 services:
@@ -428,6 +446,7 @@ func compose(h *host, args ...string) result {
 }
 
 func TestWhatDockerComposeRunsMustBeTakenOver(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.file("password.txt", "pw")
 	h.file("compose.yaml", `
@@ -507,6 +526,7 @@ volumes: {data: {}}
 }
 
 func TestAnonymousVolumesMustBeCarriedOver(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	file := `
 services:

@@ -110,6 +110,7 @@ func (s *sshd) must(args ...string) string {
 }
 
 func TestAnotherHostMustBeReachedOverSSH(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	s := newSSH(h)
 	h.file("away/compose.yaml", web(2, ""))
@@ -193,6 +194,7 @@ func (h *host) aside() string {
 }
 
 func TestAnImageBuiltHereMustTravelWithoutARegistry(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	s := newSSH(h)
 	here := h.aside()

@@ -55,6 +55,7 @@ func (w twin) state(service string) container { return w.first(w.project, servic
 // What is done to instances must come to the same as with docker compose, each
 // on a project of its own.
 func TestHabitsMustDoTheSame(t *testing.T) {
+	t.Parallel()
 	both := twins(t)
 	for _, x := range []struct {
 		name string

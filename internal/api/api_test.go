@@ -66,6 +66,15 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Sinks(ctx) }, "sinks", []api.Sink{{Name: "es", Lag: 1.5}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.DeadLetters(ctx, "es", 7) }, "dead es 7", []api.DeadLetter{{Time: noon, Reason: "400"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.Alerts(ctx, "", []string{"Down", "severity=~a|b"})
+		}, `alerts "" ["Down" "severity=~a|b"]`, api.Alerts{Alerts: []api.Alert{{Name: "Down", Project: "shop"}, {Name: "Disk"}}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.TestAlert(ctx, "ops") }, "test alert ops", []api.AlertTry{{Receiver: "ops", Integration: "webhook[0]"}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.Silences(ctx, "shop", nil, true) }, `silences "shop" [] true`, []api.Silence{{ID: "s1", Who: "root"}}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.AddSilence(ctx, "shop", api.SilenceRequest{Matchers: []string{"service=web"}, For: time.Hour, Comment: "known"})
+		}, `add silence "shop" ["service=web"] 1h0m0s known`, api.Silence{ID: "s1", Matchers: []string{"service=web"}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.ExpireSilence(ctx, "", "s1") }, `expire silence "" s1`, nil},
+		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.Stats(ctx, "shop", []string{"web", "db"})
 		}, `stats shop ["web" "db"]`, []api.Sample{{CPU: 12.5}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Top(ctx, "shop", nil) }, `top shop []`, []api.Processes{{Titles: []string{"PID"}}}},
@@ -472,6 +481,14 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"s", "GET", "/tender/v1/logs/sinks", "", 403}, // they are fed from all projects
 		{"s", "GET", "/tender/v1/logs/sinks/es/dead", "", 403},
 		{"r", "GET", "/tender/v1/logs/sinks/es/dead", "", 200},
+		{"s", "GET", "/tender/v1/alerts", "", 200}, // those of its project
+		{"s", "GET", "/tender/v1/silences", "", 403},
+		{"s", "POST", "/tender/v1/silences", `{"matchers":["service=web"],"for":1}`, 403},
+		{"s", "POST", "/tender/v1/silences?project=shop", `{"matchers":["service=web"],"for":1}`, 200},
+		{"s", "POST", "/tender/v1/alerts/test", `{}`, 403},
+		{"r", "POST", "/tender/v1/silences", `{"matchers":["service=web"],"for":1}`, 403},
+		{"r", "GET", "/tender/v1/silences", "", 200},
+		{"d", "DELETE", "/tender/v1/silences/s1", "", 204},
 		{"s", "GET", "/tender/v1/rollouts/7", "", 200},
 		{"s", "GET", "/tender/v1/status", "", 200},
 		{"s", "POST", "/tender/v1/images/pull", `{"reference":"redis"}`, 200},
@@ -635,7 +652,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 51 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 56 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

@@ -43,6 +43,16 @@ type Backend interface {
 	// Sinks are what logs are sent on to; DeadLetters what one of them refused for good, the newest last.
 	Sinks(ctx context.Context) ([]Sink, error)
 	DeadLetters(ctx context.Context, sink string, limit int) ([]DeadLetter, error)
+
+	// Alerts are those that fire and fit all matchers; project "": all.
+	Alerts(ctx context.Context, project string, match []string) (Alerts, error)
+	// TestAlert sends a sample through the receiver; "": through all.
+	TestAlert(ctx context.Context, who Person, receiver string) ([]AlertTry, error)
+	// With a project, silences are those that mute nothing beyond it.
+	Silences(ctx context.Context, project string, match []string, all bool) ([]Silence, error)
+	AddSilence(ctx context.Context, who Person, project string, r SilenceRequest) (Silence, error)
+	ExpireSilence(ctx context.Context, who Person, project, id string) error
+
 	Stats(ctx context.Context, project string, services []string) ([]Sample, error)
 	Top(ctx context.Context, project string, services []string) ([]Processes, error)
 	Wait(ctx context.Context, t Target) (code int, err error)

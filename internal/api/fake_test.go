@@ -173,6 +173,26 @@ func (f *fake) DeadLetters(_ context.Context, sink string, limit int) ([]api.Dea
 	return []api.DeadLetter{{Time: noon, Reason: "400"}}, f.ask("dead %s %d", sink, limit)
 }
 
+func (f *fake) Alerts(_ context.Context, project string, match []string) (api.Alerts, error) {
+	return api.Alerts{Alerts: []api.Alert{{Name: "Down", Project: "shop"}, {Name: "Disk"}}}, f.ask("alerts %q %q", project, match)
+}
+
+func (f *fake) TestAlert(_ context.Context, _ api.Person, receiver string) ([]api.AlertTry, error) {
+	return []api.AlertTry{{Receiver: "ops", Integration: "webhook[0]"}}, f.ask("test alert %s", receiver)
+}
+
+func (f *fake) Silences(_ context.Context, project string, match []string, all bool) ([]api.Silence, error) {
+	return []api.Silence{{ID: "s1", Who: "root"}}, f.ask("silences %q %q %t", project, match, all)
+}
+
+func (f *fake) AddSilence(_ context.Context, _ api.Person, project string, r api.SilenceRequest) (api.Silence, error) {
+	return api.Silence{ID: "s1", Matchers: r.Matchers}, f.ask("add silence %q %q %s %s", project, r.Matchers, r.For, r.Comment)
+}
+
+func (f *fake) ExpireSilence(_ context.Context, _ api.Person, project, id string) error {
+	return f.ask("expire silence %q %s", project, id)
+}
+
 func (f *fake) DoctorLogs(context.Context) ([]api.Check, error) {
 	return []api.Check{{Name: "logs", Result: "ok"}}, f.ask("doctor logs")
 }

@@ -41,6 +41,9 @@ type Options struct {
 	// Mounts are handlers of other rooms by the path that they lie under, such as "/v1/". Reading
 	// them, and asking them by POST, needs the scope read, all else the scope deploy, both for all projects.
 	Mounts map[string]http.Handler
+	// Apart are mounts that see to it by themselves that a person who may see some
+	// projects alone (PersonFrom) is told of no other.
+	Apart map[string]http.Handler
 }
 
 const defaultHeartbeat = 10 * time.Second
@@ -81,6 +84,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.api.UseMiddleware(allow)
 	h.lookRoutes()
 	h.sinkRoutes()
+	h.alertRoutes()
 	h.changeRoutes()
 	h.steerRoutes()
 	h.consoleRoutes()
@@ -91,7 +95,10 @@ func Handler(b Backend, o Options) http.Handler {
 	h.secretRoutes()
 	h.tokenRoutes()
 	for path, other := range o.Mounts {
-		mux.Handle(path, mounted(other))
+		mux.Handle(path, mounted(other, false))
+	}
+	for path, other := range o.Apart {
+		mux.Handle(path, mounted(other, true))
 	}
 	h.describe(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 
@@ -32,5 +33,31 @@ func TestQuestionsByPostNeedToReadOnly(t *testing.T) {
 	}
 	if resp := raw(t, host, "DELETE", "/api/v1/series", "r", ""); resp.StatusCode != 403 {
 		t.Errorf("DELETE /api/v1/series: %s", resp.Status)
+	}
+}
+
+// Who may see one project alone reaches what keeps projects apart, and no further.
+func TestProjectsApart(t *testing.T) {
+	answers := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, _ := api.PersonFrom(r.Context())
+		_, _ = fmt.Fprint(w, who.Projects)
+	})
+	host, _ := serve(t, "tcp", &fake{tokens: people()}, api.Options{
+		Apart:  map[string]http.Handler{"/loki/": answers},
+		Mounts: map[string]http.Handler{"/v1/": answers},
+	})
+	for _, c := range []struct {
+		method, path, token string
+		want                int
+	}{
+		{"GET", "/loki/api/v1/labels", "s", 200},
+		{"POST", "/loki/api/v1/query", "s", 200},
+		{"GET", "/loki/api/v1/labels", "r", 200},
+		{"GET", "/loki/api/v1/labels", "", 401},
+		{"GET", "/v1/agent/self", "s", 403},
+	} {
+		if resp := raw(t, host, c.method, c.path, c.token, ""); resp.StatusCode != c.want {
+			t.Errorf("%s %s by %q: %s, want %d", c.method, c.path, c.token, resp.Status, c.want)
+		}
 	}
 }

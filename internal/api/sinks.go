@@ -22,11 +22,13 @@ type Sink struct {
 	Rows    int64 `json:"rows"`
 	Waiting int64 `json:"waiting"`
 	// Counts since the sink was first there: rows taken and their bytes, requests that
-	// failed and were repeated, rows refused for good.
+	// failed and were repeated, rows refused for good, rows that retention took before
+	// they were sent.
 	Sent    int64 `json:"sent"`
 	Bytes   int64 `json:"bytes"`
 	Failed  int64 `json:"failed"`
 	Refused int64 `json:"refused"`
+	Expired int64 `json:"expired"`
 
 	Tries     int       `json:"tries"`           // in vain since the last success
 	Next      time.Time `json:"next,omitzero"`   // of the next try

@@ -123,6 +123,7 @@ const (
 	KindFailed   = "failed"   // an action has failed; it is tried again or given up, Text says which
 	KindState    = "state"    // an instance changed
 	KindRollout  = "rollout"  // a rollout began, was rolled back, ended
+	KindScaled   = "scaled"   // a count follows what is measured
 	KindWarning  = "warning"
 	// KindContainer is what the engine says of an instance, in its own words: Type, ID, Action, Attributes.
 	KindContainer = "container"
@@ -186,6 +187,22 @@ type Service struct {
 	Detail   string    `json:"detail,omitempty"`
 	Rollout  *Rollout  `json:"rollout,omitempty"` // the open one
 	Since    time.Time `json:"since,omitzero"`
+	// Scale is there where Wanted follows what is measured.
+	Scale *Scale `json:"scale,omitempty"`
+}
+
+// Scale is how the count of a service follows what is measured.
+type Scale struct {
+	Min  int    `json:"min"`
+	Max  int    `json:"max"`
+	Rule string `json:"rule"` // for people: "2..10, cpu 70 %"
+	// Cause is what the last look found: figures, and why the count stays or changes.
+	Cause string `json:"cause,omitempty"`
+	// Changed is when the count was last changed, from what, by whom and why; absent: it was not.
+	Changed time.Time `json:"changed,omitzero"`
+	From    int       `json:"from,omitempty"`
+	Who     string    `json:"who,omitempty"`
+	Why     string    `json:"why,omitempty"`
 }
 
 // Instance is one row of ps.
@@ -224,7 +241,7 @@ type Port struct {
 
 // Rollout is one move of a service from a revision to another, with its record.
 type Rollout struct {
-	ID         int64     `json:"id"`
+	ID         int64     `json:"id"` // 0 with Scaled
 	Project    string    `json:"project"`
 	Service    string    `json:"service"`
 	Generation int       `json:"generation"`
@@ -232,7 +249,7 @@ type Rollout struct {
 	To         string    `json:"to"`
 	FromImage  string    `json:"from_image,omitempty"`
 	ToImage    string    `json:"to_image,omitempty"`
-	Strategy   string    `json:"strategy"` // rolling start-first, rolling stop-first, blue-green, canary, recreate
+	Strategy   string    `json:"strategy"` // rolling start-first, rolling stop-first, blue-green, canary, recreate, scale
 	State      string    `json:"state"`    // open, done, rolled back, failed, superseded
 	Reason     string    `json:"reason,omitempty"`
 	Who        string    `json:"who"`
@@ -246,6 +263,14 @@ type Rollout struct {
 	Evidence *Evidence `json:"evidence,omitempty"`
 	// Proof lists what happened, in order.
 	Proof []Step `json:"proof,omitempty"`
+	// Scaled: it is no move to another revision, the count was changed.
+	Scaled *Scaled `json:"scaled,omitempty"`
+}
+
+// Scaled is how many instances a service had, and has since.
+type Scaled struct {
+	From int `json:"from"`
+	To   int `json:"to"`
 }
 
 // Shift is a share of the traffic that a new revision was given.
@@ -342,6 +367,7 @@ type Part struct {
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`
 	Error    string    `json:"error,omitempty"`
+	Note     string    `json:"note,omitempty"` // nothing is wrong, and yet to be known
 }
 
 // Check is one line of tender doctor.

@@ -116,7 +116,9 @@ func known[T any](a *app, list func(d *api.Client) ([]T, error), name func(T) st
 	}
 	var out []string
 	for _, x := range all {
-		out = append(out, name(x))
+		if n := name(x); n != "" {
+			out = append(out, n)
+		}
 	}
 	return out
 }

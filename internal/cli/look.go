@@ -178,11 +178,20 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 	}
 	if len(s.Parts) > 0 {
 		fmt.Fprintln(w)
+		head := []string{"PART", "STATE", "SINCE", "RESTARTS", "ERROR"}
+		noted := slices.ContainsFunc(s.Parts, func(p api.Part) bool { return p.Note != "" })
+		if noted {
+			head = append(head, "NOTE")
+		}
 		var rows [][]string
 		for _, p := range s.Parts {
-			rows = append(rows, []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(p.Error)})
+			row := []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(p.Error)}
+			if noted {
+				row = append(row, orDash(p.Note))
+			}
+			rows = append(rows, row)
 		}
-		if err := table(w, []string{"PART", "STATE", "SINCE", "RESTARTS", "ERROR"}, rows); err != nil {
+		if err := table(w, head, rows); err != nil {
 			return err
 		}
 	}
@@ -192,7 +201,7 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 			rows = append(rows, []string{p.Name, "-", "-", state(p.State, p.Detail), "-", "-"})
 		}
 		for _, v := range p.Services {
-			rows = append(rows, []string{p.Name, v.Name, fmt.Sprintf("%d/%d", v.Ready, v.Wanted), state(v.State, v.Detail), orDash(v.Revision), orDash(v.Image)})
+			rows = append(rows, []string{p.Name, v.Name, fmt.Sprintf("%d/%d", v.Ready, v.Wanted), state(v.State, scaledDetail(v)), orDash(v.Revision), orDash(v.Image)})
 		}
 	}
 	fmt.Fprintln(w)
@@ -201,6 +210,16 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 		return nil
 	}
 	return table(w, []string{"PROJECT", "SERVICE", "READY", "STATE", "REVISION", "IMAGE"}, rows)
+}
+
+// scaledDetail is what is to be known of a service, with why it has as many
+// instances as it has.
+func scaledDetail(v api.Service) string {
+	parts := []string{v.Detail}
+	if s := v.Scale; s != nil {
+		parts = append(parts, fmt.Sprintf("%d..%d", s.Min, s.Max), s.Cause)
+	}
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), ", ")
 }
 
 func (a *app) whyCommand() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -142,7 +143,10 @@ func (a *app) psCommand() *cobra.Command {
 				}
 				rows = append(rows, r)
 			}
-			return formatted(a.Out, format, psTable, psHeadings, rows)
+			if err := formatted(a.Out, format, psTable, psHeadings, rows); err != nil || format != "" {
+				return err
+			}
+			return a.noteScales(c.Context(), services)
 		},
 	}
 	c.Flags().BoolVarP(&all, "all", "a", false, "stopped and one-off instances, too")
@@ -154,6 +158,29 @@ func (a *app) psCommand() *cobra.Command {
 	c.Flags().StringArrayVar(&states, "status", nil, "keep what is in this `state`: running, exited, paused, restarting, created, dead")
 	a.inFile(c)
 	return c
+}
+
+// noteScales says below a list of instances why there are as many as there are,
+// where that follows what is measured.
+func (a *app) noteScales(ctx context.Context, services []string) error {
+	project, d, err := a.at(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := d.Project(ctx, project)
+	if tender.KindOf(err) == tender.NotFound {
+		return nil // gone meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", project, err)
+	}
+	for _, v := range p.Services {
+		if v.Scale != nil && (len(services) == 0 || slices.Contains(services, v.Name)) {
+			v.Detail = ""
+			a.note("%s scales: %s", v.Name, scaledDetail(v))
+		}
+	}
+	return nil
 }
 
 // instances asks for the instances of the project and services a command is about.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,9 +38,13 @@ whoever watches; these commands look at it and tell it what to do next.`
 }
 
 func (a *app) rolloutList(name string) *cobra.Command {
+	short := "List the rollouts of a project or a service, newest first"
+	if name == "history" {
+		short = "List the rollouts and changes of counts of a project or a service, newest first"
+	}
 	c := &cobra.Command{
 		Use:               name + " [flags] [SERVICE]",
-		Short:             "List the rollouts of a project or a service, newest first",
+		Short:             short,
 		Args:              args(0, 1, "at most one SERVICE"),
 		ValidArgsFunction: a.services,
 		RunE: func(c *cobra.Command, words []string) error {
@@ -51,11 +56,20 @@ func (a *app) rolloutList(name string) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("history of %s: %w", project, err)
 			}
+			if name != "history" {
+				rollouts = slices.DeleteFunc(rollouts, func(r api.Rollout) bool { return r.Scaled != nil })
+			}
 			if a.json {
 				return printJSON(a.Out, rollouts)
 			}
 			var rows [][]string
 			for _, r := range rollouts {
+				if n := r.Scaled; n != nil {
+					rows = append(rows, []string{
+						"-", r.Service, fmt.Sprint(n.From), fmt.Sprint(n.To), r.Strategy, shorten(state(r.State, r.Reason), 60), stamp(r.Started), "-", r.Who,
+					})
+					continue
+				}
 				spent := "-"
 				if !r.Ended.IsZero() {
 					spent = took(r.Ended.Sub(r.Started))
@@ -157,7 +171,7 @@ func (a *app) rollouts(open bool) cobra.CompletionFunc {
 			}
 			var out []string
 			for _, r := range list {
-				if !open || r.State == "open" {
+				if r.Scaled == nil && (!open || r.State == "open") {
 					out = append(out, fmt.Sprint(r.ID))
 				}
 			}

@@ -76,10 +76,10 @@ func (a *app) sinks(list []api.Sink, now time.Time) error {
 			behind = fmt.Sprintf("%d (%s)", s.Rows, units.BytesSize(float64(s.Waiting)))
 		}
 		rows = append(rows, []string{
-			s.Name, s.Kind, s.Where, s.Phase, lag, behind, strconv.FormatInt(s.Sent, 10), strconv.FormatInt(s.Failed, 10), strconv.FormatInt(s.Refused, 10),
+			s.Name, s.Kind, s.Where, s.Phase, lag, behind, strconv.FormatInt(s.Sent, 10), strconv.FormatInt(s.Failed, 10), strconv.FormatInt(s.Refused, 10), strconv.FormatInt(s.Expired, 10),
 		})
 	}
-	if err := table(a.Out, []string{"NAME", "KIND", "WHERE", "STATE", "LAG", "BEHIND", "SENT", "FAILED", "DEAD"}, rows); err != nil {
+	if err := table(a.Out, []string{"NAME", "KIND", "WHERE", "STATE", "LAG", "BEHIND", "SENT", "FAILED", "DEAD", "EXPIRED"}, rows); err != nil {
 		return err
 	}
 	for _, s := range list {
@@ -88,6 +88,9 @@ func (a *app) sinks(list []api.Sink, now time.Time) error {
 			a.note("%s: %s (try %d in vain, the next in %s)", s.Name, clip(s.Error, 300), s.Tries, took(max(0, s.Next.Sub(now).Round(time.Second))))
 		case s.Error != "":
 			a.note("%s: the last error, %s: %s", s.Name, ago(s.ErrorTime, now), clip(s.Error, 300))
+		}
+		if s.Expired > 0 {
+			a.note("%s: %d rows were never sent: retention took them first", s.Name, s.Expired)
 		}
 		if s.Refused > 0 {
 			a.note("%s: %d refused for good: tender logs sinks --dead %s", s.Name, s.Refused, s.Name)

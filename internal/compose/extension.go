@@ -18,6 +18,7 @@ type extension struct {
 	Publish string
 	Rollout tender.Rollout // without what update_config says
 	Routes  []tender.Route
+	Scale   *tender.Scale
 }
 
 // extensionOf reads x-tender of a service. Unknown keys and wrong values were
@@ -36,6 +37,9 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 	}
 	if _, err := logsOf(s); err != nil {
 		return x, err
+	}
+	if m, ok := m["scale"].(map[string]any); ok {
+		x.Scale = r.at("scale").scale(m)
 	}
 	if _, err := metricsOf(s); err != nil {
 		return x, err

@@ -27,13 +27,17 @@ func Hold(s tender.Service, held bool) (tender.Service, error) {
 	if err != nil {
 		return s, tender.Errorf(tender.Invalid, "services.%s: %w", s.Name, err)
 	}
-	short := tooFew(c, s.Replicas)
+	n := s.Replicas
+	if s.Scale != nil {
+		n = max(n, s.Scale.Max) // some day it will have as many
+	}
+	short := tooFew(c, n)
 	switch able := edgeable(c); {
 	case x.Publish == tender.PublishProxy:
 	case x.Publish == tender.PublishEngine || !able:
 		if short != "" {
-			e := tender.Errorf(tender.Conflict, "services.%s.ports: %d instances cannot share host port %s", s.Name, s.Replicas, short)
-			return s, e.Hint("let the edge hold it with x-tender: {publish: proxy}, or publish a range of %d ports", s.Replicas)
+			e := tender.Errorf(tender.Conflict, "services.%s.ports: %d instances cannot share host port %s", s.Name, n, short)
+			return s, e.Hint("let the edge hold it with x-tender: {publish: proxy}, or publish a range of %d ports", n)
 		}
 		s.Publish = ""
 		return s, nil

@@ -144,6 +144,7 @@ func (r *references) limits(s types.ServiceConfig, at func(...string) []string) 
 	if s.ContainerName != "" && s.GetScale() > 1 {
 		r.add("", "container_name is for one instance", at("container_name")...)
 	}
+	r.scale(s, at)
 }
 
 func (r *references) undefined(what, section, name string, known []string, where []string) {

@@ -74,7 +74,12 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 	if err != nil {
 		return fail("%w", err)
 	}
-	out.Publish, out.Ports = x.Publish, portsOf(s)
+	if x.Scale != nil {
+		if _, err := scalable(x.Scale); err != nil {
+			return fail("%s.scale: %w", extensionKey, err)
+		}
+	}
+	out.Publish, out.Ports, out.Scale = x.Publish, portsOf(s), x.Scale
 	out.Exposed = exposed(s)
 	out.Catalog = s.Labels["consul.service"]
 	out.CatalogPort, _ = strconv.Atoi(s.Labels["consul.port"]) // what is no number says nothing

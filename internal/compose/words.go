@@ -29,8 +29,9 @@ var (
 		"boot":    {about: "Who starts it after a reboot", enum: []string{tender.BootEngine, tender.BootOrdered}},
 		"rollout": rolloutWords,
 		"logs":    logsWords,
+		"scale":   scaleWords,
 		"metrics": metricsWords,
-		"scale":   {later: true}, "alerts": {later: true}, "backup": {later: true}, "pool": {later: true},
+		"alerts":  {later: true}, "backup": {later: true}, "pool": {later: true},
 		"schedule": {later: true}, "allow": {later: true}, "mesh": {later: true}, "profile": {later: true},
 	}}
 	volumeWords = &word{about: "What Compose has no word for", keys: map[string]*word{"backup": {later: true}}}

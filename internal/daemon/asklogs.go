@@ -30,21 +30,37 @@ func (l *logRoom) query() *logql.Engine { return logql.New(l.store, logql.Limits
 
 // loki serves Loki's API, or says why it cannot.
 func (b *backend) loki() http.Handler {
-	if b.logs == nil {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, b.noStore().Error(), http.StatusServiceUnavailable)
-		})
+	var all http.Handler
+	if b.logs != nil {
+		all = logql.Loki(b.logs.store, logql.LokiOptions{Log: b.logs.log, Version: b.version, Cut: collect.Cut, Projects: projectsOf})
 	}
-	return logql.Loki(b.logs.store, logql.LokiOptions{Log: b.logs.log, Version: b.version, Cut: collect.Cut})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := b.noStore(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		all.ServeHTTP(w, r)
+	})
+}
+
+// projectsOf are the projects that who asks may see; none: all.
+func projectsOf(ctx context.Context) []string {
+	who, _ := api.PersonFrom(ctx)
+	return who.Projects
 }
 
 // Logs answers from the store of logs: all revisions, restarts and instances that
 // are gone. What instances of today wrote and the store does not follow comes from
 // the engine, and a note says so.
 func (b *backend) Logs(ctx context.Context, project string, r api.LogRequest, line func(api.LogLine) error) error {
-	if b.logs == nil {
+	if err := b.noStore(); err != nil {
 		if r.Query != "" && !onlyGrep(r.Query) {
-			return b.noStore()
+			return err
+		}
+		if b.logs != nil {
+			if err := line(api.LogLine{Time: time.Now().UTC(), Note: err.Error() + ": these are the lines that the engine has"}); err != nil {
+				return err
+			}
 		}
 		return b.engineLogs(ctx, project, r, line)
 	}
@@ -117,7 +133,14 @@ func announced(others []tender.Instance, line func(api.LogLine) error) func(api.
 	}
 }
 
+// noStore says why there is no store of logs to ask; nil if there is one.
 func (b *backend) noStore() error {
+	if b.logs != nil && b.logs.down.Load() {
+		return tender.Errorf(tender.Unavailable, "the store of logs has failed").Hint("tender status says why; restart tender serve. Without --where, --query and --stats the engine is asked")
+	}
+	if b.logs != nil {
+		return nil
+	}
 	if b.config.NoLogs {
 		return tender.Errorf(tender.Unavailable, "logs are switched off").Hint("set logs: on in tender.yaml and restart tender serve; without --where, --query and --stats the engine is asked")
 	}
@@ -394,8 +417,8 @@ func sideBySide(ctx context.Context, sources []func(context.Context, func(api.Lo
 
 // LogNumbers evaluates a metric query within a project.
 func (b *backend) LogNumbers(ctx context.Context, project string, n api.LogNumbers) ([]api.LogSeries, error) {
-	if b.logs == nil {
-		return nil, b.noStore()
+	if err := b.noStore(); err != nil {
+		return nil, err
 	}
 	x, err := logql.Within(n.Query, []logs.Condition{{Name: "project", Op: logs.Equal, Value: project}})
 	if err != nil {
@@ -433,8 +456,8 @@ func (b *backend) LogNumbers(ctx context.Context, project string, n api.LogNumbe
 
 // DoctorLogs verifies the store of logs.
 func (b *backend) DoctorLogs(ctx context.Context) ([]api.Check, error) {
-	if b.logs == nil {
-		return nil, b.noStore()
+	if err := b.noStore(); err != nil {
+		return nil, err
 	}
 	report, err := b.logs.store.Check(ctx)
 	if err != nil {

@@ -34,7 +34,9 @@ type backend struct {
 	keeper    *keeper
 	logs      *logRoom       // nil: its store could not be opened, or logs are off
 	sinks     *forward.Sinks // nil: none are configured, or there is no log room
-	metered   *metricRoom    // nil: its store could not be opened, or metrics are off
+	scaling   *scaling
+	alerts    *alertRoom  // nil: its state could not be opened
+	metered   *metricRoom // nil: its store could not be opened, or metrics are off
 	layers    layers
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error

@@ -19,6 +19,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/forward"
+	"github.com/tenderhq/tender/internal/plan"
 )
 
 // ConfigFile is where serve looks when --config does not say otherwise.
@@ -60,6 +61,12 @@ type Config struct {
 
 	// Sinks are where logs are sent on to.
 	Sinks []forward.Config
+
+	// Autoscale is how often the counts of services with x-tender.scale are looked at.
+	Autoscale time.Duration
+	// Alertmanager is its configuration, a file, or the Alertmanager outside that does it
+	// instead, a URL, several with commas; "": nobody is told of alerts.
+	Alertmanager string
 
 	// Sampling is how often what instances and the host use is read.
 	Sampling time.Duration
@@ -161,6 +168,11 @@ func Keys() []Key {
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
+		{"autoscale.interval", "autoscale-interval", "TENDER_AUTOSCALE_INTERVAL", "10s", "how often services with x-tender.scale are looked at", setAutoscale},
+		{
+			"alertmanager", "alertmanager", "TENDER_ALERTMANAGER", "", "who is told of alerts: Alertmanager's own configuration, a file, read again when it changes and at SIGHUP; or the URL of an Alertmanager outside that alerts go to instead",
+			setAlertmanager,
+		},
 		{"metrics", "metrics", "TENDER_METRICS", "on", "on: what instances and the host use is measured and kept, and metrics are scraped; off", setMetrics},
 		{
 			"metrics.config", "metrics-config", "TENDER_METRICS_CONFIG", "", "a prometheus.yml: what else is scraped, rules, where samples are sent on to; read again at SIGHUP",
@@ -247,6 +259,15 @@ func size(v string) (int64, error) {
 		return 0, fmt.Errorf("%q is not a size such as 20GiB", v)
 	}
 	return n, nil
+}
+
+func setAutoscale(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 100*time.Millisecond || d > plan.LoadFor/2 {
+		return fmt.Errorf("%q is not a duration from 100ms to %s", v, plan.LoadFor/2)
+	}
+	c.Autoscale = d
+	return nil
 }
 
 func setSampling(c *Config, v string) error {

@@ -126,20 +126,25 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	b.keeper.loop, b.keeper.looked = b.loop, b.loop.Looked()
 	loki := b.loki()
 	mounts := map[string]http.Handler{
-		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/loki/": loki, "/ready": loki, "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
+		"/v1/": b.keeper.names.Consul(), "/sd": b.keeper.names.SD(), "/metrics": b.metrics(edge.NewClient(edgeSocket(c))),
 	}
 	if logRoom != nil {
 		mounts["/v1/logs"] = logRoom.collector.OTLP()
 		mounts["/elasticsearch/"] = http.StripPrefix("/elasticsearch", logRoom.collector.Bulk())
 	}
+	if b.alerts = openAlerts(b, log.With("part", "alerts")); b.alerts != nil {
+		defer func() { err = errors.Join(err, b.alerts.room.Close()) }()
+	}
+	maps.Copy(mounts, b.alertmanager())
 	b.metered = openMetricRoom(b, log.With("part", "metrics"))
+	b.scaling = newScaling(b, log.With("part", "scaling"))
 	defer func() {
 		if b.metered != nil {
 			err = errors.Join(err, b.metered.db.Close())
 		}
 	}()
 	maps.Copy(mounts, b.prometheus())
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts})
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: map[string]http.Handler{"/loki/": loki, "/ready": loki}})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {
@@ -150,6 +155,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 			parts = append(parts, part{name: "sinks", run: b.sinks.Run, grace: 10 * time.Second})
 		}
 		parts = append(parts, logRoom.senders(c)...)
+	}
+	if b.alerts != nil {
+		parts = append(parts, part{name: "alerts", run: b.alerts.run, grace: 10 * time.Second})
 	}
 	parts = append(parts, part{name: "inventory", run: b.inventory.Run, grace: 10 * time.Second})
 	if b.metered != nil {
@@ -162,6 +170,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},
+		{name: "scaling", run: b.scaling.run, grace: 10 * time.Second},
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,10 +34,11 @@ type logRoom struct {
 	state     *store.Store
 	inventory *engine.Inventory
 	engine    engine.Console
-	tell      func(problem string)
+	tell      func(problem, note string)
 	fail      func(problem string) // there will be no more
 	access    string               // folder of the edge's access logs
 	wake      chan struct{}
+	down      atomic.Bool // the store has failed for good
 
 	mu       sync.Mutex
 	settings map[string]projectLogs
@@ -50,7 +52,7 @@ type projectLogs struct {
 
 // openLogs opens the store and what the last daemon left to read.
 func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
-	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string) {}, fail: func(string) {}, access: filepath.Join(c.DataDir, "edge", edge.AccessDir)}
+	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string, string) {}, fail: func(string) {}, access: filepath.Join(c.DataDir, "edge", edge.AccessDir)}
 	if err := l.read(context.Background()); err != nil {
 		return nil, err
 	}
@@ -102,6 +104,7 @@ func (l *logRoom) run(until context.Context) error {
 		if err == nil {
 			err = errors.New("the store of logs has closed")
 		}
+		l.down.Store(true)
 		l.log.Error("logs are not kept any more", "err", err)
 		l.fail("logs are not kept until tender serve is started anew: " + err.Error())
 		<-until.Done()
@@ -112,7 +115,7 @@ func (l *logRoom) run(until context.Context) error {
 // look tells the collector whom to follow.
 func (l *logRoom) look(ctx context.Context) {
 	const again = 10 * time.Second // settings may have changed without a container
-	said := ""
+	var said [2]string
 	for {
 		picture, changed := l.inventory.Picture()
 		if !picture.Taken.IsZero() && picture.Stale.IsZero() {
@@ -123,9 +126,9 @@ func (l *logRoom) look(ctx context.Context) {
 			}
 		}
 		l.requests()
-		if now := l.problem(); now != said {
-			said = now
-			l.tell(said)
+		if problem, note := l.problem(); said != [2]string{problem, note} {
+			said = [2]string{problem, note}
+			l.tell(problem, note)
 		}
 		select {
 		case <-ctx.Done():
@@ -161,10 +164,11 @@ func (l *logRoom) requests() {
 	}
 }
 
-// problem is what status says of the part.
-func (l *logRoom) problem() string {
+// problem is what status says of the part: what is wrong, and what may be lost though
+// nothing is.
+func (l *logRoom) problem() (problem, note string) {
 	s := l.collector.Status()
-	var all []string
+	var all, notes []string
 	if s.Problem != "" {
 		all = append(all, s.Problem)
 	}
@@ -175,11 +179,11 @@ func (l *logRoom) problem() string {
 		all = append(all, fmt.Sprintf("lines were lost %d times since the start", s.Gaps))
 	}
 	if n := len(s.Lossy); n > 3 {
-		all = append(all, s.Lossy[0], fmt.Sprintf("and %d instances more", n-1))
+		notes = append(notes, s.Lossy[0], fmt.Sprintf("and %d instances more", n-1))
 	} else {
-		all = append(all, s.Lossy...)
+		notes = append(notes, s.Lossy...)
 	}
-	return strings.Join(all, "; ")
+	return strings.Join(all, "; "), strings.Join(notes, "; ")
 }
 
 // poke has the settings read again soon.
@@ -285,7 +289,9 @@ func openLogRoom(c Config, st *store.Store, board *board, log *slog.Logger) *log
 		board.set("logs", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), err.Error() })
 		return nil
 	}
-	l.tell = func(problem string) { board.set("logs", func(p *api.Part) { p.Error = problem }) }
+	l.tell = func(problem, note string) {
+		board.set("logs", func(p *api.Part) { p.Error, p.Note = problem, note })
+	}
 	l.fail = func(problem string) {
 		board.set("logs", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), problem })
 	}

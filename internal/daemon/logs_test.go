@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/store"
 )
@@ -42,6 +44,21 @@ func TestABrokenStoreOfLogsIsSaidAndEndsNothingElse(t *testing.T) {
 		case err := <-ended:
 			t.Fatalf("the part has ended: %v", err)
 		}
+	}
+	// Who asks is told, and gets what the engine has. This one has no engine to ask.
+	b := &backend{logs: l, inventory: l.inventory}
+	note := ""
+	_ = b.Logs(t.Context(), "shop", api.LogRequest{}, func(line api.LogLine) error { note += line.Note; return nil })
+	if note != "the store of logs has failed: these are the lines that the engine has" {
+		t.Errorf("tender logs says %q", note)
+	}
+	if err := b.Logs(t.Context(), "shop", api.LogRequest{Query: `| level="error"`}, nil); tender.KindOf(err) != tender.Unavailable {
+		t.Errorf("a query says %v", err)
+	}
+	answer := httptest.NewRecorder()
+	b.loki().ServeHTTP(answer, httptest.NewRequest("GET", "/loki/api/v1/labels", nil))
+	if answer.Code != 503 {
+		t.Errorf("Loki's API says %d", answer.Code)
 	}
 	cancel()
 	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {

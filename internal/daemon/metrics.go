@@ -59,6 +59,7 @@ func (f *figures) sinks(all []forward.Status) {
 	each("sink_sent_bytes_total", "counter", "Bytes of them.", func(s forward.Status) any { return s.Bytes })
 	each("sink_failed_requests_total", "counter", "Requests in vain.", func(s forward.Status) any { return s.Failed })
 	each("sink_refused_rows_total", "counter", "Entries that the other side will never take: tender logs sinks --dead lists them.", func(s forward.Status) any { return s.Refused })
+	each("sink_expired_rows_total", "counter", "Entries that retention took before they were sent.", func(s forward.Status) any { return s.Expired })
 }
 
 // metrics answers with the figures of the daemon and, where one serves, of the edge.

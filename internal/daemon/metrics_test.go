@@ -44,13 +44,13 @@ func wellFormed(t *testing.T, text string) {
 func TestMetricsOfLogsAndSinks(t *testing.T) {
 	var f figures
 	f.logs(logs.Stats{Rows: 12, Bytes: 3456, Failing: "no space left on device", Pressed: 7}, collect.Status{Files: 3, API: 1, Lines: 99, Gaps: 2})
-	f.sinks([]forward.Status{{Name: "es", Kind: "elasticsearch", Lag: 1500 * time.Millisecond, Rows: 8, State: forward.State{Sent: 5, Refused: 1}}})
+	f.sinks([]forward.Status{{Name: "es", Kind: "elasticsearch", Lag: 1500 * time.Millisecond, Rows: 8, State: forward.State{Sent: 5, Refused: 1, Expired: 2}}})
 	wellFormed(t, f.String())
 	for _, want := range []string{
 		`tender_logs_followed{from="files"} 3`, `tender_logs_collected_lines_total 99`, `tender_logs_gaps_total 2`, `tender_logs_rows 12`,
 		`tender_logs_disk_bytes 3456`, `tender_logs_expired_bytes_total{why="disk"} 7`, `tender_logs_failing 1`,
 		`tender_sink_lag_seconds{sink="es",kind="elasticsearch"} 1.5`, `tender_sink_waiting_rows{sink="es",kind="elasticsearch"} 8`,
-		`tender_sink_sent_rows_total{sink="es",kind="elasticsearch"} 5`, `tender_sink_refused_rows_total{sink="es",kind="elasticsearch"} 1`,
+		`tender_sink_sent_rows_total{sink="es",kind="elasticsearch"} 5`, `tender_sink_refused_rows_total{sink="es",kind="elasticsearch"} 1`, `tender_sink_expired_rows_total{sink="es",kind="elasticsearch"} 2`,
 	} {
 		if !strings.Contains(f.String(), want+"\n") {
 			t.Errorf("no %s in\n%s", want, f.String())

@@ -23,7 +23,7 @@ func (b *backend) Projects(ctx context.Context) ([]api.Project, error) {
 	out := make([]api.Project, 0, len(list))
 	for _, p := range list {
 		if p.State != "" { // down, with nothing left
-			out = append(out, project(p))
+			out = append(out, b.project(p))
 		}
 	}
 	return out, nil
@@ -35,10 +35,10 @@ func (b *backend) Project(ctx context.Context, name string) (api.Project, error)
 	if err != nil {
 		return api.Project{}, err
 	}
-	return project(p), nil
+	return b.project(p), nil
 }
 
-func project(p deploy.ProjectState) api.Project {
+func (b *backend) project(p deploy.ProjectState) api.Project {
 	out := api.Project{
 		Name: p.Name, State: p.State, Detail: p.Detail, Generation: p.Generation, Accepted: p.Accepted,
 		Who: p.Who, Files: p.Files, Foreign: p.Foreign,
@@ -46,7 +46,7 @@ func project(p deploy.ProjectState) api.Project {
 	for _, s := range p.Services {
 		v := api.Service{
 			Project: p.Name, Name: s.Name, Image: s.Image, Revision: s.Revision, Wanted: s.Wanted, Ready: s.Ready,
-			State: s.State, Detail: s.Detail, Since: s.Since,
+			State: s.State, Detail: s.Detail, Since: s.Since, Scale: b.scaling.scaleOf(p, s),
 		}
 		if s.Rollout != nil {
 			r := rollout(*s.Rollout)
@@ -88,13 +88,24 @@ func (b *backend) Config(ctx context.Context, project string, generation int) (s
 	return string(g.YAML), err
 }
 
-// History lists rollouts, the newest first.
+// History lists rollouts and changes of counts, the newest first.
 func (b *backend) History(ctx context.Context, project, service string) ([]api.Rollout, error) {
 	list, err := b.loop.Rollouts(ctx, project, service)
-	out := make([]api.Rollout, 0, len(list))
+	if err != nil {
+		return nil, err
+	}
+	counts, err := b.loop.Scalings(ctx, project, service)
+	out := make([]api.Rollout, 0, len(list)+len(counts))
 	for _, r := range list {
 		out = append(out, rollout(r))
 	}
+	for _, n := range counts {
+		out = append(out, api.Rollout{
+			Project: n.Project, Service: n.Service, Strategy: "scale", State: "done", Reason: n.Cause, Who: n.Who, Started: n.At, Ended: n.At,
+			Scaled: &api.Scaled{From: n.From, To: n.To},
+		})
+	}
+	slices.SortStableFunc(out, func(a, b api.Rollout) int { return b.Started.Compare(a.Started) })
 	return out, err
 }
 

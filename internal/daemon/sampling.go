@@ -29,17 +29,19 @@ type sampling struct {
 
 	instances []sample.Instance // of the last round, to be used again
 	services  services
+	placed    bool // the sampler knows the engine's folder
 
 	mu     sync.Mutex
-	failed uint64 // rounds that were not kept
-	why    string // of the last one; "" it was
+	disk   map[string]int64 // what the engine keeps there, in bytes by kind; nil: not known yet
+	failed uint64           // rounds that were not kept
+	why    string           // of the last one; "" it was
 }
 
 // openSampling opens what is read in every round; nil: nothing can be.
 func openSampling(c Config, b *backend, log *slog.Logger) *sampling {
 	s := &sampling{keep: b.keepSamples, every: c.Sampling, inventory: b.inventory, engine: b.engine, projects: b.loop.Projects}
 	s.tell = func(problem string) { b.board.set("samples", func(p *api.Part) { p.Error = problem }) }
-	s.services = services{node: nodeName(), known: map[string]*[len(instanceStates)]*sample.Series{}}
+	s.services = services{node: nodeName(), known: map[string]*[len(instanceStates)]*sample.Series{}, disk: map[string]*sample.Series{}}
 	if !strings.HasPrefix(c.Engine, "unix://") {
 		s.elsewhere = c.Engine
 	}
@@ -57,6 +59,9 @@ func (s *sampling) run(ctx context.Context) error {
 	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	defer s.sampler.Close()
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { s.measure(ctx) })
 	said := ""
 	for {
 		s.round(ctx)
@@ -72,9 +77,53 @@ func (s *sampling) run(ctx context.Context) error {
 	}
 }
 
+// How often the engine is asked what its disk holds. It walks all of that, so that
+// it gets a rest of at least sixty times what it took.
+const (
+	firstMeasure = time.Minute
+	measureEvery = 10 * time.Minute
+	measureFor   = 2 * time.Minute
+)
+
+// measure asks the engine now and then what its disk holds, and where that is.
+func (s *sampling) measure(ctx context.Context) {
+	for pause := firstMeasure; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		begun := time.Now()
+		asking, cancel := context.WithTimeout(ctx, measureFor)
+		disk, err := s.engine.Disk(asking)
+		cancel()
+		if err != nil {
+			disk = nil // rather nothing than what is old
+		}
+		s.mu.Lock()
+		s.disk = disk
+		s.mu.Unlock()
+		pause = max(measureEvery, 60*time.Since(begun))
+	}
+}
+
+// place tells the sampler where the engine keeps its data, once that is known.
+func (s *sampling) place(ctx context.Context) {
+	if s.placed || s.elsewhere != "" {
+		return
+	}
+	if info, err := s.engine.Info(ctx); err == nil && info.Root != "" {
+		s.sampler.Root(info.Root)
+		s.placed = true
+	}
+}
+
 // round takes one and has it kept.
 func (s *sampling) round(ctx context.Context) {
 	picture, _ := s.inventory.Picture()
+	if !picture.Taken.IsZero() && picture.Stale.IsZero() {
+		s.place(ctx)
+	}
 	s.instances = s.instances[:0]
 	for i := range picture.Instances {
 		s.instances = append(s.instances, s.sampled(&picture.Instances[i]))
@@ -87,7 +136,10 @@ func (s *sampling) round(ctx context.Context) {
 	if err == nil && !picture.Taken.IsZero() {
 		var list []deploy.ProjectState
 		if list, err = s.projects(ctx); err == nil {
-			err = s.keep(ctx, s.services.round(r.At, list))
+			s.mu.Lock()
+			disk := s.disk
+			s.mu.Unlock()
+			err = s.keep(ctx, s.services.round(r.At, list, disk))
 		}
 	}
 	if ctx.Err() != nil {
@@ -143,14 +195,16 @@ func (s *sampling) problem() string {
 // instanceStates are those by which the instances of a service are counted.
 var instanceStates = [...]string{"wanted", "running", "ready"}
 
-// services makes rounds of how many instances each service has.
+// services makes rounds of how many instances each service has, and of what the
+// engine keeps on its disk.
 type services struct {
 	node   string
 	known  map[string]*[len(instanceStates)]*sample.Series
+	disk   map[string]*sample.Series // by kind
 	points []sample.Point
 }
 
-func (s *services) round(at time.Time, list []deploy.ProjectState) sample.Round {
+func (s *services) round(at time.Time, list []deploy.ProjectState, disk map[string]int64) sample.Round {
 	s.points = s.points[:0]
 	seen := map[string]bool{}
 	for _, p := range list {
@@ -183,6 +237,17 @@ func (s *services) round(at time.Time, list []deploy.ProjectState) sample.Round 
 		if !seen[key] {
 			delete(s.known, key)
 		}
+	}
+	for kind, n := range disk {
+		of := s.disk[kind]
+		if of == nil {
+			of = &sample.Series{
+				Name: "tender_engine_disk_bytes", Help: "What the engine keeps on its disk, asked every ten minutes.", Kind: sample.Gauge,
+				Labels: []sample.Label{{Name: "kind", Value: kind}, {Name: "node", Value: s.node}},
+			}
+			s.disk[kind] = of
+		}
+		s.points = append(s.points, sample.Point{Series: of, Value: float64(n)})
 	}
 	return sample.Round{Source: "services", At: at, Points: s.points}
 }

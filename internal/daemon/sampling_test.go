@@ -67,6 +67,7 @@ func sampledOnce(t *testing.T, address string, keep func(context.Context, sample
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
+	s.disk = map[string]int64{"images": 12345}
 	s.round(t.Context())
 	return s
 }
@@ -85,8 +86,9 @@ tender_service_instances{project="shop",service="web",state="running"} 1
 tender_service_instances{project="shop",service="web",state="ready"} 1
 tender_service_instances{project="shop",service="migrate",state="wanted"} 0
 tender_service_instances{project="shop",service="migrate",state="running"} 0
-tender_service_instances{project="shop",service="migrate",state="ready"} 0`)
-	if got := shown(rounds, "tender_instance_running", "tender_service"); got != want {
+tender_service_instances{project="shop",service="migrate",state="ready"} 0
+tender_engine_disk_bytes{kind="images"} 12345`)
+	if got := shown(rounds, "tender_instance_running", "tender_service", "tender_engine_disk"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	if got := shown(rounds, "node_load1"); got == "" {

@@ -54,7 +54,7 @@ var _ forward.Keeper = cursors{}
 func (c cursors) Load(ctx context.Context, name string) (out forward.State, err error) {
 	err = c.store.View(ctx, func(tx *store.Tx) error {
 		s, known, err := tx.Sink(name)
-		out = forward.State{Known: known, Cursor: s.Cursor, Sent: s.Sent, Bytes: s.Bytes, Failed: s.Failed, Refused: s.Refused}
+		out = forward.State{Known: known, Cursor: s.Cursor, Sent: s.Sent, Bytes: s.Bytes, Failed: s.Failed, Refused: s.Refused, Expired: s.Expired}
 		return err
 	})
 	return out, err
@@ -67,7 +67,7 @@ func (c cursors) Save(ctx context.Context, name string, s forward.State, dead []
 		letters = append(letters, store.DeadLetter{Time: d.Time, Logged: d.Row, Labels: d.Labels, Text: d.Text, Reason: d.Reason})
 	}
 	return c.store.Update(ctx, func(tx *store.Tx) error {
-		return tx.PutSink(store.Sink{Name: name, Cursor: s.Cursor, Sent: s.Sent, Bytes: s.Bytes, Failed: s.Failed, Refused: s.Refused}, letters)
+		return tx.PutSink(store.Sink{Name: name, Cursor: s.Cursor, Sent: s.Sent, Bytes: s.Bytes, Failed: s.Failed, Refused: s.Refused, Expired: s.Expired}, letters)
 	})
 }
 
@@ -83,7 +83,7 @@ func (b *backend) Sinks(context.Context) ([]api.Sink, error) {
 	for _, s := range b.sinks.Status(time.Now()) {
 		out = append(out, api.Sink{
 			Name: s.Name, Kind: s.Kind, Where: s.Where, Phase: s.Phase, Lag: s.Lag.Seconds(), Rows: s.Rows, Waiting: s.Waiting,
-			Sent: s.Sent, Bytes: s.Bytes, Failed: s.Failed, Refused: s.Refused, Tries: s.Tries, Next: s.Next.UTC(), Last: s.Last.UTC(),
+			Sent: s.Sent, Bytes: s.Bytes, Failed: s.Failed, Refused: s.Refused, Expired: s.Expired, Tries: s.Tries, Next: s.Next.UTC(), Last: s.Last.UTC(),
 			Error: s.Error, ErrorTime: s.ErrorTime.UTC(),
 		})
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -165,6 +166,25 @@ func (v *view) trafficOf() map[string]map[string]*plan.Traffic {
 		}
 	}
 	return out
+}
+
+// served is how many requests the edge had brought to a service when it was last
+// asked.
+func (k *keeper) served(project, service string) (servedSince, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.seen.traffic[project][service]
+	if t == nil {
+		return servedSince{}, errors.New("the edge does not serve it: it has no routes, and no ports that the edge holds")
+	}
+	if t.Away != "" {
+		return servedSince{}, fmt.Errorf("the edge: %s", t.Away)
+	}
+	out := servedSince{at: k.seen.at, counting: t.Counting}
+	for _, n := range t.Revisions {
+		out.requests += n.Requests
+	}
+	return out, nil
 }
 
 // flowOf adds what one route says of an instance to what others have said: it

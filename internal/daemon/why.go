@@ -43,6 +43,9 @@ func (b *backend) Why(ctx context.Context, project, service string) (api.Why, er
 			What: "the engine does not answer: all of this is as it was at " + clock(picture.Stale), Next: "systemctl status docker; tender doctor",
 		}}, out.Findings...)
 	}
+	if f, scales := scaleFinding(b.scaling.scaleOf(p, s)); scales {
+		out.Findings = append(out.Findings, f)
+	}
 	// What an instance said last tells more than any rule.
 	for _, i := range s.Instances {
 		if i.Ready() || i.Started.IsZero() {
@@ -58,6 +61,21 @@ func (b *backend) Why(ctx context.Context, project, service string) (api.Why, er
 		}
 	}
 	return out, nil
+}
+
+// scaleFinding says why there are as many instances as there are.
+func scaleFinding(s *api.Scale) (f api.Finding, scales bool) {
+	if s == nil {
+		return f, false
+	}
+	f = api.Finding{What: "its count follows what is measured: " + s.Rule, Next: "x-tender.scale in the file says how: docs/autoscaling.md"}
+	if s.Cause != "" {
+		f.Evidence = append(f.Evidence, "now: "+s.Cause)
+	}
+	if !s.Changed.IsZero() {
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%s by %s, from %d: %s", clock(s.Changed), s.Who, s.From, s.Why))
+	}
+	return f, true
 }
 
 func summary(s deploy.ServiceState) string {

@@ -114,6 +114,11 @@ func (l *Loop) commit(ctx context.Context, d draft, files map[string][]byte) (Ac
 				return err
 			}
 		}
+		for _, n := range d.scalings {
+			if err := tx.AddScaling(n); err != nil {
+				return err
+			}
+		}
 		var err error
 		ids, err = commit(tx, d.next, files, d.rollouts)
 		return err

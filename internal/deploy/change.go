@@ -238,7 +238,15 @@ func (l *Loop) scale(d *draft, c Change) error {
 			return noService(d.next.Project, name)
 		}
 		s := &d.next.Services[i]
-		s.Service.Replicas = c.Scale[name]
+		n := store.Scaling{Project: d.next.Project, Service: name, At: d.next.At, Who: d.next.Who, From: s.Service.Replicas, To: c.Scale[name], Cause: "asked for by " + d.next.Who}
+		if n.From == n.To {
+			continue
+		}
+		if err := within(s.Service, n.To); err != nil {
+			return err
+		}
+		s.Service.Replicas, s.Counted = n.To, s.Counted.After(n)
+		d.scalings = append(d.scalings, n)
 		if err := l.holder(d, s); err != nil {
 			return err
 		}
@@ -310,7 +318,7 @@ func (l *Loop) rollback(ctx context.Context, d *draft, c Change) error {
 func (d *draft) back(s *store.WantedService, rev store.Revision, there []string, begin *store.Counts) {
 	old := *s
 	s.Service, s.Image, s.Strategy, s.Halted, s.Kept = rev.Service, rev.Image, "", "", nil
-	s.Service.Replicas = old.Service.Replicas
+	s.Service.Replicas, s.Service.Scale = old.Service.Replicas, old.Service.Scale
 	s.Stopped, s.Gone = false, false
 	d.supersede(old.Service.Name)
 	r := store.Rollout{

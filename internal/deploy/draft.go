@@ -20,7 +20,8 @@ type draft struct {
 	next       store.Generation
 	rollouts   []store.Rollout
 	supersedes []store.Rollout // open ones that these replace
-	retry      []string        // jobs that failed and run again
+	scalings   []store.Scaling
+	retry      []string // jobs that failed and run again
 	verdicts   []Verdict
 	nothing    bool
 	token      string
@@ -181,12 +182,13 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 	if !ok {
 		return tender.Errorf(tender.Invalid, "service %s: no image was found for %s", svc.Name, svc.Image).Hint("tender pull, or tender build")
 	}
-	if n, ok := s.Scale[svc.Name]; ok {
-		svc.Replicas = n
-	}
 	old, had := d.base.service(svc.Name)
 	had = had && old.Service.Revision != ""
-	svc, err := l.o.Hold(svc, had && old.Service.Publish == tender.PublishProxy)
+	counted, err := d.count(&svc, old, had, s)
+	if err != nil {
+		return err
+	}
+	svc, err = l.o.Hold(svc, had && old.Service.Publish == tender.PublishProxy)
 	if err != nil {
 		return err
 	}
@@ -205,7 +207,7 @@ func (l *Loop) draftService(ctx context.Context, s Submission, d *draft, good st
 		}
 		svc.Secrets[i].Version = v
 	}
-	w := store.WantedService{Service: svc, Image: image, RenewAnon: s.RenewAnon, Strategy: s.Strategy, RestartAfter: old.RestartAfter, RestartOf: old.RestartOf, StartAfter: old.StartAfter, StartOf: old.StartOf}
+	w := store.WantedService{Service: svc, Image: image, RenewAnon: s.RenewAnon, Strategy: s.Strategy, RestartAfter: old.RestartAfter, RestartOf: old.RestartOf, StartAfter: old.StartAfter, StartOf: old.StartOf, Counted: counted}
 	if old.Stopped {
 		w.StartAfter, w.StartOf = d.next.At, lives(there, svc.Name)
 	}

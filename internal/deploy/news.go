@@ -29,6 +29,7 @@ const (
 	NewsFailed   = "failed"   // an action has failed
 	NewsState    = "state"    // an instance changed
 	NewsRollout  = "rollout"  // a rollout began or ended
+	NewsScaled   = "scaled"   // the count of a service follows what is measured
 	NewsWarning  = "warning"
 )
 

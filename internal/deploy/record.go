@@ -190,9 +190,9 @@ func (w *worker) rollBack(tx *store.Tx, r records, open store.Rollout, why strin
 	for i := range g.Services {
 		s := &g.Services[i]
 		if s.Service.Name == open.Service {
-			replicas := s.Service.Replicas
+			replicas, rule := s.Service.Replicas, s.Service.Scale
 			s.Service, s.Image = old.Service, old.Image
-			s.Service.Replicas, s.Strategy, s.Kept = replicas, "", nil
+			s.Service.Replicas, s.Service.Scale, s.Strategy, s.Kept = replicas, rule, "", nil
 		}
 	}
 	back := store.Rollout{

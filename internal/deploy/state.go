@@ -37,6 +37,9 @@ type ServiceState struct {
 	Revision string
 	Wanted   int
 	Ready    int
+	// Scale is the rule that Wanted follows, and Counted how it came to be what it is; nil: neither.
+	Scale   *tender.Scale
+	Counted *store.Counted
 	// State: healthy, starting, updating, degraded, failed, stopped, done, foreign
 	State   string
 	Detail  string
@@ -190,6 +193,7 @@ func service(r records, s store.WantedService, there []tender.Instance, w *worke
 	name := s.Service.Name
 	v := ServiceState{
 		Name: name, Image: s.Service.Image, Revision: s.Service.Revision, Wanted: s.Service.Replicas, Stopped: s.Stopped,
+		Scale: s.Service.Scale, Counted: s.Counted,
 		Job: s.Service.Job, DependsOn: s.Service.DependsOn, Grace: s.Service.Grace,
 	}
 	if s.StopIn != nil {

@@ -3,6 +3,7 @@ package deploy
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/plan"
@@ -66,6 +67,10 @@ func (l *Loop) draftRollout(d *draft, s Submission, good store.Rollout, w, old s
 		v.Verdict, v.Why = "scale", fmt.Sprintf("from %d to %d", old.Service.Replicas, w.Service.Replicas)
 	default:
 		v.Verdict = "keep"
+	}
+	if rule := w.Service.Scale; rule != nil {
+		// The rule is what the count comes from, so that it is said with each verdict.
+		v.Why = strings.TrimPrefix(v.Why+"; scales "+rule.String(), "; ")
 	}
 	if !moves {
 		d.say(v)

@@ -80,6 +80,9 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try, traf
 			RenewAnon: s.RenewAnon, Halted: s.Halted, Adopted: s.Adopted, Tries: tries[s.Service.Name],
 			Traffic: traffic[s.Service.Name],
 		}
+		if c := s.Counted; c != nil {
+			p.Counted.From, p.Counted.Cause = c.From, c.Cause
+		}
 		if s.Kept != nil {
 			p.Kept = plan.Kept(*s.Kept)
 		}

@@ -94,6 +94,9 @@ type Reader interface {
 	// Sizes measures what instances have written into their own layers, in bytes, by id: these, or all where
 	// none is named. One that is gone is left out. It reads the disk: for people who ask, not for a loop.
 	Sizes(ctx context.Context, ids ...string) (map[string]int64, error)
+	// Disk measures what the engine keeps on its disk, in bytes by kind: images, containers (what they have
+	// written into their own layers), volumes, build_cache. It walks all of that: rarely.
+	Disk(ctx context.Context) (map[string]int64, error)
 	// Written names the files, and folders without any, that an instance has written into its own layer, by path.
 	Written(ctx context.Context, id string) ([]string, error)
 	// Check says what of this service the engine cannot do: warnings, or an error (Invalid).

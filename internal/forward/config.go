@@ -33,8 +33,12 @@ func (c Config) wire(o Options) wire { return c.make(c, o) }
 type Match struct{ Projects, Services []string }
 
 func (m Match) holds(l logs.Labels) bool {
-	return (len(m.Projects) == 0 || slices.Contains(m.Projects, l.Get("project"))) &&
-		(len(m.Services) == 0 || slices.Contains(m.Services, l.Get("service")))
+	return m.of(l.Get("project"), l.Get("service"))
+}
+
+func (m Match) of(project, service string) bool {
+	return (len(m.Projects) == 0 || slices.Contains(m.Projects, project)) &&
+		(len(m.Services) == 0 || slices.Contains(m.Services, service))
 }
 
 // kinds of sinks, and how their part of the file is read. Each fills in Where, make

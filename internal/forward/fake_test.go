@@ -116,11 +116,13 @@ func (s *shelf) Grown() <-chan struct{} {
 	return s.grown
 }
 
-func (s *shelf) Stats() logs.Stats {
+func (s *shelf) Newest() logs.Cursor {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return logs.Stats{Newest: cursorOf(len(s.blocks))}
+	return cursorOf(len(s.blocks))
 }
+
+func (s *shelf) Watch(func([]logs.Gone)) {}
 
 func (s *shelf) Behind(after logs.Cursor) (rows, bytes int64) {
 	s.mu.Lock()

@@ -27,9 +27,12 @@ type Source interface {
 	Read(ctx context.Context, after logs.Cursor, max int, fn func(logs.Chunk, logs.Cursor) error) error
 	// Grown is closed when the next block becomes durable.
 	Grown() <-chan struct{}
-	Stats() logs.Stats
+	// Newest is the cursor behind all that is durable.
+	Newest() logs.Cursor
 	// Behind counts what is durable after a cursor.
 	Behind(after logs.Cursor) (rows, bytes int64)
+	// Watch has fn called with what retention takes.
+	Watch(fn func([]logs.Gone))
 }
 
 // Keeper remembers how far each sink has come.
@@ -48,6 +51,7 @@ type State struct {
 	Bytes   int64  // of them, as they travelled before compression
 	Failed  int64  // requests that must be repeated
 	Refused int64  // rows that the other side will never take: the dead letters
+	Expired int64  // rows that were gone from the store before they were sent
 }
 
 // Letter is a row that the other side refused for what is in it.
@@ -84,6 +88,13 @@ func New(configs []Config, o Options) *Sinks {
 	s := &Sinks{}
 	for _, c := range configs {
 		s.list = append(s.list, newSink(c, c.wire(o), o))
+	}
+	if len(s.list) > 0 {
+		o.Source.Watch(func(gone []logs.Gone) {
+			for _, one := range s.list {
+				one.gone(gone)
+			}
+		})
 	}
 	return s
 }

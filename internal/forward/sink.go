@@ -48,6 +48,10 @@ type sink struct {
 	now    Status // but for State, Lag, Rows and Waiting
 	oldest int64  // time of the oldest row in hand; 0: none
 	at     logs.Cursor
+	inHand logs.Cursor // behind what was read, if that is later
+	loaded bool
+	lost   bool        // since the last save
+	early  []logs.Gone // that went before it was known how far the sink is
 }
 
 func newSink(c Config, w wire, o Options) *sink {
@@ -78,7 +82,7 @@ func (s *sink) run(ctx context.Context) {
 			break // ctx has ended: nothing else ends either of them
 		}
 		s.reached(b)
-		if time.Since(s.saved) >= saveEvery || s.cursor == s.source.Stats().Newest {
+		if time.Since(s.saved) >= saveEvery || s.cursor == s.source.Newest() {
 			s.save(ctx)
 		}
 	}
@@ -97,13 +101,13 @@ func (s *sink) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if newest := s.source.Stats().Newest; cursor.After(newest) {
+	if newest := s.source.Newest(); cursor.After(newest) {
 		s.log.Warn("the store of logs has begun anew, and so does the sink", "cursor", st.Cursor)
 		cursor = logs.Cursor{}
 		st.Cursor = cursor.String()
 	}
 	if !st.Known && s.config.FromNow {
-		cursor = s.source.Stats().Newest
+		cursor = s.source.Newest()
 		st.Cursor = cursor.String()
 		// So that a restart before the first row does not choose a later beginning.
 		if err := s.keeper.Save(ctx, s.config.Name, st, nil); err != nil {
@@ -113,7 +117,9 @@ func (s *sink) load(ctx context.Context) error {
 	s.cursor = cursor
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state, s.at = st, cursor
+	s.state, s.at, s.inHand, s.loaded = st, cursor, cursor, true
+	s.expired(s.early)
+	s.early = nil
 	return nil
 }
 
@@ -175,6 +181,9 @@ func (s *sink) fill(ctx context.Context) (*batch, error) {
 // add takes what matches of a chunk into the batch.
 func (s *sink) add(b *batch, c logs.Chunk, behind logs.Cursor) {
 	b.cursor = behind
+	s.mu.Lock()
+	s.inHand = behind
+	s.mu.Unlock()
 	labels := c.Labels()
 	if !s.config.Match.holds(labels) {
 		return
@@ -216,11 +225,40 @@ func (s *sink) reached(b *batch) {
 	s.at, s.oldest = b.cursor, 0
 }
 
+// gone takes note of what the store has no more.
+func (s *sink) gone(list []logs.Gone) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.loaded {
+		s.early = append(s.early, list...)
+		return
+	}
+	s.expired(list)
+}
+
+// expired counts what is neither sent nor read; under mu.
+func (s *sink) expired(list []logs.Gone) {
+	rows := int64(0)
+	for _, g := range list {
+		if g.Behind.After(s.inHand) && s.config.Match.of(g.Project, g.Service) {
+			rows += g.Rows
+		}
+	}
+	if rows == 0 {
+		return
+	}
+	s.state.Expired += rows
+	s.lost = true
+	s.log.Error("rows were gone before they were sent", "where", s.config.Where, "rows", rows)
+}
+
 // save writes the state. What cannot be written is tried again with the next
 // batch: then more is repeated after a kill, and nothing is lost.
 func (s *sink) save(ctx context.Context) {
 	s.mu.Lock()
 	st := s.state
+	s.dirty = s.dirty || s.lost
+	s.lost = false
 	s.mu.Unlock()
 	if !s.dirty && len(s.dead) == 0 {
 		return

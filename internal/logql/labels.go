@@ -291,6 +291,9 @@ func (l *loki) detectedFields(r *http.Request) (any, error) {
 	}
 	out := []detected{}
 	for name, f := range found {
+		if name == rawField {
+			continue
+		}
 		out = append(out, detected{Label: sanitize(name), Type: f.Type, Cardinality: f.Distinct})
 	}
 	slices.SortFunc(out, func(a, b detected) int { return strings.Compare(a.Label, b.Label) })

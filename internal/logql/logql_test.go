@@ -259,6 +259,22 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
+// A line without a byte is a line: no value would say that there was none.
+func TestTheBytesOfEmptyLines(t *testing.T) {
+	s := &shelf{}
+	s.add(labels("service", "web"), plain(1, ""), plain(2, ""))
+	for query, want := range map[string]string{
+		`sum(bytes_over_time({service="web"}[5m]))`:     "{} 0\n",
+		`sum(bytes_rate({service="web"}[5m]))`:          "{} 0\n",
+		`sum(bytes_over_time({service="nobody"}[5m]))`:  "",
+		`sum(count_over_time({service="web"}[5m])) + 1`: "{} 3\n",
+	} {
+		if got := vector(t, s, query); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+	}
+}
+
 func TestEachStepLooksBackOverItsRange(t *testing.T) {
 	s := shop()
 	for _, tt := range []struct {

@@ -31,6 +31,9 @@ type LokiOptions struct {
 	// Cut takes the fields out of lines that are pushed, each a row of one field with what
 	// came beside it; nil: they are kept whole.
 	Cut func(labels logs.Labels, rows []logs.Row) []logs.Row
+	// Projects are those that who asks may see, of a request's context; none: all. nil:
+	// whoever asks may see all.
+	Projects func(context.Context) []string
 }
 
 // spoken is the version of Loki whose API this is; clients choose by it what they ask.
@@ -53,6 +56,29 @@ func Loki(s Shelf, o LokiOptions) http.Handler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &loki{LokiOptions: o, store: s, engine: New(s, o.Limits), streams: map[string]bool{}}
+	all := l.routes()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The prefix /loki in front of what begins with /loki itself, or with nothing of ours.
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/loki"); ok && !strings.HasPrefix(r.URL.Path, "/loki/api/") {
+			r2 := r.Clone(r.Context())
+			r2.URL.Path, r2.URL.RawPath = rest, strings.TrimPrefix(r.URL.RawPath, "/loki")
+			r = r2
+		}
+		var projects []string
+		if o.Projects != nil {
+			projects = o.Projects(r.Context())
+		}
+		if len(projects) == 0 {
+			all.ServeHTTP(w, r)
+			return
+		}
+		some := confined{s, projects}
+		(&loki{LokiOptions: o, store: some, engine: New(some, o.Limits)}).routes().ServeHTTP(w, r)
+	})
+}
+
+// routes are the paths of the API.
+func (l *loki) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	read := func(path string, h func(*http.Request) (any, error)) {
 		mux.HandleFunc("GET /loki/api/v1/"+path, l.answer(h))
@@ -76,7 +102,7 @@ func Loki(s Shelf, o LokiOptions) http.Handler {
 	mux.HandleFunc("POST /loki/api/v1/push", l.push)
 	mux.HandleFunc("GET /loki/api/v1/status/buildinfo", l.answer(func(*http.Request) (any, error) {
 		return map[string]string{
-			"version": spoken, "revision": o.Version, "branch": "tender", "buildUser": "", "buildDate": "", "goVersion": runtime.Version(),
+			"version": spoken, "revision": l.Version, "branch": "tender", "buildUser": "", "buildDate": "", "goVersion": runtime.Version(),
 		}, nil
 	}))
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ready\n") })
@@ -84,15 +110,7 @@ func Loki(s Shelf, o LokiOptions) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, tender.Errorf(tender.NotFound, "%s %s is not part of Loki's API here", r.Method, r.URL.Path))
 	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The prefix /loki in front of what begins with /loki itself, or with nothing of ours.
-		if rest, ok := strings.CutPrefix(r.URL.Path, "/loki"); ok && !strings.HasPrefix(r.URL.Path, "/loki/api/") {
-			r2 := r.Clone(r.Context())
-			r2.URL.Path, r2.URL.RawPath = rest, strings.TrimPrefix(r.URL.RawPath, "/loki")
-			r = r2
-		}
-		mux.ServeHTTP(w, r)
-	})
+	return mux
 }
 
 type success struct {
@@ -135,6 +153,8 @@ func writeError(w http.ResponseWriter, err error) {
 		status, kind = http.StatusBadRequest, "bad_data"
 	case tender.NotFound:
 		status, kind = http.StatusNotFound, "not_found"
+	case tender.Denied:
+		status, kind = http.StatusForbidden, "forbidden"
 	case tender.Unavailable:
 		status, kind = http.StatusServiceUnavailable, "timeout"
 	}

@@ -21,6 +21,8 @@ type plan struct {
 	reads []string
 	// alias says which stored fields LogQL can only call by another name: a_b for a.b.
 	alias map[string][]string
+	// raw: the query asks for the field of that name.
+	raw bool
 }
 
 // plan pushes down what the store can hold: matchers, filters on lines as they
@@ -36,6 +38,7 @@ func (e *Engine) plan(ctx context.Context, s *selector, from, to int64, more []s
 	for _, st := range s.stages {
 		p.reads = append(p.reads, st.reads()...)
 	}
+	p.raw = slices.Contains(p.reads, rawField)
 	if err := e.aliases(ctx, &p); err != nil {
 		return p, err
 	}
@@ -256,7 +259,7 @@ func (e *Engine) walk(ctx context.Context, p plan, enter func(*view) (bool, erro
 func (p *plan) rows(ctx context.Context, enter func(*view) (bool, error), each func(*row) error) func(logs.Chunk) error {
 	var r row
 	return func(c logs.Chunk) error {
-		v := newView(c, p.alias)
+		v := newView(c, p)
 		ok, err := enter(v)
 		if err != nil || !ok {
 			return err

@@ -110,6 +110,9 @@ func (l *loki) room(labels logs.Labels) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key := labels.String()
+	if l.streams == nil { // Append refuses
+		return true
+	}
 	if !l.streams[key] && len(l.streams) >= maxPushedStreams {
 		return false
 	}

@@ -37,11 +37,16 @@ type view struct {
 	times  []int64
 	cols   map[string][]string
 	alias  map[string][]string // see plan
+	raw    bool                // see plan
 }
 
-func newView(c logs.Chunk, alias map[string][]string) *view {
-	return &view{Chunk: c, labels: c.Labels(), times: c.Times(), cols: map[string][]string{}, alias: alias}
+func newView(c logs.Chunk, p *plan) *view {
+	return &view{Chunk: c, labels: c.Labels(), times: c.Times(), cols: map[string][]string{}, alias: p.alias, raw: p.raw}
 }
+
+// rawField is what collect keeps a text in whose meaning is in another field. It is the
+// line that one sees anyway, so it is shown as a field only to who asks for it.
+const rawField = "_raw"
 
 // label returns the value of a label of the stream.
 func (v *view) label(name string) (string, bool) {
@@ -284,6 +289,9 @@ func (r *row) labelsOf(all bool) (e entry) {
 			fields = fields[cutOut(r.original(), fields):]
 		}
 		for _, f := range fields {
+			if f.Name == rawField && !r.raw {
+				continue
+			}
 			f.Name = sanitize(f.Name)
 			if _, clash := r.label(f.Name); clash {
 				f.Name += extracted

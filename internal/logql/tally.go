@@ -34,6 +34,7 @@ type tally struct {
 type tallied struct {
 	labels logs.Labels
 	delta  []float64 // sums: what changes at each step, and one behind the last
+	lines  []float64 // of bytes: the same for their number, since a sum of nothing is a value
 	cells  []cell    // what unwrap needs
 	points [][]point // quantiles and counters
 }
@@ -128,6 +129,9 @@ func (t *tally) series(r *row) (*tallied, error) {
 			s.cells = make([]cell, t.n)
 		default:
 			s.delta = make([]float64, t.n+1)
+			if t.bytes() {
+				s.lines = make([]float64, t.n+1)
+			}
 		}
 		t.byKey[string(t.key)] = s
 		t.all = append(t.all, s)
@@ -191,10 +195,16 @@ func (t *tally) count(s *tallied, times []int64) {
 	}
 }
 
+func (t *tally) bytes() bool { return t.over.op == "bytes_over_time" || t.over.op == "bytes_rate" }
+
 func (s *tallied) add(first, last int, v float64) {
 	if first <= last {
 		s.delta[first] += v
 		s.delta[last+1] -= v
+		if s.lines != nil {
+			s.lines[first]++
+			s.lines[last+1]--
+		}
 	}
 }
 
@@ -218,7 +228,7 @@ func (t *tally) row(r *row) error {
 		return tender.Errorf(tender.Invalid, "pipeline error: %s: %s", r.err, r.details).
 			Hint(`a metric query may not have errors; leave such lines out with | __error__=""`)
 	}
-	if strings.HasPrefix(t.over.op, "bytes") {
+	if t.bytes() {
 		v = float64(len(r.now()))
 	}
 	s, err := t.series(r)
@@ -299,11 +309,16 @@ func (t *tally) result() ([]Series, error) {
 	out := make([]Series, 0, len(t.all))
 	for _, s := range t.all {
 		values := empty(t.n)
-		sum := 0.0
+		sum, lines := 0.0, 0.0
 		for i := range values {
 			switch {
 			case s.delta != nil:
-				if sum += s.delta[i]; sum > 0 {
+				if sum += s.delta[i]; s.lines != nil {
+					lines += s.lines[i]
+				} else {
+					lines = sum
+				}
+				if lines > 0 {
 					values[i] = sum
 					if t.over.op == "rate" || t.over.op == "bytes_rate" {
 						values[i] = sum / seconds

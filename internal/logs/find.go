@@ -1,9 +1,7 @@
 package logs
 
 import (
-	"cmp"
 	"container/heap"
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -168,49 +166,6 @@ func (s *Store) spoil(e *entry, err error) {
 	if fresh {
 		s.log.Error("logs are damaged", "file", e.seg.path, "offset", e.off, "bytes", e.size, "rows", e.rows, "reason", err)
 	}
-}
-
-// Scan hands all rows that q asks for to fn, those not yet on disk too, in the order
-// of Bound. ErrStop from fn ends it without an error.
-func (s *Store) Scan(ctx context.Context, q Query, fn func(Chunk) error) error {
-	x := newSearch(q)
-	parts, letGo, err := s.parts(x)
-	if err != nil {
-		return err
-	}
-	defer letGo()
-	slices.SortStableFunc(parts, func(a, b part) int {
-		if q.Backward {
-			return cmp.Compare(b.max, a.max)
-		}
-		return cmp.Compare(a.min, b.min)
-	})
-	u, err := s.unpacker()
-	if err != nil {
-		return err
-	}
-	defer s.giveBack(u)
-	first := &firsts{limit: q.Limit, backward: q.Backward}
-	for _, p := range parts {
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
-		}
-		bound := p.min
-		if q.Backward {
-			bound = p.max
-		}
-		if first.beyond(bound) {
-			return nil
-		}
-		err := s.with(p, u, func(v *view) error { return x.hand(v, bound, first, fn) })
-		if err != nil {
-			if errors.Is(err, ErrStop) {
-				return nil
-			}
-			return err
-		}
-	}
-	return nil
 }
 
 // firsts knows the times of the first rows found so far.

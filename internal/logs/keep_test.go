@@ -216,8 +216,8 @@ func TestReadGoesOnAfterItsCursor(t *testing.T) {
 		t.Fatalf("not merged: %+v", st)
 	}
 	read(0)
-	if at != s.Stats().Newest {
-		t.Errorf("the cursor is %v, the newest block %v", at, s.Stats().Newest)
+	if at != s.Newest() {
+		t.Errorf("the cursor is %v, the newest block %v", at, s.Newest())
 	}
 	for i := range 1400 {
 		if seen[strconv.Itoa(i)] < 2 {
@@ -306,6 +306,15 @@ func TestRetention(t *testing.T) {
 	}}
 	s := open(t, dir, o)
 	now := time.Now()
+	told := map[string]int64{}
+	s.Watch(func(gone []logs.Gone) {
+		for _, g := range gone {
+			told[g.Service] += g.Rows
+			if g.Project != "p" || g.Behind.After(s.Newest()) {
+				t.Errorf("told of %+v", g)
+			}
+		}
+	})
 	for i := range 40 {
 		for _, name := range []string{"short", "long"} {
 			add(t, s, logs.Batch{Source: name, Labels: labels("p", name), To: logs.Place{Offset: int64(i + 1)}, Rows: []logs.Row{plain(now.UnixNano(), name)}})
@@ -327,11 +336,14 @@ func TestRetention(t *testing.T) {
 	if n := count(); n["short"] != 0 || n["long"] != 40 {
 		t.Errorf("after four days: %v", n)
 	}
+	if len(told) != 1 || told["short"] != 40 {
+		t.Errorf("told of what went: %v", told)
+	}
 	s.RetireNow(t, now.Add(12*day))
 	if n := count(); len(n) != 0 {
 		t.Errorf("after twelve days: %v", n)
 	}
-	newest := s.Stats().Newest
+	newest := s.Newest()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

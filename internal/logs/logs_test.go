@@ -329,7 +329,7 @@ func (m maker) query(batches []logs.Batch) logs.Query {
 		}
 		c := logs.Condition{Op: []logs.Op{logs.Contains, logs.Contains, logs.Lacks}[m.IntN(3)], Value: text}
 		if m.IntN(3) == 0 {
-			c = logs.Condition{Op: logs.Matches, Regexp: regexp.MustCompile([]string{`(?i)TIMEOUT`, `error|refused`, `status=5\d\d`, `level=\w+r`, `(?i:kiss)|ok`, `^x`, `d$`, `a.b`, `connection.*refused`, `\d{5}`}[m.IntN(10)])}
+			c = logs.Condition{Op: logs.Matches, Regexp: regexp.MustCompile([]string{`(?i)TIMEOUT`, `error|refused`, `status=5\d\d`, `level=\w+r`, `(?i:kiss)|ok`, `^x`, `d$`, `a.b`, `connection.*refused`, `\d{5}`, `connection.*[4-9]{2} status=5`, `level=(info|error) .*\d=`, `(?i)Error[ =-].?x`, `warn.{0,3} ?\w{2}=`, `\bok\b.*refused`, `[^a]refused.`, `(?s)a.*b.error`, `errors?|ref[au]sed|71`, `(?i)(error|ace)`}[m.IntN(19)])}
 		}
 		q.Text = append(q.Text, c)
 	}
@@ -342,7 +342,7 @@ func (m maker) query(batches []logs.Batch) logs.Query {
 		c := logs.Condition{Name: f.Name, Op: []logs.Op{logs.Equal, logs.NotEqual, logs.Contains, logs.Above, logs.AtLeast, logs.Below, logs.AtMost, logs.Matches, logs.NotMatches}[m.IntN(9)], Value: f.Value}
 		switch c.Op {
 		case logs.Matches, logs.NotMatches:
-			c.Regexp = regexp.MustCompile(`^(?:` + regexp.QuoteMeta(strings.ToValidUTF8(f.Value, "?")) + `|warn|4.*)$`)
+			c.Regexp = regexp.MustCompile([]string{`^(?:`, `(?:`}[m.IntN(2)] + regexp.QuoteMeta(strings.ToValidUTF8(f.Value, "?")) + []string{`|warn|4.*)$`, `)`}[m.IntN(2)])
 		case logs.Above, logs.AtLeast, logs.Below, logs.AtMost:
 			if !slices.Contains([]string{"status", "n", "took"}, f.Name) {
 				continue // what else could be a duration
@@ -370,7 +370,7 @@ func TestFindsWhatANaiveSearchFinds(t *testing.T) {
 			batches := m.batches(40, rows)
 			ask := func(when string) {
 				t.Helper()
-				for range 8 {
+				for range 12 {
 					q := m.query(batches)
 					if diff := cmp.Diff(naive(batches, q), scan(t, s, q)); diff != "" {
 						t.Fatalf("%s: %s: missing -, too much +\n%s", when, show(q), diff)

@@ -2,7 +2,6 @@ package logs
 
 import (
 	"bytes"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -15,14 +14,13 @@ type test struct {
 	value  string
 	pieces []piece     // of value, for Equal
 	needle *needle     // for Contains
-	sets   [][]*needle // for Matches: of each set one is in what it matches
-	re     *regexp.Regexp
+	re     *expression // for Matches
 	number float64
 	no     bool
 }
 
 func newTest(c Condition) *test {
-	t := &test{name: c.Name, op: c.Op, value: c.Value, re: c.Regexp, number: c.Number}
+	t := &test{name: c.Name, op: c.Op, value: c.Value, number: c.Number}
 	switch c.Op {
 	case NotEqual:
 		t.op, t.no = Equal, true
@@ -37,7 +35,7 @@ func newTest(c Condition) *test {
 	case Contains:
 		t.needle = newNeedle(c.Value, false)
 	case Matches:
-		t.sets = required(c.Regexp)
+		t.re = newExpression(c.Regexp)
 	}
 	return t
 }
@@ -358,13 +356,13 @@ func (v *view) contains(c int, n *needle, within set) (set, error) {
 
 // matching returns the values of a column that the expression matches.
 func (t *test) matching(v *view, c int) (set, error) {
-	if vc := &v.cols[c]; len(t.sets) == 0 || vc.about != nil && vc.about.form == formDict || vc.col != nil && vc.col.form == formDict {
+	if vc := &v.cols[c]; len(t.re.demands) == 0 || vc.about != nil && vc.about.form == formDict || vc.col != nil && vc.col.form == formDict {
 		return v.each(c, t.re.Match, nil)
 	}
 	var s set
-	for _, any := range t.sets {
+	for _, d := range t.re.demands {
 		var one set
-		for _, n := range any {
+		for _, n := range d.any {
 			has, err := v.contains(c, n, nil)
 			if err != nil {
 				return nil, err
@@ -387,6 +385,9 @@ func (t *test) matching(v *view, c int) (set, error) {
 			return nil, nil
 		}
 	}
+	if t.re.all {
+		return s, nil
+	}
 	col, err := v.column(c)
 	if err != nil {
 		return nil, err
@@ -394,7 +395,7 @@ func (t *test) matching(v *view, c int) (set, error) {
 	var buf []byte
 	err = s.each(func(i int) error {
 		if buf = col.append(buf[:0], i); !t.re.Match(buf) {
-			s[i>>6] &^= 1 << (i & 63)
+			s.drop(i)
 		}
 		return nil
 	})

@@ -2,11 +2,8 @@ package logs
 
 import (
 	"bytes"
-	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // needle is a text to find, with what is worked out of it once for a query.
@@ -32,13 +29,24 @@ func newNeedle(s string, fold bool) *needle {
 }
 
 func lowered(dst, s []byte) []byte {
-	for _, c := range s {
-		if c >= 'A' && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		dst = append(dst, c)
+	from := len(dst)
+	dst = append(dst, s...)
+	for i, c := range dst[from:] {
+		dst[from+i] = lower[c]
 	}
 	return dst
+}
+
+var lower = lowers() // ASCII letters made small
+
+func lowers() (t [256]byte) {
+	for i := range t {
+		t[i] = byte(i)
+		if i >= 'A' && i <= 'Z' {
+			t[i] += 'a' - 'A'
+		}
+	}
+	return t
 }
 
 // hay is what to look for n in.
@@ -160,113 +168,4 @@ func (g *gate) open(n *needle, value []byte) bool {
 		}
 	}
 	return string(n.hay(value)) == g.s
-}
-
-// required returns sets of texts: of each set one at least is in everything that
-// re matches. None if nothing is known.
-func required(re *regexp.Regexp) [][]*needle {
-	tree, err := syntax.Parse(re.String(), syntax.Perl)
-	if err != nil {
-		return nil
-	}
-	tree = tree.Simplify()
-	for tree.Op == syntax.OpCapture {
-		tree = tree.Sub[0]
-	}
-	var sets [][]literal
-	if tree.Op == syntax.OpConcat {
-		for _, sub := range tree.Sub {
-			if l := literals(sub); shortest(l) > 1 {
-				sets = append(sets, l)
-			}
-		}
-	}
-	if l := literals(tree); len(sets) == 0 && shortest(l) > 0 {
-		sets = append(sets, l)
-	}
-	// The longest first: it is likely the rarest.
-	slices.SortStableFunc(sets, func(a, b []literal) int { return shortest(b) - shortest(a) })
-	var all [][]*needle
-	for _, set := range sets[:min(len(sets), 4)] {
-		var any []*needle
-		for _, l := range set {
-			any = append(any, newNeedle(l.s, l.fold))
-		}
-		all = append(all, any)
-	}
-	return all
-}
-
-type literal struct {
-	s    string
-	fold bool
-}
-
-// literals picks the best set: the one whose shortest member is longest.
-func literals(re *syntax.Regexp) []literal {
-	switch re.Op {
-	case syntax.OpLiteral:
-		return literalOf(re)
-	case syntax.OpCapture, syntax.OpPlus:
-		return literals(re.Sub[0])
-	case syntax.OpRepeat:
-		if re.Min > 0 {
-			return literals(re.Sub[0])
-		}
-	case syntax.OpConcat:
-		var best []literal
-		for _, sub := range re.Sub {
-			if l := literals(sub); shortest(l) > shortest(best) {
-				best = l
-			}
-		}
-		return best
-	case syntax.OpAlternate:
-		var all []literal
-		for _, sub := range re.Sub {
-			l := literals(sub)
-			if len(l) == 0 || len(all)+len(l) > 16 {
-				return nil
-			}
-			all = append(all, l...)
-		}
-		return all
-	}
-	return nil
-}
-
-func shortest(all []literal) int {
-	n := 0
-	for i, l := range all {
-		if i == 0 || len(l.s) < n {
-			n = len(l.s)
-		}
-	}
-	return n
-}
-
-func literalOf(re *syntax.Regexp) []literal {
-	if slices.Contains(re.Rune, utf8.RuneError) {
-		return nil // it stands for any byte that is no UTF-8
-	}
-	if re.Flags&syntax.FoldCase == 0 {
-		return []literal{{string(re.Rune), false}}
-	}
-	// Of letters that have a twin outside of ASCII (k and s), or are outside, nothing is
-	// known in either case; so it is the longest run between them.
-	best, run := "", ""
-	for _, r := range append(slices.Clone(re.Rune), -1) {
-		if r > 0 && r < 128 && !strings.ContainsRune("kKsS", r) {
-			run += string(r)
-			continue
-		}
-		if len(run) > len(best) {
-			best = run
-		}
-		run = ""
-	}
-	if best == "" {
-		return nil
-	}
-	return []literal{{best, true}}
 }

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ type Store struct {
 
 	presses   chan *press    // as many as may be in use
 	unpackers chan *unpacker // those that are free
+	ahead     chan struct{}  // has one for each goroutine that a Scan has beside its caller's
 
 	unflushed atomic.Int64 // bytes in buffers
 	spares    atomic.Int32 // builders that are held
@@ -53,6 +55,7 @@ type Store struct {
 	written  uint64            // number of the last block
 	grown    chan struct{}
 	follows  map[*follower]struct{}
+	watchers []func([]Gone)
 	closed   bool
 	failing  error // why the last write went wrong
 	stats    Stats
@@ -147,6 +150,7 @@ func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		o: o, log: o.Log, dir: dir, lock: lock,
 		presses: make(chan *press, 2), unpackers: make(chan *unpacker, 2),
+		ahead:   make(chan struct{}, runtime.GOMAXPROCS(0)-1),
 		buffers: map[string]*buffer{}, streams: map[string]*stream{}, sources: map[string]string{},
 		last: map[string]mark{}, grown: make(chan struct{}), follows: map[*follower]struct{}{},
 		room: make(chan struct{}), nextSeg: 1,

@@ -171,6 +171,7 @@ func (s *Store) discard(gone map[*entry]int64) error {
 			s.hide(seg, gone)
 		}
 	}
+	s.tellGone(gone)
 	return nil
 }
 
@@ -313,6 +314,7 @@ func (s *Store) relieve() error {
 			}
 			// There is not even room for the marks of its sources.
 			s.remove(oldest)
+			s.tellGone(gone)
 		}
 		s.mu.Lock()
 		s.stats.Pressed += oldest.size

@@ -23,6 +23,7 @@ func (s set) trim(n int) {
 }
 
 func (s set) add(i int)      { s[i>>6] |= 1 << (i & 63) }
+func (s set) drop(i int)     { s[i>>6] &^= 1 << (i & 63) }
 func (s set) has(i int) bool { return s[i>>6]&(1<<(i&63)) != 0 }
 
 func (s set) and(t set) {
@@ -34,6 +35,12 @@ func (s set) and(t set) {
 func (s set) or(t set) {
 	for i := range s {
 		s[i] |= t[i]
+	}
+}
+
+func (s set) without(t set) {
+	for i := range s {
+		s[i] &^= t[i]
 	}
 }
 

@@ -3,23 +3,27 @@ package logs
 // inText returns the rows whose exact text fulfils t.
 func (t *test) inText(v *view) (set, error) {
 	if t.op == Contains {
-		return v.textContains(t.needle, nil)
+		s, _, err := v.textContains(t.needle, nil, nil)
+		return s, err
 	}
 	if t.op != Matches {
 		return v.keep(fullSet(v.rows), t.holds)
 	}
-	s := fullSet(v.rows)
-	for i, any := range t.sets {
+	s, best := fullSet(v.rows), -1
+	for i := range t.re.demands {
 		// Once few rows are left, others are not worth a look.
 		var within set
 		if i > 0 && s.count() < v.rows/8 {
 			within = s
 		}
-		one := newSet(v.rows)
-		for _, n := range any {
-			has, err := v.textContains(n, within)
+		d, one := &t.re.demands[i], newSet(v.rows)
+		for _, n := range d.any {
+			has, c, err := v.textContains(n, within, d.sift)
 			if err != nil {
 				return nil, err
+			}
+			if best < 0 {
+				best = c
 			}
 			one.or(has)
 		}
@@ -27,7 +31,21 @@ func (t *test) inText(v *view) (set, error) {
 			return s, nil
 		}
 	}
-	return v.keep(s, t.re.Match)
+	if t.re.all {
+		return s, nil
+	}
+	if best < 0 || !t.re.loose {
+		return v.keep(s, t.re.Match)
+	}
+	yes, err := t.glance(v, best, s)
+	if err != nil {
+		return nil, err
+	}
+	s.without(yes)
+	if s, err = v.keep(s, t.re.Match); err == nil {
+		s.or(yes)
+	}
+	return s, err
 }
 
 // keep leaves those rows of s whose text holds.
@@ -37,7 +55,7 @@ func (v *view) keep(s set, holds func([]byte) bool) (set, error) {
 	defer func() { v.sparse = false }()
 	err := s.each(func(row int) (err error) {
 		if buf, err = v.text(buf[:0], row); err == nil && !holds(buf) {
-			s[row>>6] &^= 1 << (row & 63)
+			s.drop(row)
 		}
 		return err
 	})
@@ -46,10 +64,11 @@ func (v *view) keep(s set, holds func([]byte) bool) (set, error) {
 
 // textContains returns the rows with n in their text, at least those of them that
 // are in within (nil: all). It makes no text but of rows where n may cross the edge
-// of a value.
-func (v *view) textContains(n *needle, within set) (set, error) {
+// of a value. sift, if it is given, takes values of a column out again. The column is
+// the first that has n, -1 if none has.
+func (v *view) textContains(n *needle, within set, sift func(*view, int, set) error) (set, int, error) {
 	if n.s == "" {
-		return fullSet(v.rows), nil
+		return fullSet(v.rows), -1, nil
 	}
 	s := newSet(v.rows)
 	always, all := make([]bool, len(v.kinds)), true
@@ -59,11 +78,11 @@ func (v *view) textContains(n *needle, within set) (set, error) {
 		all, some = all && always[i], some || always[i]
 	}
 	if all {
-		return fullSet(v.rows), nil
+		return fullSet(v.rows), -1, nil
 	}
 	if some {
 		if err := v.needCodes(); err != nil {
-			return nil, err
+			return nil, -1, err
 		}
 		for row, code := range v.codes {
 			if always[code>>1] {
@@ -71,23 +90,30 @@ func (v *view) textContains(n *needle, within set) (set, error) {
 			}
 		}
 	}
+	first := -1
 	for c := range v.cols {
 		here, everywhere := v.hole(c)
 		if !here {
 			continue
 		}
 		values, err := v.contains(c, n, within)
+		if err == nil && values != nil && sift != nil {
+			err = sift(v, c, values)
+		}
 		if err != nil {
-			return nil, err
+			return nil, -1, err
 		}
 		if values == nil || values.empty() {
 			continue
 		}
+		if first < 0 {
+			first = c
+		}
 		if err := v.lift(s, c, values, everywhere); err != nil {
-			return nil, err
+			return nil, -1, err
 		}
 	}
-	return s, v.cross(s, n, always)
+	return s, first, v.cross(s, n, always)
 }
 
 // lift adds the rows to s whose value in column c is in values; everywhere says that

@@ -132,7 +132,7 @@ func (m *maker) tidy(v *view, tolerated map[int]bool) (leaving bool) {
 		switch {
 		case i.State == tender.Removing:
 		case i.Slot > v.Replicas:
-			m.removeDrained(v, i, v.RenewAnon, "%d wanted", v.Replicas)
+			m.removeDrained(v, i, v.RenewAnon, "%d wanted%s", v.Replicas, tail(v.Counted.Cause))
 		default:
 			m.removeDrained(v, i, v.RenewAnon, "doubled in slot %d", i.Slot)
 		}
@@ -268,7 +268,7 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 		a.Slots = todo
 		switch {
 		case v.Open == nil:
-			a.Repair, a.Cause = true, "missing"
+			a.Repair, a.Cause = true, v.missing(todo)
 		case v.Open.First:
 			a.Cause = "first deploy"
 		default:

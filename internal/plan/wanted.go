@@ -57,6 +57,12 @@ type Service struct {
 	// Failed says why the last rollout to this revision failed.
 	Failed string
 
+	// Counted says why the count is what it is, if it was changed, and what it was before.
+	Counted struct {
+		From  int
+		Cause string
+	}
+
 	Open *Rollout
 	// Paused is the rollout that Halted is about: the traffic stays as it left it.
 	Paused *Rollout

@@ -36,7 +36,8 @@ func TestATargetSeesTheClientsAddress(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "unshare", "-n", os.Args[0], "-test.run", "^TestRouterOfTheTransparentPort$", "-test.v")
-	cmd.Env = append(os.Environ(), role+"=router")
+	// The race detector sleeps a second at the end of each of those clients.
+	cmd.Env = append(os.Environ(), role+"=router", "GORACE=atexit_sleep_ms=20")
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestRouterOfTheTransparentPort") {

@@ -1,6 +1,7 @@
 package sample
 
 import (
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,10 +41,13 @@ type life struct {
 	looked  uint64  // in which round at limits
 }
 
+// Files below /proc/PID.
+var cgroupFile, netFile = []byte("cgroup\x00"), []byte("net/dev\x00")
+
 // limitsEvery is after how many rounds limits are looked at again.
 const limitsEvery = 6
 
-// sort puts labels in order and drops those without a value.
+// sorted puts labels in order and drops those without a value.
 func sorted(labels ...Label) []Label {
 	labels = slices.DeleteFunc(labels, func(l Label) bool { return l.Value == "" })
 	slices.SortFunc(labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
@@ -95,7 +99,7 @@ func (s *Sampler) attach(t *tracked) {
 	var name string
 	if proc, err := folder(s.o.Proc + "/" + strconv.Itoa(t.is.PID)); err == nil {
 		l.proc = proc
-		if text, err := s.desk.once(proc, "cgroup"); err == nil {
+		if text, err := s.desk.once(proc, cgroupFile); err == nil {
 			// Another process may have the number by now: then it is in other groups.
 			name, l.files = s.groups.find(readGroups(string(text)), t.is.ID)
 		}
@@ -272,14 +276,13 @@ func (s *Sampler) descriptors(l *life) {
 	if s.proc < 0 || l.proc < 0 || r.value[processes] > mostProcs {
 		return
 	}
-	sum, known := int64(0), false
-	var st unix.Stat_t
+	sum, known := uint64(0), false
 	for b := r.procs; len(b) > 0; {
 		var pid []byte
 		pid, b = line(b)
 		s.name = append(append(s.name[:0], pid...), "/fd\x00"...)
-		if statAt(s.proc, s.name, &st) == nil && st.Size > 0 {
-			sum, known = sum+st.Size, true
+		if n, ok := size(s.proc, s.name); ok && n > 0 {
+			sum, known = sum+n, true
 		}
 	}
 	if known {
@@ -309,7 +312,7 @@ func (s *Sampler) transfers(t *tracked, d *transfers) {
 // device names one by its numbers, as cAdvisor does.
 func (s *Sampler) device(major, minor uint64) string {
 	numbers := strconv.FormatUint(major, 10) + ":" + strconv.FormatUint(minor, 10)
-	if text, err := s.desk.once(unix.AT_FDCWD, s.o.Sys+"/dev/block/"+numbers+"/uevent"); err == nil {
+	if text, err := os.ReadFile(s.o.Sys + "/dev/block/" + numbers + "/uevent"); err == nil {
 		for l := range strings.Lines(string(text)) {
 			if name, ok := strings.CutPrefix(strings.TrimSpace(l), "DEVNAME="); ok {
 				return "/dev/" + name
@@ -322,14 +325,14 @@ func (s *Sampler) device(major, minor uint64) string {
 // network reads the interfaces of the instance's namespace. The file is not kept
 // open: that would keep the namespace alive.
 func (s *Sampler) network(t *tracked) {
-	b, err := s.desk.once(t.life.proc, "net/dev")
+	b, err := s.desk.once(t.life.proc, netFile)
 	if err != nil {
 		if !gone(err) && err != unix.EINVAL {
 			s.fail("net/dev of "+t.is.Name, err)
 		}
 		return
 	}
-	interfaces(b, func(name []byte, value *[16]uint64) {
+	interfaces(b, &s.columns, func(name []byte) {
 		if string(name) == "lo" {
 			return
 		}
@@ -346,14 +349,13 @@ func (s *Sampler) network(t *tracked) {
 			t.nics[called] = of
 		}
 		for i, p := range of.series {
-			s.points = append(s.points, Point{p, float64(value[columns[i]])})
+			s.points = append(s.points, Point{p, float64(s.columns[columns[i]])})
 		}
 	})
 }
 
-// interfaces calls f with each line of a file net/dev.
-func interfaces(b []byte, f func(name []byte, value *[16]uint64)) {
-	var value [16]uint64
+// interfaces calls f with each line of a file net/dev, whose columns are in value then.
+func interfaces(b []byte, value *[16]uint64, f func(name []byte)) {
 lines:
 	for len(b) > 0 {
 		var l []byte
@@ -372,6 +374,6 @@ lines:
 				continue lines
 			}
 		}
-		f(name, &value)
+		f(name)
 	}
 }

@@ -3,6 +3,7 @@ package sample
 import (
 	"errors"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,14 +86,23 @@ func (d *desk) pread(fd int) ([]byte, error) {
 // largest bounds what is read of one file, in bytes.
 const largest = 8 << 20
 
-// once reads a file that is not kept open, below the folder that is open as dir.
-func (d *desk) once(dir int, name string) ([]byte, error) {
-	fd, err := openAt(dir, name)
-	if err != nil {
-		return nil, err
+// once reads a file that is not kept open, below the folder that is open as dir. Its
+// name ends in a zero byte, so that it need not be copied.
+func (d *desk) once(dir int, name []byte) ([]byte, error) {
+	const flags = unix.O_RDONLY | unix.O_CLOEXEC
+	fd, _, e := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), flags, 0, 0, 0)
+	if e != 0 {
+		return nil, e
 	}
-	defer unix.Close(fd)
-	return d.pread(fd)
+	defer unix.Close(int(fd))
+	return d.pread(int(fd))
+}
+
+// size is that of a file, whose name ends in a zero byte.
+func size(dir int, name []byte) (uint64, bool) {
+	var st unix.Statx_t
+	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), 0, unix.STATX_SIZE, uintptr(unsafe.Pointer(&st)), 0)
+	return st.Size, e == 0
 }
 
 func (d *desk) close(f *file) {
@@ -103,11 +113,9 @@ func (d *desk) close(f *file) {
 	}
 }
 
-func openFile(path string) (int, error) { return openAt(unix.AT_FDCWD, path) }
-
-func openAt(dir int, path string) (int, error) {
+func openFile(path string) (int, error) {
 	for {
-		fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}

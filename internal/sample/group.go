@@ -100,7 +100,7 @@ type source struct {
 const procs = "cgroup.procs"
 
 var sourcesV1 = []source{
-	{"cpuacct", "cpuacct.usage", false, func(r *reading, b []byte) { r.whole(cpuUsage, b, 1e-9) }},
+	{"cpuacct", "cpuacct.usage", false, func(r *reading, b []byte) { r.whole(cpuUsage, b, 1e9) }},
 	{"cpuacct", "cpuacct.stat", false, (*reading).cpuacctStat},
 	{"cpu", "cpu.stat", false, (*reading).cpuStat},
 	{"memory", "memory.usage_in_bytes", false, func(r *reading, b []byte) { r.whole(memoryUsage, b, 1) }},
@@ -172,6 +172,11 @@ func (h *hierarchies) find(g groups, id string) (name string, files []sourced) {
 		s := &sourcesV2[i]
 		if _, ok := h.v1[older[s.controller]]; !ok {
 			add(s, h.v2, g[""])
+		}
+	}
+	if len(files) > 0 {
+		if _, err := os.Stat(files[0].dir); err != nil {
+			return "", nil
 		}
 	}
 	return name, files

@@ -49,19 +49,19 @@ var (
 // namedOfHostDisk are the columns of /proc/diskstats behind the name, in their order.
 var namedOfHostDisk = [...]struct {
 	naming
-	unit float64
+	unit, per float64
 }{
-	{naming{"node_disk_reads_completed_total", "The total number of reads completed successfully.", Counter, nil}, 1},
-	{naming{"node_disk_reads_merged_total", "The total number of reads merged.", Counter, nil}, 1},
-	{naming{"node_disk_read_bytes_total", "The total number of bytes read successfully.", Counter, nil}, 512},
-	{naming{"node_disk_read_time_seconds_total", "The total number of seconds spent by all reads.", Counter, nil}, 1e-3},
-	{naming{"node_disk_writes_completed_total", "The total number of writes completed successfully.", Counter, nil}, 1},
-	{naming{"node_disk_writes_merged_total", "The number of writes merged.", Counter, nil}, 1},
-	{naming{"node_disk_written_bytes_total", "The total number of bytes written successfully.", Counter, nil}, 512},
-	{naming{"node_disk_write_time_seconds_total", "The total number of seconds spent by all writes.", Counter, nil}, 1e-3},
-	{naming{"node_disk_io_now", "The number of I/Os currently in progress.", Gauge, nil}, 1},
-	{naming{"node_disk_io_time_seconds_total", "Total seconds spent doing I/Os.", Counter, nil}, 1e-3},
-	{naming{"node_disk_io_time_weighted_seconds_total", "The weighted # of seconds spent doing I/Os.", Counter, nil}, 1e-3},
+	{naming{"node_disk_reads_completed_total", "The total number of reads completed successfully.", Counter, nil}, 1, 1},
+	{naming{"node_disk_reads_merged_total", "The total number of reads merged.", Counter, nil}, 1, 1},
+	{naming{"node_disk_read_bytes_total", "The total number of bytes read successfully.", Counter, nil}, 512, 1},
+	{naming{"node_disk_read_time_seconds_total", "The total number of seconds spent by all reads.", Counter, nil}, 1, 1e3},
+	{naming{"node_disk_writes_completed_total", "The total number of writes completed successfully.", Counter, nil}, 1, 1},
+	{naming{"node_disk_writes_merged_total", "The number of writes merged.", Counter, nil}, 1, 1},
+	{naming{"node_disk_written_bytes_total", "The total number of bytes written successfully.", Counter, nil}, 512, 1},
+	{naming{"node_disk_write_time_seconds_total", "The total number of seconds spent by all writes.", Counter, nil}, 1, 1e3},
+	{naming{"node_disk_io_now", "The number of I/Os currently in progress.", Gauge, nil}, 1, 1},
+	{naming{"node_disk_io_time_seconds_total", "Total seconds spent doing I/Os.", Counter, nil}, 1, 1e3},
+	{naming{"node_disk_io_time_weighted_seconds_total", "The weighted # of seconds spent doing I/Os.", Counter, nil}, 1, 1e3},
 }
 
 // namedOfHostInterface are the columns of /proc/net/dev, in their order.
@@ -189,7 +189,7 @@ func (h *host) processor(name, rest []byte) {
 		if !ok {
 			return
 		}
-		h.s.points = append(h.s.points, Point{p, float64(n) * tick})
+		h.s.points = append(h.s.points, Point{p, float64(n) / ticks})
 	}
 }
 
@@ -262,7 +262,7 @@ func (h *host) diskstats(b []byte) {
 			var w []byte
 			w, rest = word(rest)
 			if n, ok := number(w); ok && !of.none {
-				h.s.points = append(h.s.points, Point{of.series[i], float64(n) * namedOfHostDisk[i].unit})
+				h.s.points = append(h.s.points, Point{of.series[i], float64(n) * namedOfHostDisk[i].unit / namedOfHostDisk[i].per})
 			}
 		}
 	}
@@ -277,7 +277,7 @@ func (h *host) diskstats(b []byte) {
 
 func (h *host) interfaces(b []byte) {
 	count := 0
-	interfaces(b, func(name []byte, value *[16]uint64) {
+	interfaces(b, &h.s.columns, func(name []byte) {
 		of := h.nic[string(name)]
 		if of == nil {
 			// What goes through these is counted with the instance at their other end.
@@ -296,7 +296,7 @@ func (h *host) interfaces(b []byte) {
 			return
 		}
 		for i, p := range of.series {
-			h.s.points = append(h.s.points, Point{p, float64(value[i])})
+			h.s.points = append(h.s.points, Point{p, float64(h.s.columns[i])})
 		}
 	})
 	if count > 0 && count < len(h.nic) {
@@ -345,14 +345,14 @@ func (h *host) clock() {
 	var t unix.Timex
 	if state, err := unix.Adjtimex(&t); err == nil {
 		const inNanoseconds, unsynchronized = 0x2000, 5 // STA_NANO, TIME_ERROR
-		unit := 1e-6
+		unit := 1e6
 		if t.Status&inNanoseconds != 0 {
-			unit = 1e-9
+			unit = 1e9
 		}
-		h.one(naming{"node_timex_offset_seconds", "Time offset in between local system and reference clock.", Gauge, nil}, float64(t.Offset)*unit)
+		h.one(naming{"node_timex_offset_seconds", "Time offset in between local system and reference clock.", Gauge, nil}, float64(t.Offset)/unit)
 		h.one(naming{"node_timex_sync_status", "Is clock synchronized to a reliable server (1 = yes, 0 = no).", Gauge, nil}, one(state != unsynchronized))
-		h.one(naming{"node_timex_maxerror_seconds", "Maximum error in seconds.", Gauge, nil}, float64(t.Maxerror)*1e-6)
-		h.one(naming{"node_timex_estimated_error_seconds", "Estimated error in seconds.", Gauge, nil}, float64(t.Esterror)*1e-6)
+		h.one(naming{"node_timex_maxerror_seconds", "Maximum error in seconds.", Gauge, nil}, float64(t.Maxerror)/1e6)
+		h.one(naming{"node_timex_estimated_error_seconds", "Estimated error in seconds.", Gauge, nil}, float64(t.Esterror)/1e6)
 	}
 	if h.uname == nil || h.s.round%limitsEvery == 1 {
 		h.kernel()

@@ -24,10 +24,10 @@ func (r *reading) clear() {
 
 func (r *reading) set(m metric, v float64) { r.has[m], r.value[m] = true, v }
 
-// whole takes a file that holds one number.
-func (r *reading) whole(m metric, b []byte, unit float64) {
+// whole takes a file that holds one number, of which so many make one unit.
+func (r *reading) whole(m metric, b []byte, per float64) {
 	if n, ok := number(b); ok {
-		r.set(m, float64(n)*unit)
+		r.set(m, float64(n)/per)
 	}
 }
 
@@ -61,16 +61,17 @@ func (r *reading) cpuWeight(b []byte) {
 	}
 }
 
-// tick is what the kernel counts processor time in for people: 1/100 s on all that Linux runs on.
-const tick = 0.01
+// ticks is how many the kernel counts in a second of processor time where it counts for
+// people: 100 on all that Linux runs on.
+const ticks = 100
 
 func (r *reading) cpuacctStat(b []byte) {
 	pairs(b, func(key []byte, n uint64) {
 		switch string(key) {
 		case "user":
-			r.set(cpuUser, float64(n)*tick)
+			r.set(cpuUser, float64(n)/ticks)
 		case "system":
-			r.set(cpuSystem, float64(n)*tick)
+			r.set(cpuSystem, float64(n)/ticks)
 		}
 	})
 }
@@ -80,19 +81,19 @@ func (r *reading) cpuStat(b []byte) {
 	pairs(b, func(key []byte, n uint64) {
 		switch string(key) {
 		case "usage_usec":
-			r.set(cpuUsage, float64(n)*1e-6)
+			r.set(cpuUsage, float64(n)/1e6)
 		case "user_usec":
-			r.set(cpuUser, float64(n)*1e-6)
+			r.set(cpuUser, float64(n)/1e6)
 		case "system_usec":
-			r.set(cpuSystem, float64(n)*1e-6)
+			r.set(cpuSystem, float64(n)/1e6)
 		case "nr_periods":
 			r.set(cfsPeriods, float64(n))
 		case "nr_throttled":
 			r.set(cfsThrottledPeriods, float64(n))
 		case "throttled_time":
-			r.set(cfsThrottledSeconds, float64(n)*1e-9)
+			r.set(cfsThrottledSeconds, float64(n)/1e9)
 		case "throttled_usec":
-			r.set(cfsThrottledSeconds, float64(n)*1e-6)
+			r.set(cfsThrottledSeconds, float64(n)/1e6)
 		}
 	})
 }
@@ -176,7 +177,7 @@ func (r *reading) pressure(m metric, b []byte) {
 			var w []byte
 			w, rest = word(rest)
 			if key, value, ok := split(w, '='); ok && string(key) == "total" {
-				r.whole(at, value, 1e-6)
+				r.whole(at, value, 1e6)
 			}
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,10 +54,13 @@ type Sampler struct {
 	reading reading
 	points  []Point
 	name    []byte
+	columns [16]uint64
 
-	mu      sync.Mutex
-	status  Status
-	problem string
+	blind   uint64 // rounds in a row in which nothing of those that run was found
+	problem string // of this round
+
+	mu     sync.Mutex
+	status Status
 }
 
 // New opens what is read in every round. Where there are no control groups, Take
@@ -113,14 +115,23 @@ func (s *Sampler) Take(ctx context.Context, instances []Instance) Round {
 	s.round++
 	s.at, s.problem, s.points = begun, "", s.points[:0]
 	clear(s.owners)
-	lives := 0
+	lives, run := 0, 0
 	for i := range instances {
 		t := s.track(&instances[i])
 		s.attach(t)
-		if l := t.life; l != nil {
+		if t.is.Running && t.is.PID > 0 {
+			run++
+		}
+		if t.life != nil {
 			lives++
 			s.own(t)
 		}
+	}
+	// One look may have met all of them in between.
+	if s.blind++; run == 0 || lives > 0 {
+		s.blind = 0
+	} else if s.blind > 2 {
+		s.problem = "the control groups of no instance can be found: is the engine on this host?"
 	}
 	for i := range instances {
 		if ctx.Err() != nil {
@@ -173,13 +184,4 @@ func (s *Sampler) fail(what string, err error) {
 	if s.problem == "" {
 		s.problem = "read " + what + ": " + err.Error()
 	}
-}
-
-// statAt is fstatat for a name that ends in a zero byte: it needs no copy.
-func statAt(dir int, name []byte, st *unix.Stat_t) error {
-	_, _, e := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(st)), 0, 0, 0)
-	if e != 0 {
-		return e
-	}
-	return nil
 }

@@ -106,6 +106,8 @@ type WantedService struct {
 	Kept *Kept `json:"kept,omitempty"`
 	// Adopted maps ids of foreign instances to the revision they count as.
 	Adopted map[string]string `json:"adopted,omitempty"`
+	// Counted says why there are as many as there are; nil: the file says so.
+	Counted *Counted `json:"counted,omitempty"`
 }
 
 // Kept is a revision whose instances stay until then.
@@ -295,7 +297,7 @@ func (tx *Tx) File(sum string) ([]byte, error) {
 // Forget drops everything that is known of a project. Secrets, tokens and the
 // audit stay.
 func (tx *Tx) Forget(project string) error {
-	for _, table := range []string{"generations", "revisions", "rollouts", "jobs", "routes"} {
+	for _, table := range []string{"generations", "revisions", "rollouts", "jobs", "routes", "scalings"} {
 		if _, err := tx.exec(`DELETE FROM `+table+` WHERE project = ?`, project); err != nil {
 			return fmt.Errorf("forget %s: %w", project, err)
 		}

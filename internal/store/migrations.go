@@ -23,6 +23,8 @@ var migrations = []string{
 	releasedTable,
 	routesTable,
 	sinksTables,
+	sinksExpired,
+	scalingsTable,
 }
 
 // applicationID marks the file as ours ("TNDR").

@@ -28,6 +28,8 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_of ON dead_letters (sink, id);
 `
 
+const sinksExpired = `ALTER TABLE sinks ADD COLUMN expired INTEGER NOT NULL DEFAULT 0; -- rows`
+
 // keepLetters is how many dead letters of a sink stay, the newest.
 const keepLetters = 1000
 
@@ -35,8 +37,9 @@ const keepLetters = 1000
 type Sink struct {
 	Name   string
 	Cursor string
-	// Rows taken, their bytes, requests that failed, rows refused for good.
-	Sent, Bytes, Failed, Refused int64
+	// Rows taken, their bytes, requests that failed, rows refused for good, rows that were
+	// gone before they were sent.
+	Sent, Bytes, Failed, Refused, Expired int64
 }
 
 // DeadLetter is a row that a sink refused for good.
@@ -48,7 +51,7 @@ type DeadLetter struct {
 // Sink returns the state of a sink; known is false if it was never saved.
 func (tx *Tx) Sink(name string) (s Sink, known bool, err error) {
 	s.Name = name
-	err = tx.row(`SELECT cursor, sent, bytes, failed, refused FROM sinks WHERE name = ?`, name).Scan(&s.Cursor, &s.Sent, &s.Bytes, &s.Failed, &s.Refused)
+	err = tx.row(`SELECT cursor, sent, bytes, failed, refused, expired FROM sinks WHERE name = ?`, name).Scan(&s.Cursor, &s.Sent, &s.Bytes, &s.Failed, &s.Refused, &s.Expired)
 	if errors.Is(err, sql.ErrNoRows) {
 		return s, false, nil
 	}
@@ -61,8 +64,8 @@ func (tx *Tx) Sink(name string) (s Sink, known bool, err error) {
 // PutSink writes the state of a sink and the dead letters that came up since; of
 // those it keeps the newest 1000.
 func (tx *Tx) PutSink(s Sink, dead []DeadLetter) error {
-	_, err := tx.exec(`INSERT OR REPLACE INTO sinks (name, cursor, sent, bytes, failed, refused) VALUES (?, ?, ?, ?, ?, ?)`,
-		s.Name, s.Cursor, s.Sent, s.Bytes, s.Failed, s.Refused)
+	_, err := tx.exec(`INSERT OR REPLACE INTO sinks (name, cursor, sent, bytes, failed, refused, expired) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		s.Name, s.Cursor, s.Sent, s.Bytes, s.Failed, s.Refused, s.Expired)
 	for _, d := range dead {
 		if err != nil {
 			break

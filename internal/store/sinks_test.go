@@ -12,7 +12,7 @@ import (
 
 func TestSinksRememberHowFarTheyCame(t *testing.T) {
 	s := open(t)
-	want := store.Sink{Name: "es", Cursor: "17", Sent: 4, Bytes: 5, Failed: 6, Refused: 1003}
+	want := store.Sink{Name: "es", Cursor: "17", Sent: 4, Bytes: 5, Failed: 6, Refused: 1003, Expired: 8}
 	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	letters := func(from, n int) (out []store.DeadLetter) {
 		for i := range n {

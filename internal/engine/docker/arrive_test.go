@@ -101,6 +101,7 @@ func (h *host) layout(name string, layers [][]byte, packed bool, without ...int)
 }
 
 func TestAnImageArrivesWithoutTheLayersThatAreThere(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	ctx := t.Context()
 	works, err := h.Layouts(ctx)

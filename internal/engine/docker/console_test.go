@@ -13,6 +13,7 @@ import (
 )
 
 func TestATerminalHasTheSizeItWasGiven(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.must(h.Scale(t.Context(), h.want("web", "r1", h.doc("web", sleeps, ""), 1)))
 	s, err := h.Exec(t.Context(), h.one().ID, engine.ExecOptions{
@@ -32,6 +33,7 @@ func TestATerminalHasTheSizeItWasGiven(t *testing.T) {
 }
 
 func TestAttachToAOneOff(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	w := h.want("web", "r1", h.doc("web", sleeps, ""))
 	id, err := h.Oneoff(t.Context(), w, engine.OneoffOptions{Cmd: []string{"sh", "-c", "cat; exit 7"}, Stdin: true, Env: []string{"A=b"}, Labels: map[string]string{"x": "y"}, Remove: true})

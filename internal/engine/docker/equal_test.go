@@ -11,6 +11,7 @@ import (
 )
 
 func TestDriftIsSeen(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := h.doc("web", sleeps+"mem_limit: 20000000\nrestart: always\n", "")
 	h.must(h.Scale(t.Context(), h.want("web", "r1", spec, 1)))
@@ -32,6 +33,7 @@ func TestDriftIsSeen(t *testing.T) {
 }
 
 func TestForeignContainersAreShownAndCompared(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := h.doc("web", sleeps+"environment: {A: b}\nvolumes: [{type: volume, source: data, target: /data}]\n", "volumes: {data: {name: "+h.project+"_data}}\n")
 	w := h.want("web", "r1", spec, 1)

@@ -20,6 +20,7 @@ import (
 
 // Every ordinary field must reach the container.
 func TestEveryFieldArrives(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	dir := t.TempDir()
 	h.must(os.WriteFile(filepath.Join(dir, "token"), []byte("x"), 0o600))
@@ -192,6 +193,7 @@ func normal(t *testing.T, b []byte) any {
 }
 
 func TestLogsAreBoundedWhereTheUserSaysNothing(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.must(h.Scale(t.Context(), h.want("web", "r1", h.doc("web", sleeps, ""), 1)))
 	got := h.inspect(h.one().ID).HostConfig.LogConfig
@@ -205,6 +207,7 @@ func TestLogsAreBoundedWhereTheUserSaysNothing(t *testing.T) {
 
 // What needs a later API arrives there, and is refused before anything is made elsewhere.
 func TestFieldsOfLaterEngines(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	info, err := h.Engine.Info(t.Context())
 	h.must(err)
@@ -234,6 +237,7 @@ volumes: [{type: volume, source: data, target: /data, volume: {subpath: .}}]
 
 // Who asks for an order at boot must not find that the engine was faster.
 func TestWhatBootsInOrderIsNotRestartedByTheEngine(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := h.doc("web", sleeps+"restart: always\nx-tender: {boot: ordered}", "")
 	h.must(h.Scale(t.Context(), h.want("web", "r1", spec, 1)))

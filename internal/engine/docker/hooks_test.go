@@ -30,6 +30,7 @@ func (h *host) copied(id, path string) string {
 }
 
 func TestHooksRunAfterTheStartAndBeforeTheStop(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := h.doc("web", sleeps+`post_start:
 - {command: [sh, -c, "echo up $WORD $(id -u) $(pwd) >> /tmp/hooks"], user: "1000", working_dir: /tmp, environment: {WORD: one}}
@@ -60,6 +61,7 @@ pre_stop:
 
 // What could not be prepared must not serve.
 func TestAHookThatFailsIsNoStart(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := h.doc("web", sleeps+`post_start: [{command: [sh, -c, "echo said; echo complained >&2; exit 7"]}]`, "")
 	h.is(h.Scale(t.Context(), h.want("web", "r1", spec, 1)), tender.Internal, "post_start of web", "ended with 7: complained")
@@ -70,6 +72,7 @@ func TestAHookThatFailsIsNoStart(t *testing.T) {
 
 // An instance that holds data of the one before it stays, but does not run.
 func TestAHookThatFailsKeepsTheVolumes(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	first := h.doc("web", sleeps+"volumes: [{type: volume, target: /data}]\n", "")
 	h.must(h.Scale(t.Context(), h.want("web", "r1", first, 1)))

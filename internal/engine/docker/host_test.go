@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
@@ -25,6 +26,9 @@ type host struct {
 	project string
 }
 
+// hosts counts them: the names of two tests that run side by side may begin alike.
+var hosts atomic.Int64
+
 func newHost(t *testing.T) *host {
 	t.Helper()
 	e := real(t)
@@ -33,7 +37,7 @@ func newHost(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	name := strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
-	h := &host{T: t, Engine: e, raw: raw, project: fmt.Sprintf("engine-%.24s-%d", name, os.Getpid())}
+	h := &host{T: t, Engine: e, raw: raw, project: fmt.Sprintf("engine-%.24s-%d-%d", name, os.Getpid(), hosts.Add(1))}
 	t.Cleanup(h.clean)
 	return h
 }

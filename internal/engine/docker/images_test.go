@@ -9,6 +9,7 @@ import (
 )
 
 func TestAMissingImageIsNotFound(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	w := h.want("web", "r1", h.doc("web", sleeps, ""), 1)
 	w.Image = tender.ImageID{Reference: "engine-test/nothing:1", ID: "sha256:" + strings.Repeat("0", 64)}

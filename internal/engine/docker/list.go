@@ -98,6 +98,20 @@ func (e *Engine) Sizes(ctx context.Context, ids ...string) (map[string]int64, er
 	return sizes, nil
 }
 
+// Disk implements engine.Reader.
+func (e *Engine) Disk(ctx context.Context) (map[string]int64, error) {
+	if err := e.negotiate(ctx, false); err != nil {
+		return nil, err
+	}
+	df, err := e.c().DiskUsage(ctx, client.DiskUsageOptions{Containers: true, Images: true, BuildCache: true, Volumes: true})
+	if err != nil {
+		return nil, wrap(err, "measure the engine's disk")
+	}
+	return map[string]int64{
+		"images": df.Images.TotalSize, "containers": df.Containers.TotalSize, "volumes": df.Volumes.TotalSize, "build_cache": df.BuildCache.TotalSize,
+	}, nil
+}
+
 // Written implements engine.Reader. What the engine itself makes there are the
 // points of mounts.
 func (e *Engine) Written(ctx context.Context, id string) ([]string, error) {

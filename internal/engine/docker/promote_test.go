@@ -29,6 +29,7 @@ func (h *host) says(id string, cmd ...string) string {
 }
 
 func TestPromotionKeepsConnectionsAndTheWayOut(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	// The way out is over the first network by name; that one is left first.
 	spec := h.doc("web", `command: [sh, -c, "mkfifo /p; nc -lk 7 </p | cat >/p"]

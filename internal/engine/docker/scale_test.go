@@ -18,6 +18,7 @@ import (
 )
 
 func TestEachReplicaTakesAPortOfTheRange(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := h.doc("web", sleeps+`ports: [{target: 80, published: "18110-18112", protocol: tcp}]`, "")
 	h.must(h.Scale(t.Context(), h.want("web", "r1", spec, 1, 2, 3)))
@@ -38,6 +39,7 @@ func TestEachReplicaTakesAPortOfTheRange(t *testing.T) {
 }
 
 func TestAPortInUseSaysWhoHasIt(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := h.doc("web", sleeps+`ports: [{target: 80, published: "18120", protocol: tcp}]`, "")
 	h.must(h.Scale(t.Context(), h.want("web", "r1", spec, 1)))
@@ -49,6 +51,7 @@ func TestAPortInUseSaysWhoHasIt(t *testing.T) {
 }
 
 func TestPortAddressAndNameMoveToTheNewcomer(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := func(version string) []byte {
 		return h.doc("web", sleeps+"environment: {V: \""+version+"\"}\ncontainer_name: "+h.project+"-front\n"+
@@ -67,6 +70,7 @@ func TestPortAddressAndNameMoveToTheNewcomer(t *testing.T) {
 }
 
 func TestAMissingFileFailsAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	w := h.want("web", "r1", h.doc("web", sleeps, ""), 1)
 	w.Files = []engine.File{{Source: filepath.Join(t.TempDir(), "gone"), Target: "/run/secrets/gone"}}
@@ -77,6 +81,7 @@ func TestAMissingFileFailsAndLeavesNothing(t *testing.T) {
 }
 
 func TestACommandThatIsNotThereSaysSo(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	err := h.Scale(t.Context(), h.want("web", "r1", h.doc("web", "command: [nosuchcommand]", ""), 1))
 	h.is(err, tender.Invalid, "nosuchcommand", "not in the image")
@@ -85,6 +90,7 @@ func TestACommandThatIsNotThereSaysSo(t *testing.T) {
 // A newcomer that holds inherited volumes and cannot start was once removed,
 // and with it the only trace of where the data was.
 func TestInheritedVolumesOutliveAFailedStart(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	volume := "volumes: [{type: volume, target: /data}]\n"
 	h.must(h.Scale(t.Context(), h.want("db", "r1", h.doc("db", sleeps+volume, ""), 1)))
@@ -105,6 +111,7 @@ func TestInheritedVolumesOutliveAFailedStart(t *testing.T) {
 }
 
 func TestALeftoverIsFinishedNotDoubled(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	spec := h.doc("web", sleeps+"networks: {a: null, b: null}\n", `networks: {a: {name: `+h.project+`_a}, b: {name: `+h.project+`_b}}`)
 	w := h.want("web", "r1", spec, 1)
@@ -126,6 +133,7 @@ func TestALeftoverIsFinishedNotDoubled(t *testing.T) {
 
 // The engine goes on with a creation whose caller is gone.
 func TestACallThatIsCutOffAtAnyMomentDoublesNothing(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	w := h.want("web", "r1", h.doc("web", sleeps, ""), 1, 2, 3)
 	for moment := range 6 {
@@ -152,6 +160,7 @@ func TestACallThatIsCutOffAtAnyMomentDoublesNothing(t *testing.T) {
 }
 
 func TestNetworkModeOfAnotherService(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.must(h.Scale(t.Context(), h.want("web", "r1", h.doc("web", sleeps, ""), 1)))
 	web := h.one()

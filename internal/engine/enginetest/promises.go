@@ -49,6 +49,9 @@ func Run(t *testing.T, start func(testing.TB) engine.Engine) {
 		"an image is resolved or not found":                 resolves,
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name != "watch tells of changes" { // it would be told of those of the others
+				t.Parallel()
+			}
 			promise(t, newTrial(t, start(t)))
 		})
 	}
@@ -395,6 +398,9 @@ func copies(_ *testing.T, x *trial) {
 	}
 	if sizes, err := x.e.Sizes(x.Context(), "gone"); err != nil || len(sizes) > 0 {
 		x.Errorf("the size of one that is gone: %v, %v", sizes, err)
+	}
+	if disk, err := x.e.Disk(x.Context()); err != nil || disk["containers"] < 4 {
+		x.Errorf("with that in its layer the disk holds %v, %v", disk, err)
 	}
 	if files, err := x.e.Written(x.Context(), i.ID); err != nil || !slices.Contains(files, "/tmp/note") {
 		x.Errorf("it has written %q, %v", files, err)

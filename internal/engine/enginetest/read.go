@@ -259,6 +259,19 @@ func (f *Fake) Written(_ context.Context, id string) ([]string, error) {
 	return slices.Sorted(maps.Keys(i.files)), nil
 }
 
+// Disk implements engine.Reader: what CopyTo left, and nothing else.
+func (f *Fake) Disk(ctx context.Context) (map[string]int64, error) {
+	sizes, err := f.Sizes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]int64{"images": 0, "containers": 0, "volumes": 0, "build_cache": 0}
+	for _, n := range sizes {
+		out["containers"] += n
+	}
+	return out, nil
+}
+
 // Sizes implements engine.Reader: what CopyTo left.
 func (f *Fake) Sizes(_ context.Context, ids ...string) (map[string]int64, error) {
 	if err := f.called("Sizes", ""); err != nil {
