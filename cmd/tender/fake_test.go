@@ -45,6 +45,8 @@ type answers struct {
 	Numbers   []api.LogSeries  `json:"numbers"`
 	Sinks     []api.Sink       `json:"sinks"`
 	Dead      []api.DeadLetter `json:"dead"`
+	Rules     api.Rules        `json:"rules"`
+	Groups    []api.RuleGroup  `json:"groups"`
 	Alerts    api.Alerts       `json:"alerts"`
 	Silences  []api.Silence    `json:"silences"`
 	Tries     []api.AlertTry   `json:"tries"`
@@ -285,6 +287,26 @@ func (b *backend) Sinks(context.Context) ([]api.Sink, error) {
 func (b *backend) DeadLetters(_ context.Context, sink string, limit int) ([]api.DeadLetter, error) {
 	a, err := b.answer("dead", sink, limit)
 	return a.Dead, err
+}
+
+func (b *backend) Rules(context.Context) (api.Rules, error) {
+	a, err := b.answer("rules")
+	return a.Rules, err
+}
+
+func (b *backend) RuleGroups(context.Context) ([]api.RuleGroup, error) {
+	a, err := b.answer("rule groups")
+	return a.Groups, err
+}
+
+func (b *backend) SetRules(_ context.Context, _ api.Person, f api.RuleFile) ([]api.RuleGroup, error) {
+	a, err := b.answer("set rules", f)
+	return a.Groups, err
+}
+
+func (b *backend) RemoveRules(_ context.Context, _ api.Person, group string) error {
+	_, err := b.answer("remove rules", group)
+	return err
 }
 
 func (b *backend) Alerts(_ context.Context, project string, match []string) (api.Alerts, error) {

@@ -65,6 +65,9 @@ func TestRoundTrips(t *testing.T) {
 		}, "logs shop {Services:[web db] Instance: Since:2026-03-01 12:00:00 +0000 UTC Until:0001-01-01 00:00:00 +0000 UTC Tail:-1 Follow:false Query:| status >= 500 Fields:true}", []string{"line 0\t<&>", "line 1\t<&>", "line 2\t<&>"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Sinks(ctx) }, "sinks", []api.Sink{{Name: "es", Lag: 1.5}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.DeadLetters(ctx, "es", 7) }, "dead es 7", []api.DeadLetter{{Time: noon, Reason: "400"}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.Rules(ctx) }, "rules", api.Rules{Rules: []api.Rule{{Name: "Down", For: 1.5, Evaluated: noon}}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.RuleGroups(ctx) }, "rule groups", []api.RuleGroup{{Name: "g", Changed: noon}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveRules(ctx, "a b/c") }, "remove rules ME a b/c", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.Alerts(ctx, "", []string{"Down", "severity=~a|b"})
 		}, `alerts "" ["Down" "severity=~a|b"]`, api.Alerts{Alerts: []api.Alert{{Name: "Down", Project: "shop"}, {Name: "Disk"}}}},
@@ -481,6 +484,13 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"s", "GET", "/tender/v1/logs/sinks", "", 403}, // they are fed from all projects
 		{"s", "GET", "/tender/v1/logs/sinks/es/dead", "", 403},
 		{"r", "GET", "/tender/v1/logs/sinks/es/dead", "", 200},
+		{"s", "GET", "/tender/v1/rules", "", 403}, // they are about all projects
+		{"r", "GET", "/tender/v1/rules", "", 200},
+		{"r", "PUT", "/tender/v1/rules/groups", `{"text":"groups: []"}`, 403},
+		{"d", "PUT", "/tender/v1/rules/groups", `{"text":"groups: []"}`, 200},
+		{"d", "PUT", "/tender/v1/rules/groups", `{"text":"groups: []","language":"sql"}`, 400},
+		{"s", "DELETE", "/tender/v1/rules/groups/g", "", 403},
+		{"d", "DELETE", "/tender/v1/rules/groups/g", "", 204},
 		{"s", "GET", "/tender/v1/alerts", "", 200}, // those of its project
 		{"s", "GET", "/tender/v1/silences", "", 403},
 		{"s", "POST", "/tender/v1/silences", `{"matchers":["service=web"],"for":1}`, 403},
@@ -652,7 +662,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 56 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 60 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

@@ -43,6 +43,12 @@ type Backend interface {
 	// Sinks are what logs are sent on to; DeadLetters what one of them refused for good, the newest last.
 	Sinks(ctx context.Context) ([]Sink, error)
 	DeadLetters(ctx context.Context, sink string, limit int) ([]DeadLetter, error)
+	// Rules are what is evaluated over samples and logs. RuleGroups are those that SetRules wrote; of a file that is not
+	// right it takes nothing, and says where.
+	Rules(ctx context.Context) (Rules, error)
+	RuleGroups(ctx context.Context) ([]RuleGroup, error)
+	SetRules(ctx context.Context, who Person, f RuleFile) ([]RuleGroup, error)
+	RemoveRules(ctx context.Context, who Person, group string) error
 
 	// Alerts are those that fire and fit all matchers; project "": all.
 	Alerts(ctx context.Context, project string, match []string) (Alerts, error)

@@ -169,6 +169,22 @@ func (f *fake) Sinks(context.Context) ([]api.Sink, error) {
 	return []api.Sink{{Name: "es", Lag: 1.5}}, f.ask("sinks")
 }
 
+func (f *fake) Rules(context.Context) (api.Rules, error) {
+	return api.Rules{Rules: []api.Rule{{Name: "Down", For: 1.5, Evaluated: noon}}}, f.ask("rules")
+}
+
+func (f *fake) RuleGroups(context.Context) ([]api.RuleGroup, error) {
+	return []api.RuleGroup{{Name: "g", Changed: noon}}, f.ask("rule groups")
+}
+
+func (f *fake) SetRules(_ context.Context, who api.Person, r api.RuleFile) ([]api.RuleGroup, error) {
+	return []api.RuleGroup{{Name: "g", Text: r.Text, Who: who.Name}}, f.ask("set rules %s %+v", who.Name, r)
+}
+
+func (f *fake) RemoveRules(_ context.Context, who api.Person, group string) error {
+	return f.ask("remove rules %s %s", who.Name, group)
+}
+
 func (f *fake) DeadLetters(_ context.Context, sink string, limit int) ([]api.DeadLetter, error) {
 	return []api.DeadLetter{{Time: noon, Reason: "400"}}, f.ask("dead %s %d", sink, limit)
 }

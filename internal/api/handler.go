@@ -84,6 +84,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.api.UseMiddleware(allow)
 	h.lookRoutes()
 	h.sinkRoutes()
+	h.ruleRoutes()
 	h.alertRoutes()
 	h.changeRoutes()
 	h.steerRoutes()

@@ -368,6 +368,7 @@ type Part struct {
 	Restarts int       `json:"restarts"`
 	Error    string    `json:"error,omitempty"`
 	Note     string    `json:"note,omitempty"` // nothing is wrong, and yet to be known
+	Done     time.Time `json:"done,omitzero"`  // of a part that does one thing again and again: the last time that it could
 }
 
 // Check is one line of tender doctor.

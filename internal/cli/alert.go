@@ -18,7 +18,7 @@ to be shown by tender alert ls.`
 	silence.Example = `  tender alert silence add service=db --for 2h --comment "disk is replaced"
   tender alert silence ls
   tender alert silence expire 7f3c2b1a-...`
-	c := a.family("alert", "See what is wrong, mute it, try who is told", a.alertList(), silence, a.alertTest())
+	c := a.family("alert", "See what is wrong, mute it, try who is told", a.alertList(), a.rulesCommand(), silence, a.alertTest())
 	c.Long = `Alerts are grouped, muted and sent by Alertmanager's own rules, which lie in the file that
 "alertmanager:" in tender.yaml names. amtool works against the daemon, too: docs/alertmanager.md.`
 	c.Example = `  tender alert ls

@@ -179,7 +179,7 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 	if len(s.Parts) > 0 {
 		fmt.Fprintln(w)
 		head := []string{"PART", "STATE", "SINCE", "RESTARTS", "ERROR"}
-		noted := slices.ContainsFunc(s.Parts, func(p api.Part) bool { return p.Note != "" })
+		noted := slices.ContainsFunc(s.Parts, func(p api.Part) bool { return noteOf(p, now) != "" })
 		if noted {
 			head = append(head, "NOTE")
 		}
@@ -187,7 +187,7 @@ func (a *app) printStatus(s api.Status, now time.Time) error {
 		for _, p := range s.Parts {
 			row := []string{p.Name, p.State, ago(p.Since, now), fmt.Sprint(p.Restarts), orDash(p.Error)}
 			if noted {
-				row = append(row, orDash(p.Note))
+				row = append(row, orDash(noteOf(p, now)))
 			}
 			rows = append(rows, row)
 		}
@@ -220,6 +220,14 @@ func scaledDetail(v api.Service) string {
 		parts = append(parts, fmt.Sprintf("%d..%d", s.Min, s.Max), s.Cause)
 	}
 	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), ", ")
+}
+
+// noteOf is what is to be known of a part though nothing is wrong with it.
+func noteOf(p api.Part, now time.Time) string {
+	if p.Note == "" && !p.Done.IsZero() {
+		return "last done " + ago(p.Done, now)
+	}
+	return p.Note
 }
 
 func (a *app) whyCommand() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
+	"github.com/tenderhq/tender/internal/daemon"
 )
 
 // load reads the Compose files where the user stands and prints their warnings.
@@ -52,7 +53,7 @@ func (a *app) source(services []string) compose.Source {
 	return compose.Source{
 		Files: a.files, Dir: dir, ProjectDir: projectDir, Name: a.project,
 		Profiles: a.profiles, EnvFiles: a.envFiles, Env: a.Env, Stdin: a.In,
-		Remote: a.remote(), Services: services,
+		Remote: a.remote(), Services: services, Expr: daemon.CheckExpr,
 	}
 }
 

@@ -19,8 +19,9 @@ type check struct {
 	// normal: the input is the normal form, which has keys of Tender's own and
 	// no variables, and points at no other file.
 	normal bool
-	dir    string // paths below it are shown relative to it
-	far    string // Source.Far
+	dir    string                            // paths below it are shown relative to it
+	far    string                            // Source.Far
+	expr   func(language, text string) error // Source.Expr
 
 	trees    []*tree // in the order in which they are merged
 	problems []problem

@@ -35,6 +35,8 @@ type Source struct {
 	// Far is where the engine is, as tcp://10.0.0.8:2375, when that is not the host
 	// of the daemon and its edge: routes and ports of the edge are refused then.
 	Far string
+	// Expr looks at an expression in PromQL or LogQL; nil: whoever gets the document does.
+	Expr func(language, text string) error
 	// Services are those asked for by name: their profiles become active.
 	Services []string
 }

@@ -44,6 +44,9 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 	if _, err := metricsOf(s); err != nil {
 		return x, err
 	}
+	if _, err := alertsOf(m); err != nil {
+		return x, err
+	}
 	for i, v := range r.list(m, "routes") {
 		route := r.at(fmt.Sprintf("routes[%d]", i)).route(v)
 		route.Service = s.Name
@@ -56,17 +59,20 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 // mapping. The same words check a file with its lines, are published as a
 // schema, and keep what later versions know apart from what nobody does.
 type word struct {
-	about string               // one line, for the schema
-	kind  string               // of a value: string, integer, number, boolean; "": any
-	rule  func(v string) error // what the value must be beside
-	enum  []string             // the values there are
-	also  []string             // values beside those that rule takes
-	keys  map[string]*word     // a mapping of these
-	free  *word                // a mapping of names of the user's choice
-	items *word                // a list of these
-	or    *word                // or this, where it is of another kind
-	must  []string             // keys that may not be missing
-	later bool                 // another version knows it
+	about    string                                // one line, for the schema
+	kind     string                                // of a value: string, integer, number, boolean; "": any
+	rule     func(v string) error                  // what the value must be beside
+	enum     []string                              // the values there are
+	also     []string                              // values beside those that rule takes
+	keys     map[string]*word                      // a mapping of these
+	free     *word                                 // a mapping of names of the user's choice
+	items    *word                                 // a list of these
+	or       *word                                 // or this, where it is of another kind
+	must     []string                              // keys that may not be missing
+	named    func(key string) error                // what keys of the user's choice must be
+	fits     func(has func(key string) bool) error // what keys must be together
+	language string                                // of the expression that it is
+	later    bool                                  // another version knows it
 }
 
 // extension checks a key that begins with x-: those of Tender's own strictly,
@@ -107,7 +113,13 @@ func (w *walk) word(n *yaml.Node, s *word, at place) {
 			w.bad(n, "", at.text("want %s", s.wants()))
 			return
 		}
-		w.wordKeys(n, s, at, map[string]bool{})
+		seen := map[string]bool{}
+		w.wordKeys(n, s, at, seen)
+		if s.fits != nil {
+			if err := s.fits(func(key string) bool { return seen[key] }); err != nil {
+				w.bad(n, "", at.text("%s", err))
+			}
+		}
 	case s.items != nil:
 		if n.Kind != yaml.SequenceNode {
 			w.bad(n, "", at.text("want %s", s.wants()))
@@ -125,6 +137,12 @@ func (w *walk) word(n *yaml.Node, s *word, at place) {
 		}
 		if err := s.check(kind, value); err != nil {
 			w.bad(n, "", at.text("%q: %s", value, err))
+			return
+		}
+		if s.language != "" && w.expr != nil {
+			if err := w.expr(s.language, value); err != nil {
+				w.bad(n, "", at.text("%s", err))
+			}
 		}
 	}
 }
@@ -195,6 +213,8 @@ func (w *walk) wordKeys(n *yaml.Node, s *word, at place, seen map[string]bool) {
 			w.bad(k, "", at.text("key %q is there already", k.Value))
 		case below == nil:
 			w.bad(k, "", at.text("unknown key %q%s", k.Value, meant(k.Value, slices.Collect(maps.Keys(s.keys)))))
+		case s.named != nil && s.named(k.Value) != nil:
+			w.bad(k, "", at.text("%q: %s", k.Value, s.named(k.Value)))
 		case below.later:
 			w.bad(k, "", at.down(k.Value, "x-").text("not known to this version"))
 		default:

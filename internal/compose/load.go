@@ -42,7 +42,7 @@ func load(ctx context.Context, s Source) (Document, error) {
 	if err != nil {
 		return Document{}, err
 	}
-	c.far = s.Far
+	c.far, c.expr = s.Far, s.Expr
 	env := maps.Clone(f.env)
 	env["COMPOSE_PROJECT_NAME"] = f.name
 	for _, in := range f.files {

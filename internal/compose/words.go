@@ -31,7 +31,8 @@ var (
 		"logs":    logsWords,
 		"scale":   scaleWords,
 		"metrics": metricsWords,
-		"alerts":  {later: true}, "backup": {later: true}, "pool": {later: true},
+		"alerts":  alertsWords,
+		"backup":  {later: true}, "pool": {later: true},
 		"schedule": {later: true}, "allow": {later: true}, "mesh": {later: true}, "profile": {later: true},
 	}}
 	volumeWords = &word{about: "What Compose has no word for", keys: map[string]*word{"backup": {later: true}}}

@@ -37,6 +37,7 @@ type backend struct {
 	scaling   *scaling
 	alerts    *alertRoom  // nil: its state could not be opened
 	metered   *metricRoom // nil: its store could not be opened, or metrics are off
+	rules     *ruleRoom   // nil: there is no store of samples
 	layers    layers
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error

@@ -19,6 +19,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/forward"
+	"github.com/tenderhq/tender/internal/metrics"
 	"github.com/tenderhq/tender/internal/plan"
 )
 
@@ -62,6 +63,16 @@ type Config struct {
 	// Sinks are where logs are sent on to.
 	Sinks []forward.Config
 
+	// RuleFiles and LogRuleFiles are patterns of rule files, in PromQL and in LogQL. RulesEvery is how often
+	// groups that do not say are evaluated; 0: as often as the room of metrics does.
+	RuleFiles, LogRuleFiles []string
+	RulesEvery              time.Duration
+	// Builtin is what is different of the built-in alerts.
+	Builtin metrics.Builtin
+	// Heartbeat is an address that is called while all is well, each HeartbeatEvery (0: 1 min); "" none.
+	Heartbeat      string
+	HeartbeatEvery time.Duration
+
 	// Autoscale is how often the counts of services with x-tender.scale are looked at.
 	Autoscale time.Duration
 	// Alertmanager is its configuration, a file, or the Alertmanager outside that does it
@@ -88,7 +99,7 @@ type Key struct {
 }
 
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
-var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks}
+var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }
@@ -184,6 +195,9 @@ func Keys() []Key {
 		{"metrics.interval", "metrics-interval", "TENDER_METRICS_INTERVAL", "10s", "how often what instances and the host use is read", setSampling},
 		{"metrics.compose_labels", "metrics-compose-labels", "TENDER_METRICS_COMPOSE_LABELS", "off", "on: samples of instances carry cAdvisor's container_label_com_docker_compose_project and _service too; off", setComposeLabels},
 		{"sinks", "sinks", "TENDER_SINKS", "", "where logs are sent on to, as YAML: docs/sinks.md", setSinks},
+		{"rules", "rules", "TENDER_RULES", "", "rule files beside those of projects, as YAML: docs/alerts.md", treeSetter(treeRules)},
+		{"alerts", "alerts", "TENDER_ALERTS", "", "what is off or different of the built-in alerts, as YAML: docs/alerts.md", treeSetter(treeAlerts)},
+		{"heartbeat", "heartbeat", "TENDER_HEARTBEAT", "", "address that is called each minute while all is well", treeSetter(treeHeartbeat)},
 	}
 }
 

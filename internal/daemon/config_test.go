@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestConfigure(t *testing.T) {
@@ -39,6 +40,24 @@ func TestConfigure(t *testing.T) {
 			name: "beyond loopback with TLS", flags: map[string]string{"listen": "0.0.0.0:7070", "tls-cert": "c", "tls-key": "k"},
 			check: func(c Config) bool { return c.TLSCert == "c" },
 		},
+		{
+			name: "rules and alerts",
+			file: "rules: {files: /a/*.yml, logs: [/b, /c], every: 30s}\nalerts:\n  off: [LogGap]\n  set:\n    NearMemoryLimit: {threshold: 0.8, for: 0s, severity: page}\nheartbeat: https://x/y\n",
+			check: func(c Config) bool {
+				t := c.Builtin.Set["NearMemoryLimit"]
+				return len(c.RuleFiles) == 1 && len(c.LogRuleFiles) == 2 && c.RulesEvery == 30*time.Second && len(c.Builtin.Off) == 1 && !c.Builtin.None &&
+					*t.Threshold == 0.8 && *t.For == 0 && t.Severity == "page" && c.Heartbeat == "https://x/y"
+			},
+		},
+		{
+			name: "no built-in alerts", file: "alerts: {off: all}\nheartbeat: {url: 'http://x', every: 10s}\n",
+			check: func(c Config) bool { return c.Builtin.None && c.HeartbeatEvery == 10*time.Second },
+		},
+		{name: "an alert that is none", file: "alerts:\n  off: [Nope]\n", err: `:2:3: alerts: there is no built-in alert "Nope"`},
+		{name: "a key of alerts that is none", file: "alerts:\n  set: {LogGap: {treshold: 3}}\n", err: `:2:18: unknown key "alerts.set.LogGap.treshold"`},
+		{name: "a threshold that is none", file: "alerts: {set: {LogGap: {threshold: much}}}\n", err: `:1:36: "much" is not a number`},
+		{name: "rules at a place that moves", file: "rules: {files: a.yml}\n", err: `:1:16: "a.yml" is not an absolute path`},
+		{name: "a heartbeat that is none", file: "heartbeat: hc-ping.com/secret\n", err: ":1:12: heartbeat: want an address such as"},
 		{name: "bad pool", env: map[string]string{"TENDER_SUBNETS": "10.201.0.1/16"}, err: `TENDER_SUBNETS: "10.201.0.1/16" is not a pool`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

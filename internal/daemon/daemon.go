@@ -144,6 +144,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		}
 	}()
 	maps.Copy(mounts, b.prometheus())
+	b.rules = openRules(b, log.With("part", "rules"))
 	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: map[string]http.Handler{"/loki/": loki, "/ready": loki}})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
@@ -165,6 +166,12 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		if b.sampling = openSampling(c, b, log.With("part", "samples")); b.sampling != nil {
 			parts = append(parts, part{name: "samples", run: b.sampling.run, grace: 5 * time.Second})
 		}
+	}
+	if b.rules != nil {
+		parts = append(parts, part{name: "rules", run: b.rules.run, grace: 20 * time.Second})
+	}
+	if c.Heartbeat != "" {
+		parts = append(parts, part{name: "heartbeat", run: b.heartbeat().run, grace: 15 * time.Second})
 	}
 	return runParts(ctx, log, b.board, append(parts, []part{
 		{name: "loop", run: b.loop.Run, vital: true, grace: 30 * time.Second},

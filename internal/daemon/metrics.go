@@ -86,6 +86,7 @@ func (b *backend) metrics(e *edge.Client) http.Handler {
 		if b.sinks != nil {
 			f.sinks(b.sinks.Status(time.Now()))
 		}
+		b.alertable(r.Context(), &f)
 		if b.sampling != nil {
 			f.samples(b.sampling)
 		}

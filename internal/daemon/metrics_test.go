@@ -60,12 +60,13 @@ func TestMetricsOfLogsAndSinks(t *testing.T) {
 
 // Without an edge and without logs there are fewer figures, and none of them wrong.
 func TestMetricsOfADaemonAlone(t *testing.T) {
-	b := &backend{version: "1.2.3", started: time.Unix(1_800_000_000, 0), board: &board{}}
+	b := ruled(t, Config{})
+	b.version, b.started, b.rules = "1.2.3", time.Unix(1_800_000_000, 0), nil
 	w := httptest.NewRecorder()
 	b.metrics(edge.NewClient(filepath.Join(t.TempDir(), "none.sock"))).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	text := w.Body.String()
 	wellFormed(t, text)
-	for _, want := range []string{`tender_build_info{version="1.2.3"} 1`, "tender_edge_up 0", "tender_start_time_seconds 1800000000"} {
+	for _, want := range []string{`tender_build_info{version="1.2.3"} 1`, "tender_edge_up 0", "tender_engine_up 0", "tender_start_time_seconds 1800000000"} {
 		if !strings.Contains(text, want+"\n") {
 			t.Errorf("no %s in\n%s", want, text)
 		}

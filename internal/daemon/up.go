@@ -40,6 +40,9 @@ func (b *backend) draft(s api.Submission, who string) (deploy.Submission, error)
 	if err := checkLogs(p); err != nil {
 		return deploy.Submission{}, err
 	}
+	if err := checkAlerts(p); err != nil {
+		return deploy.Submission{}, err
+	}
 	return deploy.Submission{
 		Project: p, Files: s.Files, Who: who, Services: s.Services, NoDeps: s.NoDeps, Scale: s.Scale, Strategy: s.Strategy, Hold: s.Hold, StopIn: s.Grace,
 		Supersede: s.Supersede, Recreate: s.Recreate, RenewAnon: s.RenewAnon, Orphans: s.Orphans, Token: s.Token,

@@ -25,6 +25,7 @@ var migrations = []string{
 	sinksTables,
 	sinksExpired,
 	scalingsTable,
+	rulesTable,
 }
 
 // applicationID marks the file as ours ("TNDR").

@@ -160,7 +160,8 @@ func TestMigrationsCopyFirstAndKeepTwo(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{filepath.Join(dir, fileName+".schema"+strconv.Itoa(first+1)), filepath.Join(dir, fileName+".schema"+strconv.Itoa(first+2))}
-	if !slices.Equal(found, want) {
+	slices.Sort(found)
+	if !slices.Equal(found, slices.Sorted(slices.Values(want))) { // as texts: 10 stands before 9
 		t.Errorf("copies: %v, want %v", found, want)
 	}
 
