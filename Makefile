@@ -12,7 +12,7 @@ export CGO_ENABLED ?= 0
 RACE = CGO_ENABLED=1
 RACING = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
-.PHONY: help build test unit e2e e2e-current soak fixture peers loki lint demo demo-down bench release fuzz tidy ci engine images cc sshd clean
+.PHONY: help build test unit e2e e2e-current soak fixture peers loki cadvisor lint demo demo-down bench release fuzz tidy ci engine images cc sshd clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ fixture: engine images ## keep the state of this release in e2e/testdata, for th
 peers: ## logs: the API against a real logcli, the sinks against a real Loki; builds both (minutes, once)
 	TENDER_LOGCLI=$$(e2e/loki.sh logcli) go test -count=1 -v -run '^TestLogcli$$' ./internal/logql
 	TENDER_LOKI=$$(e2e/loki.sh loki) go test -count=1 -v -run '^TestARealLoki' ./internal/forward
+
+cadvisor: ## build a cAdvisor (minutes, once), which go run ./bench sample then measures beside Tender
+	@e2e/cadvisor.sh
 
 loki: ## build a Loki (minutes, once), which make bench then measures beside Tender
 	@e2e/loki.sh loki

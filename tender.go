@@ -223,8 +223,8 @@ type Instance struct {
 	ExitCode int  // where State is exited or dead
 	OOM      bool // the kernel ended it for memory
 	// OOMs is how often the engine told that memory ran out in it, since this process began to watch.
-	OOMs int
-	PID  int // of its first process, as the engine's host counts; 0: it does not run
+	OOMs     int
+	PID      int // of its first process, as the engine's host counts; 0: it does not run
 	Error    string
 	Restarts int // by the engine's restart policy
 	Created  time.Time

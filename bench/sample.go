@@ -28,8 +28,20 @@ import (
 // those that it makes work: the engine and what runs containers for it.
 type sampled struct {
 	CPU, Engine, Wall float64 // seconds, of all rounds
-	RSS               int64   // bytes, at its highest
+	Rounds            int
+	RSS               int64 // bytes, at its highest
 	Points            int
+}
+
+// per is what one round takes of seconds, in milliseconds.
+func (s sampled) per(seconds float64) float64 { return 1000 * seconds / float64(s.Rounds) }
+
+func newestCadvisor() string {
+	found, _ := filepath.Glob(".cache/tools/cadvisor-v*")
+	if len(found) == 0 {
+		return ""
+	}
+	return found[len(found)-1]
 }
 
 // sampleBench times rounds over real containers: the kernel's files, as Tender reads
@@ -38,7 +50,7 @@ func sampleBench(ctx context.Context, args []string) (err error) {
 	set := flag.NewFlagSet("sample", flag.ContinueOnError)
 	n := set.Int("n", 50, "containers")
 	rounds := set.Int("rounds", 30, "rounds of each kind")
-	cadvisor := set.String("cadvisor", "", "a cAdvisor's binary; empty: without")
+	cadvisor := set.String("cadvisor", newestCadvisor(), "cAdvisor's binary; empty: without")
 	child := set.String("child", "", "used by the command itself")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -66,7 +78,7 @@ func sampleBench(ctx context.Context, args []string) (err error) {
 		for _, kind := range kinds {
 			var r sampled
 			if kind == "cadvisor" {
-				r, err = besideCadvisor(ctx, *cadvisor, *rounds/turns)
+				r, err = besideCadvisor(ctx, *cadvisor, 2) // of ten seconds each
 			} else {
 				r, err = runSampleChild(ctx, engine, kind, ids, *rounds/turns)
 			}
@@ -74,22 +86,27 @@ func sampleBench(ctx context.Context, args []string) (err error) {
 				return fmt.Errorf("%s: %w", kind, err)
 			}
 			t := total[kind]
+			t.Rounds += r.Rounds
 			t.CPU, t.Engine, t.Wall = t.CPU+r.CPU, t.Engine+r.Engine, t.Wall+r.Wall
 			t.RSS, t.Points = max(t.RSS, r.RSS), r.Points
 			total[kind] = t
 		}
 	}
-	each := float64(*rounds / turns * turns)
-	fmt.Printf("%-10s %14s %16s %12s %18s %10s %10s\n", "", "CPU ms/round", "engine ms/round", "wall ms", "% of a core at 10s", "peak RSS", "values")
+	fmt.Printf("%-10s %14s %16s %10s %20s %10s %8s\n", "", "CPU ms/round", "engine ms/round", "wall ms", "% of a core at 10 s", "peak RSS", "values")
 	for _, kind := range kinds {
 		r := total[kind]
-		fmt.Printf("%-10s %14.2f %16.2f %12.1f %18.3f %7d MB %10d\n", kind, 1000*r.CPU/each, 1000*r.Engine/each, 1000*r.Wall/each, 100*(r.CPU+r.Engine)/each/10, r.RSS>>20, r.Points)
+		wall := fmt.Sprintf("%.1f", r.per(r.Wall))
+		if kind == "cadvisor" {
+			wall = "-" // it keeps its own time
+		}
+		fmt.Printf("%-10s %14.2f %16.2f %10s %20.3f %7d MB %8d\n", kind, r.per(r.CPU), r.per(r.Engine), wall, r.per(r.CPU+r.Engine)/100, r.RSS>>20, r.Points)
 	}
 	files := total["files"]
 	for _, kind := range kinds[1:] {
-		fmt.Printf("files take %.4f of %s\n", files.CPU/(total[kind].CPU+total[kind].Engine), kind)
+		r := total[kind]
+		fmt.Printf("files take %.4f of %s\n", files.per(files.CPU)/r.per(r.CPU+r.Engine), kind)
 	}
-	fmt.Printf("at 100 instances every 10 s: %.3f %% of a core\n", 100*files.CPU/each/10*100/float64(len(ids)))
+	fmt.Printf("at 100 instances every 10 s: %.3f %% of a core\n", files.per(files.CPU)/float64(len(ids)))
 	return nil
 }
 
@@ -210,7 +227,7 @@ func sampleChild(ctx context.Context, kind string, rounds int) error {
 			return err
 		}
 	}
-	r.CPU, r.Wall = ownCPU()-before, time.Since(begun).Seconds()
+	r.CPU, r.Wall, r.Rounds = ownCPU()-before, time.Since(begun).Seconds(), rounds
 	var use syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
 		return err
@@ -281,8 +298,7 @@ func cpuOf(which func(name string) bool) (float64, error) {
 	return sum, nil
 }
 
-// besideCadvisor lets a cAdvisor keep house as often as it does by itself, and scrapes
-// it every ten seconds; a round is such a scrape with all that goes before it.
+// besideCadvisor lets a cAdvisor look every ten seconds, and scrapes it as often; a round is such a scrape with all that goes before it.
 func besideCadvisor(ctx context.Context, binary string, rounds int) (r sampled, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -292,7 +308,7 @@ func besideCadvisor(ctx context.Context, binary string, rounds int) (r sampled, 
 	if err := l.Close(); err != nil {
 		return r, err
 	}
-	cmd := exec.Command(binary, "-port", strconv.Itoa(port), "-listen_ip", "127.0.0.1", "-docker_only", "-housekeeping_interval", "10s")
+	cmd := exec.Command(binary, "-listen", fmt.Sprintf("127.0.0.1:%d", port))
 	if err := cmd.Start(); err != nil {
 		return r, err
 	}
@@ -332,7 +348,7 @@ func besideCadvisor(ctx context.Context, binary string, rounds int) (r sampled, 
 	if err != nil {
 		return r, err
 	}
-	r.CPU, r.Wall = after-before, time.Since(begun).Seconds()
+	r.CPU, r.Wall, r.Rounds = after-before, time.Since(begun).Seconds(), rounds
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 	if err != nil {
 		return r, err

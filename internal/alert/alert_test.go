@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -341,6 +342,35 @@ receivers: [{name: hook, webhook_configs: [{url: %q}]}]`, url)); err != nil {
 	if !slices.Equal(all, []string{"Down", "Stuck", "Down"}) {
 		t.Errorf("asked about %v", all)
 	}
+}
+
+func TestAReceiverThatCannotBeToldIsNamed(t *testing.T) {
+	var ill atomic.Bool
+	ill.Store(true)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if ill.Load() {
+			http.Error(w, "the room is full", http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(s.Close)
+	r := room(t, alert.Options{})
+	if err := r.Load(file(t, "route: {receiver: ops, "+quick+"}\nreceivers: [{name: ops, webhook_configs: [{url: %q}]}]\n", s.URL)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, r, fires("Down"))
+	said := func(want func(string) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); !want(r.Status().Problem); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("status says %q", r.Status().Problem)
+			}
+		}
+	}
+	said(func(p string) bool {
+		return strings.HasPrefix(p, "receiver ops, webhook[0]: ") && strings.Contains(p, "the room is full")
+	})
+	ill.Store(false)
+	said(func(p string) bool { return p == "" })
 }
 
 func TestWrongAlertsAreNamed(t *testing.T) {

@@ -59,7 +59,8 @@ const NoReceiver = "none"
 type Status struct {
 	File      string    // the configuration that holds; "" where none was given
 	Loaded    time.Time // when
-	Problem   string    // why a newer configuration does not hold, or state is not kept
+	Problem   string    // why a newer configuration does not hold, state is not kept, or a receiver is not told
+	Refused   bool      // a newer configuration does not hold
 	Receivers []string  // those of the configuration
 	// Nowhere: nobody is told, because there is no receiver with an integration.
 	Nowhere bool

@@ -210,7 +210,7 @@ func bounded(m map[string]string) map[string]string {
 		if len(out) == annotations {
 			break
 		}
-		if !model.LabelName(k).IsValidLegacy() || v == "" {
+		if !model.LegacyValidation.IsValidLabelName(k) || v == "" {
 			continue
 		}
 		out[k] = cut(v, annotation)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -76,7 +77,7 @@ type house struct {
 	mu      sync.Mutex
 	conf    *config.Config
 	state   Status
-	trouble map[string]string // what is not kept on disk, by its kind
+	trouble map[string]string // what is not kept on disk, by its kind, and who is not told
 }
 
 func openHouse(o Options, c *carried) (_ *house, err error) {
@@ -158,7 +159,7 @@ func (h *house) say(what string, err error) {
 		return
 	}
 	if h.trouble[what] != err.Error() {
-		h.log.Error("state of alerts", "what", what, "err", err)
+		h.log.Error("alerts", "what", what, "err", err)
 	}
 	h.trouble[what] = err.Error()
 }
@@ -222,15 +223,18 @@ func (h *house) load(file string) error {
 	b, err := h.build(file)
 	if err != nil {
 		h.mu.Lock()
-		h.state.Problem = err.Error()
+		h.state.Problem, h.state.Refused = err.Error(), true
 		h.mu.Unlock()
 		return err
 	}
 	h.halt()
+	h.mu.Lock()
+	maps.DeleteFunc(h.trouble, func(what, _ string) bool { return strings.HasPrefix(what, toReceiver) })
+	h.mu.Unlock()
 	inhibitor := inhibit.NewInhibitor(h.alerts, b.conf.InhibitRules, h.log, h.rec)
 	alone := func() time.Duration { return 0 }
 	// No peers: a nil interface, not a nil pointer in one.
-	pipeline := h.pipelines.New(b.receivers, alone, inhibitor, h.silencer, timeinterval.NewIntervener(b.intervals), h.groups, h.told, nil)
+	pipeline := h.pipelines.New(h.watched(b.receivers), alone, inhibitor, h.silencer, timeinterval.NewIntervener(b.intervals), h.groups, h.told, nil)
 	h.api.Update(b.conf, func(ctx context.Context, labels model.LabelSet) {
 		h.inhibitor.Load().Mutes(ctx, labels)
 		h.silencer.Mutes(ctx, labels)
@@ -253,6 +257,37 @@ func (h *house) load(file string) error {
 	h.mu.Unlock()
 	h.log.Info("alerts are routed", "configuration", file, "receivers", len(s.Receivers))
 	return nil
+}
+
+// toReceiver is before the name of a receiver that could not be told.
+const toReceiver = "receiver "
+
+// watched is what notes whether an integration was told.
+type watched struct {
+	notify.Integration
+	what string
+	say  func(what string, err error)
+}
+
+// Notify is notify.Notifier's.
+func (w *watched) Notify(ctx context.Context, all ...*inner) (again bool, err error) {
+	again, err = w.Integration.Notify(ctx, all...)
+	if !errors.Is(ctx.Err(), context.Canceled) { // a new configuration ends the old one's work
+		w.say(w.what, err)
+	}
+	return again, err
+}
+
+// watched has status say which integrations of receivers fail.
+func (h *house) watched(all map[string][]notify.Integration) map[string][]notify.Integration {
+	out := make(map[string][]notify.Integration, len(all))
+	for name, list := range all {
+		for _, i := range list {
+			w := &watched{i, toReceiver + name + ", " + i.String(), h.say}
+			out[name] = append(out[name], notify.NewIntegration(w, w, i.Name(), i.Index(), name))
+		}
+	}
+	return out
 }
 
 func (h *house) halt() {

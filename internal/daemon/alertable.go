@@ -15,6 +15,15 @@ func (b *backend) alertable(ctx context.Context, f *figures) {
 		up = 1
 	}
 	f.metric("engine_up", "gauge", "1 while the engine answers.", "", up)
+	if b.keeper != nil {
+		b.keeper.mu.Lock()
+		wanted := 0
+		if b.keeper.seen.wanted {
+			wanted = 1
+		}
+		b.keeper.mu.Unlock()
+		f.metric("edge_wanted", "gauge", "1 while there is something for the edge to serve.", "", wanted)
+	}
 	if err := b.store.View(ctx, f.rollouts); err != nil && ctx.Err() == nil {
 		b.log.Warn("rollouts are not counted", "err", err)
 	}

@@ -109,9 +109,9 @@ func (a *alertRoom) load() {
 func (a *alertRoom) problem() string {
 	s := a.room.Status()
 	switch {
-	case s.Problem != "" && s.File == "" && s.Outside == "" && a.file != "":
+	case s.Refused && s.File == "":
 		return s.Problem + "; nobody is told of alerts"
-	case s.Problem != "" && a.file != "" && s.File != "":
+	case s.Refused:
 		return s.Problem + "; what held before holds on"
 	case s.Problem == "" && s.Nowhere && a.file == "":
 		return nobodyTold

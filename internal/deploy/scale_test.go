@@ -35,8 +35,8 @@ func (r *rig) rescale(n int, cause string) {
 		r.Fatalf("scale to %d: %t, %v", n, done, err)
 	}
 	after(time.Minute)
-	if s := r.state("web"); s.Ready != n || s.State != "healthy" {
-		r.Errorf("%d of %d are ready, %s; there is\n%s", s.Ready, n, s.State, r.there())
+	if s := r.state("web"); s.Ready != n || s.State != "healthy" || s.Tries > 0 || len(s.Problems) > 0 {
+		r.Errorf("%d of %d are ready, %s, tried %d times: %v; there is\n%s", s.Ready, n, s.State, s.Tries, s.Problems, r.there())
 	}
 }
 

@@ -81,7 +81,7 @@ func (r records) wanted(tries map[string]map[int]plan.Try, ensure plan.Try, traf
 			Traffic: traffic[s.Service.Name],
 		}
 		if c := s.Counted; c != nil {
-			p.Counted.From, p.Counted.Cause = c.From, c.Cause
+			p.Counted.At, p.Counted.From, p.Counted.Cause = c.At, c.From, c.Cause
 		}
 		if s.Kept != nil {
 			p.Kept = plan.Kept(*s.Kept)

@@ -172,11 +172,12 @@ func (w *syslog) send(ctx context.Context, _ string, items []item) (v verdict, e
 			w.close()
 		}
 	}()
-	stop := context.AfterFunc(ctx, func() { _ = w.plain.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	if err := w.conn.SetWriteDeadline(time.Now().Add(confirmTime)); err != nil {
 		return v, err
 	}
+	// After that one, which would take back the end of a ctx that is over already.
+	stop := context.AfterFunc(ctx, func() { _ = w.plain.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	size := 0
 	for _, it := range items {
 		size += len(it.body)

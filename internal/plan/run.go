@@ -268,7 +268,7 @@ func (m *maker) move(v *view, tolerated map[int]bool) {
 		a.Slots = todo
 		switch {
 		case v.Open == nil:
-			a.Repair, a.Cause = true, v.missing(todo)
+			a.Cause, a.Repair = m.missing(v, todo)
 		case v.Open.First:
 			a.Cause = "first deploy"
 		default:

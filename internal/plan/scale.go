@@ -149,13 +149,14 @@ func (s *Scaling) fewer(out Count, bound int, now time.Time) Count {
 	return out
 }
 
-// missing says why these slots are empty: nobody was there before the count was
-// changed, or somebody has gone.
-func (v *view) missing(slots []int) string {
-	if v.Counted.Cause == "" || slices.Min(slots) <= v.Counted.From {
-		return "missing"
+// missing says why these slots are empty: somebody has gone, which is mended, or
+// nobody was there before the count was changed, a moment ago.
+func (m *maker) missing(v *view, slots []int) (cause string, repair bool) {
+	c := v.Counted
+	if c.Cause == "" || slices.Min(slots) <= c.From || !m.now.Before(c.At.Add(Steady)) {
+		return "missing", true
 	}
-	return fmt.Sprintf("%d wanted%s", v.Replicas, tail(v.Counted.Cause))
+	return fmt.Sprintf("%d wanted%s", v.Replicas, tail(c.Cause)), false
 }
 
 // fit holds newcomers back that the node has no memory for.

@@ -59,6 +59,7 @@ type Service struct {
 
 	// Counted says why the count is what it is, if it was changed, and what it was before.
 	Counted struct {
+		At    time.Time
 		From  int
 		Cause string
 	}

@@ -504,6 +504,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 // a client that does not send its body, and of the whole.
 func TestTimeouts(t *testing.T) {
 	both(t, func(t *testing.T, o Options) {
+		t.Parallel() // it waits, and nothing else
 		hang := make(chan struct{})
 		t.Cleanup(func() { close(hang) })
 		addr := backend(t, func(w http.ResponseWriter, r *http.Request) {

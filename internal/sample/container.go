@@ -1,6 +1,7 @@
 package sample
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strconv"
@@ -327,7 +328,7 @@ func (s *Sampler) device(major, minor uint64) string {
 func (s *Sampler) network(t *tracked) {
 	b, err := s.desk.once(t.life.proc, netFile)
 	if err != nil {
-		if !gone(err) && err != unix.EINVAL {
+		if !gone(err) && !errors.Is(err, unix.EINVAL) {
 			s.fail("net/dev of "+t.is.Name, err)
 		}
 		return

@@ -76,7 +76,7 @@ func serve(ctx context.Context, log *slog.Logger, host string) error {
 	defer db.Close()
 
 	shop := &Shop{Config: conf, Host: host, Orders: db, Cache: &Cache{Addr: os.Getenv("CACHE")}, Log: log}
-	srv := &http.Server{Addr: listen(), Handler: shop.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	srv := &http.Server{Addr: listen(), Handler: shop.Handler(), ReadHeaderTimeout: 10 * time.Second, ConnState: shop.metrics.connection}
 	done := make(chan error, 1)
 	go func() { done <- srv.ListenAndServe() }()
 	log.Info("listening", "address", srv.Addr, "name", conf.Name)

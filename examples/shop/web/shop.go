@@ -126,7 +126,7 @@ func (s *Shop) observe(next http.Handler) http.Handler {
 		rec := &recorder{ResponseWriter: w, code: http.StatusOK}
 		next.ServeHTTP(rec, r)
 		took := time.Since(start)
-		s.metrics.request(rec.code, took)
+		s.metrics.request(r.Method, r.Pattern, rec.code, took)
 		if r.URL.Path == "/health" || r.URL.Path == "/metrics" {
 			return
 		}

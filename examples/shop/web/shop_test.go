@@ -58,8 +58,15 @@ func TestShop(t *testing.T) {
 			t.Errorf("%s: got %d %s, want %d %s", step.name, code, got, step.code, step.want)
 		}
 	}
-	if _, got := ask(t, s, "GET", "/metrics", ""); !strings.Contains(got, "shop_orders_total 2\n") || !strings.Contains(got, `http_requests_total{code="4xx"} 2`) {
-		t.Errorf("metrics: %s", got)
+	ask(t, s, "GET", "/made/up", "")
+	_, got := ask(t, s, "GET", "/metrics", "")
+	for _, want := range []string{
+		"shop_orders_total 2", `app_requests_total{method="POST",endpoint="/orders"} 4`, `app_requests_total{method="GET",endpoint="/"} 1`,
+		`app_requests_total{method="other",endpoint="other"} 1`, "app_request_duration_seconds_count 9", "app_active_connections 0", "app_failed_requests_total 0",
+	} {
+		if !strings.Contains(got+"\n", want+"\n") {
+			t.Errorf("no %s in\n%s", want, got)
+		}
 	}
 	db.away = errors.New("gone")
 	if code, _ := ask(t, s, "GET", "/health", ""); code != http.StatusServiceUnavailable {
