@@ -52,6 +52,7 @@ fixture: engine images ## keep the state of this release in e2e/testdata, for th
 peers: ## logs: the API against a real logcli, the sinks against a real Loki; builds both (minutes, once)
 	TENDER_LOGCLI=$$(e2e/loki.sh logcli) go test -count=1 -v -run '^TestLogcli$$' ./internal/logql
 	TENDER_LOKI=$$(e2e/loki.sh loki) go test -count=1 -v -run '^TestARealLoki' ./internal/forward
+	e2e/grafana.sh
 
 cadvisor: ## build a cAdvisor (minutes, once), which go run ./bench sample then measures beside Tender
 	@e2e/cadvisor.sh

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -115,5 +116,42 @@ func TestLogsMustBeFound(t *testing.T) {
 	}
 	if got := h.must("doctor", "--logs"); !strings.Contains(got, "all can be read") {
 		t.Error(got)
+	}
+}
+
+// The example must show what its README promises: fields, a stack trace as one entry,
+// and nothing of what it says is taken out.
+func TestTheExampleOfLogsMustBeAsked(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	source, err := os.ReadFile("../examples/logs/compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.file("compose.yaml", strings.Replace(string(source), "name: shoplogs\n", "", 1))
+	h.must("up", "-d")
+	logs := func(args ...string) string {
+		return h.tender(append([]string{"logs", "--no-log-prefix"}, args...)...).out
+	}
+	for _, q := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--grep", "ValueError", "worker"}, "Traceback (most recent call last):\n  File \"worker.py\", line 7, in <module>\n    pack(order)\nValueError: empty order\n"},
+		{[]string{"--where", "user_id=7", "checkout"}, `"user_id":7`},
+		{[]string{"--where", "trace_id=00000007"}, `"level":"WARNING"`},
+		{[]string{"--where", "level=error"}, "payment refused for"},
+		{[]string{"--where", "took>12ms", "worker"}, ""},
+		{[]string{"--where", "took<=12ms", "worker"}, "took one"},
+	} {
+		h.until(strings.Join(q.args, " "), func() error {
+			if got := logs(q.args...); !strings.Contains(got, q.want) || q.want == "" && got != "" {
+				return fmt.Errorf("%q", got)
+			}
+			return nil
+		})
+	}
+	if got := logs("--grep", "kim@"); got != "" {
+		t.Errorf("an address that was to be taken out: %q", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +62,8 @@ type answers struct {
 	Tokens    []api.Token      `json:"tokens"`
 	Logins    []api.Login      `json:"logins"`
 	Edge      api.Edge         `json:"edge"`
+	// Prometheus holds by path what its API answers; nil: it is not there.
+	Prometheus map[string]json.RawMessage `json:"prometheus"`
 	// Errors holds, by call, what is refused.
 	Errors map[string]struct{ Kind, Msg, Hint string } `json:"errors"`
 }
@@ -114,6 +117,28 @@ func (b *backend) answer(call string, facts ...any) (answers, error) {
 		a.Status.Parts[i].Since = then
 	}
 	return a, nil
+}
+
+// prometheus answers as Prometheus' API does.
+func (b *backend) prometheus(w http.ResponseWriter, r *http.Request) {
+	form := ""
+	if r.ParseForm() == nil && len(r.PostForm) > 0 {
+		form = r.PostForm.Encode()
+	}
+	a, err := b.answer("prometheus "+r.URL.Path, form)
+	text := a.Prometheus[r.URL.Path]
+	switch {
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	case a.Prometheus == nil:
+		http.Error(w, "no metrics are kept: metrics are off", http.StatusServiceUnavailable)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		if bytes.Contains(text, []byte(`"error"`)) {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+		_, _ = w.Write(text)
+	}
 }
 
 func (b *backend) Authenticate(_ context.Context, token string) (api.Person, error) {

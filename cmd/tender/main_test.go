@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -54,7 +55,8 @@ func TestScripts(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(context.Background())
 			ended := make(chan error, 1)
-			handler := api.Handler(&backend{dir: e.WorkDir}, api.Options{Version: "test"})
+			b := &backend{dir: e.WorkDir}
+			handler := api.Handler(b, api.Options{Version: "test", Mounts: map[string]http.Handler{"/api/v1/": http.HandlerFunc(b.prometheus)}})
 			go func() { ended <- api.Serve(ctx, handler, []net.Listener{l, tcp}, api.Serving{Grace: time.Second}) }()
 			e.Defer(func() {
 				cancel()

@@ -143,8 +143,11 @@ func (c *Client) LogNumbers(ctx context.Context, project string, n LogNumbers) (
 	return get[[]LogSeries](ctx, c, pathf("/projects/%s/logs/numbers", project), query)
 }
 
-// Stats is Backend's.
+// Stats is Backend's; project "": of all projects.
 func (c *Client) Stats(ctx context.Context, project string, services []string) ([]Sample, error) {
+	if project == "" {
+		return get[[]Sample](ctx, c, "/stats", nil)
+	}
 	return get[[]Sample](ctx, c, pathf("/projects/%s/stats", project), url.Values{"service": services})
 }
 

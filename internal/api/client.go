@@ -92,6 +92,8 @@ type call struct {
 	body         io.Reader
 	kind         string // Content-Type
 	accept       string
+	// root: path begins there, not below Prefix.
+	root bool
 	// alone: the connection is not used again. The server may close it after a body that
 	// flowed both ways, and the next request would run into that.
 	alone bool
@@ -121,6 +123,9 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 		}
 	}
 	address := c.base + Prefix + r.path
+	if r.root {
+		address = c.base + r.path
+	}
 	if len(r.query) > 0 {
 		address += "?" + r.query.Encode()
 	}

@@ -134,6 +134,11 @@ func (h *handler) lookRoutes() {
 		func(ctx context.Context, in *ServicesIn) (*answer[[]Sample], error) {
 			return list(h.backend.Stats(ctx, in.Project, in.Services))
 		})
+	add(h, some, huma.Operation{OperationID: "allStats", Method: http.MethodGet, Path: "/stats", Summary: "What instances of all projects use now"},
+		func(ctx context.Context, in *SomeProjectIn) (*answer[[]Sample], error) {
+			l, err := h.backend.Stats(ctx, in.Project, nil)
+			return list(visible(ctx, l, func(s Sample) string { return s.Project }), err)
+		})
 	add(h, read, huma.Operation{OperationID: "top", Method: http.MethodGet, Path: "/projects/{project}/top", Summary: "The processes of instances"},
 		func(ctx context.Context, in *ServicesIn) (*answer[[]Processes], error) {
 			return list(h.backend.Top(ctx, in.Project, in.Services))

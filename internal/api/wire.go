@@ -473,15 +473,29 @@ type LogValue struct {
 type Sample struct {
 	Instance    string  `json:"instance"` // name
 	ID          string  `json:"id"`
+	Project     string  `json:"project"`
 	Service     string  `json:"service"`
 	CPU         float64 `json:"cpu_percent"` // of one core
 	Memory      int64   `json:"memory"`      // bytes
 	MemoryLimit int64   `json:"memory_limit"`
-	NetRead     int64   `json:"net_read"`
-	NetSent     int64   `json:"net_sent"`
-	BlkRead     int64   `json:"block_read"`
-	BlkSent     int64   `json:"block_written"`
-	PIDs        int     `json:"pids"`
+	// Bytes since the start of the instance, and in a second as of late.
+	NetRead int64 `json:"net_read"`
+	NetSent int64 `json:"net_sent"`
+	BlkRead int64 `json:"block_read"`
+	BlkSent int64 `json:"block_written"`
+	PIDs    int   `json:"pids"`
+
+	NetReadRate *float64 `json:"net_read_rate,omitempty"` // nil: not known
+	NetSentRate *float64 `json:"net_sent_rate,omitempty"`
+	// Requests in a second, and the 99th percentile of the seconds until the head of an answer; nil: no route leads
+	// there, or nothing came.
+	Requests *float64 `json:"requests_per_second,omitempty"`
+	P99      *float64 `json:"p99_seconds,omitempty"`
+
+	Restarts int       `json:"restarts"`         // by the engine's restart policy
+	Health   string    `json:"health,omitempty"` // "" without a healthcheck
+	State    string    `json:"state,omitempty"`  // running or paused
+	Started  time.Time `json:"started,omitzero"`
 }
 
 // Processes are the processes of one instance.

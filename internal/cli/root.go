@@ -112,7 +112,7 @@ revision does not become healthy.`,
 	add(groupRun, a.upCommand(), a.planCommand(), a.downCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
 		a.killCommand(), a.pauseCommand(), a.unpauseCommand(), a.rmCommand(), a.scaleCommand(), a.rollbackCommand(), a.rolloutCommand(), a.routeCommand(), a.releaseCommand())
 	add(groupLook, a.psCommand(), a.lsCommand(), a.statusCommand(), a.whyCommand(), a.logsCommand(), a.alertCommand(), a.eventsCommand(), a.historyCommand(),
-		a.showCommand(), a.topCommand(), a.statsCommand(), a.portCommand(), a.imagesCommand())
+		a.showCommand(), a.topCommand(), a.statsCommand(), a.metricsCommand(), a.portCommand(), a.imagesCommand())
 	add(groupConsole, a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.waitCommand())
 	add(groupBuild, a.configCommand(), a.convertCommand(), a.buildCommand(), a.pullCommand(), a.pushCommand())
 	add(groupAdmin, a.serveCommand(), a.edgeCommand(), a.doctorCommand(), a.contextCommand(), a.secretCommand(), a.registryCommand(), a.tokenCommand(), a.auditCommand(),

@@ -10,13 +10,11 @@
 package collect
 
 import (
-	"cmp"
 	"context"
-	"encoding/hex"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -62,6 +60,8 @@ type Options struct {
 	Local bool
 	// MaxSpool bounds what is kept of one container, in bytes, while the store does not take it; default 1 GiB.
 	MaxSpool int64
+	// TLS is for those who send over TLS; nil: nobody can.
+	TLS *tls.Config
 	// Workers bounds how many logs are read at once; default 4.
 	Workers int
 }
@@ -461,121 +461,6 @@ func (c *Collector) desk(ctx context.Context) (*desk, error) {
 
 func (c *Collector) leave(w *desk) { c.desks <- w }
 
-// spoolOf is the folder of a container's links: inside the engine's data root, since
-// a link cannot leave its file system.
-func (c *Collector) spoolOf(containers, id string) spool {
-	h := fnv.New64a()
-	h.Write([]byte(c.o.Home))
-	return spool{filepath.Join(filepath.Dir(containers), "tender-logs", hex.EncodeToString(h.Sum(nil)), id)}
-}
-
-// Spools are the folders that a collector with these Options.Dir and Home keeps
-// links in, beside those in its own data.
-func Spools(dir, home string) (out []string) {
-	c := &Collector{o: Options{Dir: dir, Home: home}}
-	for _, root := range c.readRoots() {
-		if s := filepath.Dir(c.spoolOf(root, "x").dir); dirThere(s) {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// watchRoot watches the folder of all containers: one that lives shorter than a
-// picture takes is followed all the same.
-func (c *Collector) watchRoot(root string) {
-	c.mu.Lock()
-	known := c.roots[root]
-	c.roots[root] = true
-	list := slices.Sorted(maps.Keys(c.roots))
-	c.mu.Unlock()
-	if known {
-		return
-	}
-	path := filepath.Join(c.o.Dir, rootsFile)
-	if err := os.WriteFile(path, []byte(strings.Join(list, "\n")+"\n"), 0o600); err != nil {
-		c.spoolTrouble(err)
-	}
-	if c.watcher == nil || !dirThere(root) {
-		return
-	}
-	err := c.watcher.add(root, watchFolder, func(e event) {
-		if len(e.name) == 64 {
-			c.newcomer(root, e.name)
-		}
-	})
-	if err != nil {
-		c.unwatchable(err)
-	}
-}
-
-const rootsFile = "roots"
-
-func (c *Collector) readRoots() []string {
-	raw, err := os.ReadFile(filepath.Join(c.o.Dir, rootsFile))
-	if err != nil {
-		return nil
-	}
-	return strings.Fields(string(raw))
-}
-
-// newcomer watches a container that was just made until it has a log file, and
-// then follows it if this Tender made it.
-func (c *Collector) newcomer(root, id string) {
-	dir := filepath.Join(root, id)
-	path := filepath.Join(dir, id+"-json.log")
-	try := func() {
-		c.mu.Lock()
-		_, known := c.tails[id]
-		c.mu.Unlock()
-		if known || inodeOf(path) == 0 {
-			return
-		}
-		if who, ok := c.identify(dir, path); ok {
-			c.follow(who)
-		}
-	}
-	if err := c.watcher.add(dir, watchFolder, func(e event) {
-		c.mu.Lock()
-		t := c.tails[id]
-		c.mu.Unlock()
-		switch {
-		case t != nil: // the picture was faster, and this is the folder's one watch
-			t.look()
-			t.nudge()
-		case e.name == id+"-json.log":
-			try()
-		}
-	}); err == nil {
-		try()
-	}
-}
-
-// identify reads from a container's own files who it is.
-func (c *Collector) identify(dir, path string) (who Identity, ok bool) {
-	raw, err := os.ReadFile(filepath.Join(dir, "config.v2.json"))
-	if err != nil {
-		return who, false
-	}
-	var config struct {
-		ID, Name string
-		Config   struct{ Labels map[string]string }
-	}
-	if json.Unmarshal(raw, &config) != nil {
-		return who, false
-	}
-	l := config.Config.Labels
-	if l["tender.home"] == "" || l["tender.home"] != c.o.Home {
-		return who, false
-	}
-	who = Identity{
-		ID: config.ID, Path: path, Project: l["com.docker.compose.project"], Service: l["com.docker.compose.service"], Revision: l["tender.revision"],
-		Instance: plainName(strings.TrimPrefix(config.Name, "/"), l["tender.revision"]), Node: c.o.Node,
-	}
-	who.Logs, _ = c.settings(who.Project, who.Service) // its project may be so new that nobody has said anything
-	return who, who.ID != "" && who.Project != ""
-}
-
 // once logs a trouble the first time.
 func (c *Collector) once(key, text string, args ...any) {
 	if _, told := c.told.LoadOrStore(key, true); !told {
@@ -603,73 +488,4 @@ func cause(err error) string {
 		}
 		err = inner
 	}
-}
-
-// What a container's labels say has no bound of its own.
-const (
-	maxLabel  = 2048 // bytes of a constant label's value
-	maxLabels = 64   // constant labels of one stream
-)
-
-// labelsOf makes the labels of a stream, and the names that no field may have.
-// A constant label never replaces one of ours: it becomes NAME_label.
-func labelsOf(who Identity, attrs map[string]string) (logs.Labels, map[string]bool) {
-	all := map[string]string{}
-	own := map[string]string{"project": who.Project, "service": who.Service, "revision": who.Revision, "instance": who.Instance, "node": who.Node}
-	names := map[string]bool{"stream": true}
-	for name := range own {
-		names[name] = true
-	}
-	for _, more := range []map[string]string{attrs, who.Logs.Labels} {
-		for name, value := range more {
-			name = labelName(name)
-			if names[name] {
-				name += "_label"
-			}
-			all[short(name)] = shortened(value, maxLabel)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(all))[min(len(all), maxLabels):] {
-		delete(all, name)
-	}
-	maps.Copy(all, own)
-	var out logs.Labels
-	for name, value := range all {
-		if value != "" {
-			out = append(out, logs.Field{Name: name, Value: value})
-		}
-		names[name] = true
-	}
-	slices.SortFunc(out, func(a, b logs.Field) int { return cmp.Compare(a.Name, b.Name) })
-	return out, names
-}
-
-// labelName is a name as a label may have it.
-func labelName(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if !letter(c) && c != '_' && (!digit(c) || i == 0) {
-			b[i] = '_'
-		}
-	}
-	return string(b)
-}
-
-// labelsWith adds what the engine's log options attach to every line.
-func (t *tail) labelsWith(attrs []byte) logs.Labels {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(attrs) == 0 {
-		return t.labels
-	}
-	if t.attrs == string(attrs) && t.full != nil {
-		return t.full
-	}
-	var m map[string]string
-	if json.Unmarshal(attrs, &m) != nil {
-		return t.labels
-	}
-	t.attrs = string(attrs)
-	t.full, t.parser.labels = labelsOf(*t.is.Load(), m)
-	return t.full
 }

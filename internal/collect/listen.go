@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +25,8 @@ const (
 )
 
 // Listen takes in what others send with one protocol: "syslog", "gelf" or "fluent",
-// on TCP and, but for fluent, on UDP. It returns when ctx ends. Conflict: the
+// on TCP, with TLS or without, and, but for fluent, on UDP. In the clear it is taken
+// from this host and private networks alone. It returns when ctx ends. Conflict: the
 // address is taken.
 func (c *Collector) Listen(ctx context.Context, protocol, address string) error {
 	taken := func(err error) error {
@@ -96,6 +99,25 @@ func (p patient) Read(b []byte) (int, error) {
 func (c *Collector) serve(ctx context.Context, protocol string, conn net.Conn) error {
 	in := bufio.NewReaderSize(patient{conn}, 64<<10)
 	from := host(conn.RemoteAddr())
+	first, err := in.Peek(1)
+	switch {
+	case err != nil:
+		return err
+	case first[0] == handshake && c.o.TLS == nil:
+		return errors.New("it speaks TLS, and tls.cert and tls.key are not set")
+	case first[0] == handshake:
+		sealed := tls.Server(begun{conn, in}, c.o.TLS)
+		limit, cancel := context.WithTimeout(ctx, handshakePatience)
+		err := sealed.HandshakeContext(limit)
+		cancel()
+		if err != nil {
+			return err
+		}
+		conn, in = sealed, bufio.NewReaderSize(patient{sealed}, 64<<10)
+	case !near(conn.RemoteAddr()):
+		c.farAway(protocol, from)
+		return errors.New("in the clear, and not from a private network")
+	}
 	switch protocol {
 	case "syslog":
 		return eachSyslog(in, func(line []byte) error { return c.put(ctx, c.syslog(line, from, time.Now())) })
@@ -103,6 +125,40 @@ func (c *Collector) serve(ctx context.Context, protocol string, conn net.Conn) e
 		return eachEnded(in, 0, func(m []byte) error { return c.gelf(ctx, m, from, time.Now()) })
 	default:
 		return c.fluent(ctx, in, conn, from)
+	}
+}
+
+const (
+	handshake         = 0x16 // begins TLS, and no message of any of the protocols
+	handshakePatience = 10 * time.Second
+)
+
+// begun is a connection of which something was read ahead.
+type begun struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (b begun) Read(p []byte) (int, error) { return b.in.Read(p) }
+
+// near says that a is this host, or in a private network: there, in the clear is what
+// syslog and GELF are used as.
+func near(a net.Addr) bool {
+	ip, err := netip.ParseAddr(host(a))
+	if err != nil {
+		return false
+	}
+	ip = ip.Unmap()
+	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || shared.Contains(ip)
+}
+
+// shared are the addresses of carriers' and overlay networks (RFC 6598).
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// farAway says once that lines are not taken.
+func (c *Collector) farAway(protocol, from string) {
+	if _, said := c.told.LoadOrStore("far "+protocol, true); !said {
+		c.log.Warn("lines in the clear are not taken from beyond private networks: send them over TLS", "protocol", protocol, "from", from)
 	}
 }
 
@@ -118,6 +174,10 @@ func (c *Collector) datagrams(ctx context.Context, protocol string, conn net.Pac
 			continue
 		}
 		from, now := host(addr), time.Now()
+		if !near(addr) {
+			c.farAway(protocol, from)
+			continue
+		}
 		if protocol == "syslog" {
 			c.offer(c.syslog(bytes.TrimRight(buf[:n], "\r\n\x00"), from, now))
 			continue

@@ -58,7 +58,7 @@ func (b *backend) find(t api.Target) (tender.Instance, error) {
 	return found[0], nil
 }
 
-// some returns the instances of a project's services, all of them if none is named.
+// some returns the instances of services, all of them if none is named; project "": of all projects.
 func (b *backend) some(project string, services []string, running bool) ([]tender.Instance, error) {
 	picture, err := b.picture()
 	if err != nil {
@@ -67,7 +67,7 @@ func (b *backend) some(project string, services []string, running bool) ([]tende
 	var out []tender.Instance
 	known := map[string]bool{}
 	for _, i := range picture.Instances {
-		if i.Project != project {
+		if project != "" && i.Project != project {
 			continue
 		}
 		known[i.Service] = true
@@ -260,47 +260,6 @@ func lines(r io.Reader, line func(string) error, rest ...*[]byte) error {
 
 func isClosed(err error) bool {
 	return errors.Is(err, io.ErrClosedPipe) || errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "closed")
-}
-
-// Stats takes two samples a moment apart: CPU in percent is their difference.
-func (b *backend) Stats(ctx context.Context, project string, services []string) ([]api.Sample, error) {
-	of, err := b.some(project, services, true)
-	if err != nil {
-		return nil, err
-	}
-	ids := make([]string, 0, len(of))
-	for _, i := range of {
-		ids = append(ids, i.ID)
-	}
-	first, err := b.engine.Stats(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(500 * time.Millisecond):
-	}
-	second, err := b.engine.Stats(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]api.Sample, 0, len(of))
-	for _, i := range of {
-		x, y := first[i.ID], second[i.ID]
-		if x.At.IsZero() || y.At.IsZero() {
-			continue // it went meanwhile
-		}
-		s := api.Sample{
-			Instance: i.Name, ID: i.ID, Service: i.Service, Memory: y.Memory, MemoryLimit: y.MemoryLimit,
-			NetRead: y.NetRead, NetSent: y.NetSent, BlkRead: y.BlkRead, BlkSent: y.BlkSent, PIDs: y.PIDs,
-		}
-		if d := y.At.Sub(x.At); d > 0 {
-			s.CPU = 100 * float64(y.CPU-x.CPU) / float64(d)
-		}
-		out = append(out, s)
-	}
-	return out, nil
 }
 
 // Top lists the processes of each running instance.

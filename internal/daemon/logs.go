@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -71,7 +72,7 @@ func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
 	}
 	l.collector, err = collect.New(collect.Options{
 		Log: log, Store: l.store, Dir: filepath.Join(c.DataDir, "collect"), Home: c.DataDir, Node: nodeName(),
-		Local: strings.HasPrefix(c.Engine, "unix://"), Settings: l.settingsOf, API: l.fromEngine,
+		Local: strings.HasPrefix(c.Engine, "unix://"), Settings: l.settingsOf, API: l.fromEngine, TLS: senderTLS(c),
 	})
 	if err != nil {
 		return nil, errors.Join(err, l.store.Close())
@@ -296,6 +297,18 @@ func openLogRoom(c Config, st *store.Store, board *board, log *slog.Logger) *log
 		board.set("logs", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), problem })
 	}
 	return l
+}
+
+// senderTLS is for those who send logs over TLS: the certificate of the API, as it is
+// when they come. nil: there is none.
+func senderTLS(c Config) *tls.Config {
+	if c.TLSCert == "" {
+		return nil
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		return &pair, err
+	}}
 }
 
 // senders are the parts that listen to what others send.

@@ -77,7 +77,7 @@ func (b *backend) prometheus() map[string]http.Handler {
 		http.Error(w, noMetrics(b).Error(), http.StatusServiceUnavailable)
 	}))
 	if b.metered != nil {
-		h = b.metered.db.API()
+		h = b.metered.db.Narrowed(b.metered.db.API())
 	}
 	return map[string]http.Handler{"/api/v1/": h, "/federate": h, "/prometheus/": http.StripPrefix("/prometheus", h)}
 }

@@ -69,8 +69,10 @@ func TestProjectsAreKeptApart(t *testing.T) {
 		}
 	}
 	for _, q := range append(lines, numbers...) {
-		for _, path := range []string{"query_range", "query", "labels", "label", "label/project/values", "label/service/values", "series", "index/stats", "index/volume", "index/volume_range",
-			"detected_fields", "detected_field/message/values", "detected_field/theirs_field/values", "detected_labels", "patterns"} {
+		for _, path := range []string{
+			"query_range", "query", "labels", "label", "label/project/values", "label/service/values", "series", "index/stats", "index/volume", "index/volume_range",
+			"detected_fields", "detected_field/message/values", "detected_field/theirs_field/values", "detected_labels", "patterns",
+		} {
 			check(path, q, ask(t, server.URL, "/loki/api/v1/"+path, nil, append([]string{"query", q, "match[]", q, "step", "50"}, span...)...))
 		}
 	}

@@ -92,6 +92,9 @@ func lex(q string) ([]token, error) {
 				}
 			}
 			if found == "" {
+				if foreign := foreigners[r]; foreign != "" {
+					return nil, wrong(q, i, "%s", foreign)
+				}
 				return nil, wrong(q, i, "%q does not belong here", string(r))
 			}
 			out, i = append(out, token{kind: sign, val: found, pos: i}), i+len(found)
@@ -218,4 +221,10 @@ func wrong(q string, pos int, format string, args ...any) error {
 	col := 1 + utf8.RuneCountInString(q[strings.LastIndexByte(q[:pos], '\n')+1:pos])
 	return tender.Errorf(tender.Invalid, "parse error at line %d, col %d: %s", line, col, fmt.Sprintf(format, args...)).
 		Hint("docs/logql.md has the whole language")
+}
+
+// foreigners belong to PromQL, and LogQL has no such thing.
+var foreigners = map[rune]string{
+	'@': `there is no modifier "@" in LogQL; offset moves a range back`,
+	':': "there are no subqueries such as [1h:5m] in LogQL; a range holds lines",
 }
