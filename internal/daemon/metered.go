@@ -50,6 +50,7 @@ const metricsFree = 1 << 30
 // openMetricRoom opens samples; a store that cannot be opened keeps nothing else from running.
 func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 	c := b.config
+	signal.Ignore(syscall.SIGHUP) // until somebody reads what it asks to be read again
 	if c.NoMetrics {
 		b.board.set("metrics", func(p *api.Part) { p.State, p.Since = "off", time.Now().UTC() })
 		return nil
@@ -93,7 +94,7 @@ func (m *metricRoom) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+	signal.Notify(hup, syscall.SIGHUP) // systemctl reload
 	defer signal.Stop(hup)
 	var work sync.WaitGroup
 	defer work.Wait()

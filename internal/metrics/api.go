@@ -104,7 +104,7 @@ type watched struct {
 func (w watched) Exec(ctx context.Context) *promql.Result {
 	r := w.Query.Exec(ctx)
 	if r.Err != nil {
-		w.d.damage.asked(r.Err)
+		w.d.asked(r.Err)
 	}
 	return r
 }

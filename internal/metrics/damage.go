@@ -10,12 +10,14 @@ import (
 	"regexp"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/wlog"
 )
 
@@ -108,6 +110,7 @@ func (d *damage) spareWAL() (undo func(keep bool), err error) {
 			d.log.Warn("links to what was written last stay", "err", err)
 		}
 		_ = os.Remove(filepath.Join(d.dir, damagedDir)) // goes if it is empty
+		d.look()
 	}, nil
 }
 
@@ -131,22 +134,44 @@ func (d *damage) head(why error) bool {
 	return moved
 }
 
-// blockIn is how the store names the block in which a chunk cannot be read.
-var blockIn = regexp.MustCompile(`cannot populate chunk \d+ from block ([0-9A-HJKMNP-TV-Z]{26})`)
+// chunkIn is how the store says that it cannot read one; the block's name there is
+// not to be relied on.
+var chunkIn = regexp.MustCompile(`cannot populate chunk (\d+) from block \S+: (.+)`)
 
-// asked looks at the error of a query: a block that it names as damaged is set aside,
-// and the store leaves it out once it looks at its blocks again.
-func (d *damage) asked(err error) {
-	m := blockIn.FindStringSubmatch(err.Error())
+// asked looks at the error of a query: the block whose chunk cannot be read is set
+// aside, and left out from then on.
+func (d *DB) asked(err error) {
+	m := chunkIn.FindStringSubmatch(err.Error())
 	if m == nil {
 		return
 	}
-	d.mu.Lock()
-	known := slices.Contains(d.all, m[1])
-	d.mu.Unlock()
-	if known || d.move(m[1], err, m[1]) != nil { // it may have been compacted away
-		return
+	ref, _ := strconv.ParseUint(m[1], 10, 64) //nolint:errcheck // they are digits
+	for _, b := range d.tsdb.Blocks() {
+		name := b.Meta().ULID.String()
+		why := unread(b, chunks.ChunkRef(ref))
+		if why == nil || !strings.Contains(m[2], why.Error()) || d.damage.has(name) {
+			continue
+		}
+		if err := d.damage.move(name, err, name); err != nil { // it may have been compacted away
+			d.log.Warn("a damaged block stays where it is", "block", name, "err", err)
+		}
 	}
+}
+
+// unread is why a chunk of a block cannot be read.
+func unread(b *tsdb.Block, ref chunks.ChunkRef) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // the reference is another block's
+			err = nil
+		}
+	}()
+	r, err := b.Chunks()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, _, err = r.ChunkOrIterable(chunks.Meta{Ref: ref})
+	return err
 }
 
 // move takes a part of the store to the damaged ones.
@@ -204,6 +229,12 @@ func (d *damage) list() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.all)
+}
+
+func (d *damage) has(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Contains(d.all, name)
 }
 
 func stamp() string { return time.Now().UTC().Format("20060102T150405.000000000Z") }

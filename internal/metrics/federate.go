@@ -41,7 +41,7 @@ func (d *DB) federate(w http.ResponseWriter, r *http.Request) {
 	}
 	all, err := d.newest(r, chosen)
 	if err != nil {
-		d.damage.asked(err)
+		d.asked(err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -249,12 +250,18 @@ func (d *DB) scrapes(ours []job) (*config.Config, error) {
 		taken[s.JobName] = true
 	}
 	c.ScrapeConfigs = slices.Clone(c.ScrapeConfigs)
+	for i, s := range c.ScrapeConfigs { // what does not say what it sends is read as text, as Prometheus 2 did
+		said := *s
+		said.ScrapeFallbackProtocol = cmp.Or(said.ScrapeFallbackProtocol, config.PrometheusText0_0_4)
+		c.ScrapeConfigs[i] = &said
+	}
 	for _, j := range ours {
 		if taken[j.name] { // prometheus.yml wins
 			continue
 		}
 		s := config.DefaultScrapeConfig
 		s.JobName, s.HonorLabels, s.HonorTimestamps, s.SampleLimit = j.name, j.honor, true, uint(j.limit)
+		s.ScrapeFallbackProtocol = config.PrometheusText0_0_4
 		s.HTTPClientConfig.TLSConfig.InsecureSkipVerify = j.insecure
 		if err := s.Validate(c.GlobalConfig); err != nil {
 			return nil, fmt.Errorf("%s: %w", j.name, err)
@@ -292,7 +299,7 @@ func (d *DB) tend(ctx context.Context) {
 		}
 		if err := d.compact(ctx); err != nil && ctx.Err() == nil {
 			d.wrote(fmt.Errorf("compact: %w", err))
-			d.damage.asked(err)
+			d.asked(err)
 		}
 		d.blame(ctx, time.Now())
 	}

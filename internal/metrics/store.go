@@ -70,6 +70,18 @@ func (d *DB) openOnce() (err error) {
 	t.EnableExemplarStorage, t.MaxExemplars = true, 5000
 	t.OutOfOrderTimeWindow = late.Milliseconds()
 	t.SeriesLifecycleCallback = d.bounds
+	t.BlockQuerierFunc = func(b tsdb.BlockReader, from, to int64) (storage.Querier, error) {
+		if d.damage.has(b.Meta().ULID.String()) { // until the store looks at its blocks again
+			return storage.NoopQuerier(), nil
+		}
+		return tsdb.NewBlockQuerier(b, from, to)
+	}
+	t.BlockChunkQuerierFunc = func(b tsdb.BlockReader, from, to int64) (storage.ChunkQuerier, error) {
+		if d.damage.has(b.Meta().ULID.String()) {
+			return storage.NoopChunkedQuerier(), nil
+		}
+		return tsdb.NewBlockChunkQuerier(b, from, to)
+	}
 	var db *tsdb.DB
 	t.BlocksToDelete = func(blocks []*tsdb.Block) map[ulid.ULID]struct{} {
 		if db == nil { // not open yet
