@@ -93,9 +93,52 @@ func cards(text string) (out []span) {
 	return out
 }
 
-var emailPattern = regexp.MustCompile(`[\w.+%-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+`)
+// emails finds what [\w.+%-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+ does, from
+// each @ on: the pattern itself tries its repetitions at every byte.
+func emails(text string) (out []span) {
+	const longestName, longestLabel = 64, 63
+	end := 0
+	for at := 0; at < len(text); at++ {
+		n := strings.IndexByte(text[at:], '@')
+		if n < 0 {
+			break
+		}
+		at += n
+		from := at
+		for from > max(end, at-longestName) && mailByte(text[from-1]) {
+			from--
+		}
+		to, labels := at+1, 0
+		for {
+			next := to
+			for next < min(len(text), to+longestLabel) && labelByte(text[next]) {
+				next++
+			}
+			if next == to {
+				to-- // the dot before it, or the @
+				break
+			}
+			to, labels = next, labels+1
+			if to == len(text) || text[to] != '.' {
+				break
+			}
+			to++
+		}
+		if from < at && labels > 1 {
+			out = append(out, span{from, to})
+			end = to
+		}
+	}
+	return out
+}
 
-func emails(text string) []span { return found(emailPattern, text) }
+func mailByte(c byte) bool {
+	return labelByte(c) || c == '_' || c == '.' || c == '+' || c == '%'
+}
+
+func labelByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-'
+}
 
 const (
 	secretKey    = `(?i:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|authorization)`

@@ -1,6 +1,9 @@
 package collect
 
 import (
+	"math/rand/v2"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,5 +49,40 @@ func TestAValueInQuotesMustGoWhole(t *testing.T) {
 	p.block([]byte(recordsOf(`{"user":"bob","password":"first\"second"}`)), true)
 	if got, want := show(p.rows.list), `"{\"user\":\"bob\",\"password\":\"[token]\"}" user="bob" password="[token]"`+"\n"; got != want {
 		t.Errorf("(-want +got)\n%s", cmp.Diff(want, got))
+	}
+}
+
+// The pattern took 3 s for 1 MiB without a space; what is found must be the same.
+func TestEmailsAreWhatThePatternSays(t *testing.T) {
+	pattern := regexp.MustCompile(`[\w.+%-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+`)
+	random := rand.New(rand.NewPCG(1, 2))
+	parts := []string{"@", "@", "a@b", ".", ".c", "a", "Z", "9", "-", "_", "+", "%", " ", "é", strings.Repeat("x", 62), strings.Repeat("y", 40)}
+	hits := 0
+	for range 10_000 {
+		var b strings.Builder
+		for range 1 + random.IntN(14) {
+			b.WriteString(parts[random.IntN(len(parts))])
+		}
+		want, got := found(pattern, b.String()), emails(b.String())
+		hits += len(want)
+		if len(want) != len(got) {
+			t.Fatalf("%q: %v, want %v", b.String(), got, want)
+		}
+		for i := range want {
+			if want[i] != got[i] {
+				t.Fatalf("%q: %v, want %v", b.String(), got, want)
+			}
+		}
+	}
+	if hits < 500 {
+		t.Errorf("only %d addresses to compare", hits)
+	}
+}
+
+func BenchmarkEmails(b *testing.B) {
+	text := strings.Repeat("x", 1<<19) + "@" + strings.Repeat("y", 1<<19)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		emails(text)
 	}
 }
