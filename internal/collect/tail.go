@@ -63,6 +63,7 @@ type tail struct {
 	saved []byte // read and not yet handed in, with where it is from
 	segs  []seg
 	parts bool // saved begins a line that the engine cut
+	goes  [2]verdict
 	attrs string
 	full  logs.Labels // with those of attrs
 }
