@@ -9,11 +9,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/logs"
 )
 
 // steps are what the engine does, one after the other, for one rotation with
@@ -343,5 +346,47 @@ func TestADamagedFileIsReadUpToTheDamage(t *testing.T) {
 				t.Errorf("gaps %v, want %d", got, want)
 			}
 		})
+	}
+}
+
+// undertaker removes a container the moment that another one is looked up.
+type undertaker struct {
+	*memory
+	first, other string
+	once         sync.Once
+	t            *testing.T
+}
+
+func (u *undertaker) Last(source string) (logs.Place, bool) {
+	if source == u.first {
+		u.once.Do(func() {
+			if err := os.RemoveAll(u.other); err != nil {
+				u.t.Error(err)
+			}
+		})
+	}
+	return u.memory.Last(source)
+}
+
+// While the files of the first container of a picture are unpacked the others may be
+// removed: nothing of them was open, and all of it was lost.
+func TestAContainerRemovedBehindAnotherMustBeRead(t *testing.T) {
+	one, m := newBox(t), newMemory(t)
+	two := &box{t: t, root: one.root, id: strings.Repeat("b", 64), max: 5, zip: true}
+	if err := os.MkdirAll(two.dir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	one.write(20)
+	for range 3 {
+		two.write(20)
+		two.rotate()
+	}
+	two.write(20)
+	c, _ := one.run(m, func(o *Options) { o.Store = &undertaker{memory: m, first: one.id, other: two.dir(), t: t} })
+	c.See([]tender.Instance{one.instance(), two.instance()})
+	inOrder(t, m.await(one.id, count(20)), 1, 20)
+	inOrder(t, m.await(two.id, count(80)), 1, 80)
+	if len(m.gaps) > 0 {
+		t.Errorf("gaps %v", m.gaps)
 	}
 }

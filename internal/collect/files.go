@@ -319,30 +319,46 @@ type rotated struct {
 
 // rotations lists a container's log files, the oldest first, all of them open. gone:
 // its folder is not there.
-func rotations(dir, base string) (out []*rotated, gone bool, err error) {
+func rotations(dir, base string) (list []*rotated, gone bool, err error) {
 	for range 500 {
-		if out, err = listRotated(dir, base); errors.Is(err, fs.ErrNotExist) {
+		out, whole, err := openRotated(dir, base)
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil, true, nil
 		} else if err != nil {
 			return nil, false, fmt.Errorf("read the log's folder: %w", err)
 		}
-		whole := true
-		for _, r := range out {
-			// A name that another file got between the list and the opening, or nobody has any more.
-			whole = whole && r.open()
-		}
-		// The engine renames one file after the other: what is open is what was listed if the list is still the
-		// same, names and files.
-		again, err := listRotated(dir, base)
-		whole = whole && err == nil && slices.EqualFunc(out, again, func(a, b *rotated) bool { return a.path == b.path && a.ino == b.ino })
 		if whole {
-			return unpackable(out), false, nil
+			return out, false, nil
 		}
-		closeAll(out)
-		closePacked(out)
 		time.Sleep(time.Millisecond)
 	}
 	return nil, false, errors.New("read the log's folder: its files change all the time")
+}
+
+// openRotated tries to open what there is; whole: it is what was there at one moment.
+func openRotated(dir, base string) (out []*rotated, whole bool, err error) {
+	if out, err = listRotated(dir, base); err != nil {
+		return nil, false, err
+	}
+	whole = true
+	for _, r := range out {
+		// A name that another file got between the list and the opening, or nobody has any more.
+		whole = whole && r.open()
+	}
+	// The engine renames one file after the other: what is open is what was listed if the list is still the
+	// same, names and files.
+	again, err := listRotated(dir, base)
+	if err == nil && whole && slices.EqualFunc(out, again, func(a, b *rotated) bool { return a.path == b.path && a.ino == b.ino }) {
+		return unpackable(out), true, nil
+	}
+	release(out)
+	return nil, false, nil
+}
+
+// release closes all that is open of list.
+func release(list []*rotated) {
+	closeAll(list)
+	closePacked(list)
 }
 
 // listRotated names a container's log files, the oldest first.

@@ -76,15 +76,22 @@ type seg struct {
 }
 
 // begin opens what there is to read, the spooled files first, and finds the place
-// from which to go on. Errors: the files cannot be read; then nobody reads this tail.
-func (t *tail) begin(last logs.Place, known bool) error {
+// from which to go on. held are files that were opened before, for the case that the
+// container has gone since. Errors: the files cannot be read; then nobody reads this tail.
+func (t *tail) begin(last logs.Place, known bool, held []*rotated) error {
 	// The folder is watched already: who is told of a new file waits.
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := os.MkdirAll(t.spool.dir, 0o700); err != nil {
+		release(held)
 		return fmt.Errorf("make the spool: %w", err)
 	}
 	list, gone, err := rotations(t.dir, t.base)
+	if gone {
+		list = held
+	} else {
+		release(held)
+	}
 	if err != nil {
 		return err
 	}
