@@ -144,6 +144,7 @@ func New(o Options) (*Collector, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the collector: %w", err)
 	}
+	var left []Identity
 	for _, root := range c.readRoots() {
 		c.watchRoot(root)
 		entries, _ := os.ReadDir(filepath.Dir(c.spoolOf(root, "x").dir)) //nolint:errcheck // no spool: nothing was left
@@ -157,10 +158,26 @@ func New(o Options) (*Collector, error) {
 			if err != nil || who.ID != e.Name() {
 				continue // the inventory will say who it is
 			}
-			c.follow(who)
+			left = append(left, who)
 		}
 	}
+	c.followAll(left)
 	return c, nil
+}
+
+// followAll opens the files of all before it looks into those of the first: to unpack
+// what the engine compressed takes a while, and a container may be removed meanwhile.
+func (c *Collector) followAll(list []Identity) {
+	held := make([][]*rotated, len(list))
+	for i, who := range list {
+		if !c.Follows(who.ID) {
+			// What cannot be opened now is tried again by who follows it.
+			held[i], _, _ = openRotated(filepath.Dir(who.Path), filepath.Base(who.Path)) //nolint:errcheck // see above
+		}
+	}
+	for i, who := range list {
+		c.follow(who, held[i]...)
+	}
 }
 
 const identityFile = "identity.json"
@@ -218,6 +235,7 @@ func (c *Collector) all() []*tail {
 // are read to their end. Those whose files are there all the same are newer than it.
 func (c *Collector) See(picture []tender.Instance) {
 	there, seen := map[string]bool{}, map[string]bool{}
+	var list []Identity
 	for i := range picture {
 		n := &picture[i]
 		seen[n.ID] = true
@@ -241,7 +259,7 @@ func (c *Collector) See(picture []tender.Instance) {
 			}
 			if c.readable(n.LogPath) {
 				c.watchRoot(filepath.Dir(filepath.Dir(n.LogPath)))
-				c.follow(who)
+				list = append(list, who)
 				continue
 			}
 			c.ask(who, "its log file cannot be read here", n.State)
@@ -252,6 +270,7 @@ func (c *Collector) See(picture []tender.Instance) {
 			c.ask(who, "its log driver is "+n.LogDriver, n.State)
 		}
 	}
+	c.followAll(list)
 	for _, t := range c.all() {
 		if there[t.id] || t.is.Load().Own {
 			continue
@@ -300,11 +319,13 @@ func dirThere(path string) bool {
 	return err == nil && st.IsDir()
 }
 
-// follow begins to read a container's files, or takes in what has changed of it.
-func (c *Collector) follow(who Identity) {
+// follow begins to read a container's files, or takes in what has changed of it. held
+// are those that are open already.
+func (c *Collector) follow(who Identity, held ...*rotated) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if t, ok := c.tails[who.ID]; ok {
+		release(held)
 		if who.Project != "" && !reflect.DeepEqual(*t.is.Load(), who) {
 			t.rename(who)
 		}
@@ -329,7 +350,7 @@ func (c *Collector) follow(who Identity) {
 		last, known = end, true
 	}
 	t.note() // before the links: a kill between the two would leave links of nobody
-	if err := t.begin(last, known); err != nil {
+	if err := t.begin(last, known, held); err != nil {
 		c.once("begin "+who.ID, "a log cannot be followed", "instance", who.Instance, "err", err)
 		return
 	}
@@ -460,32 +481,3 @@ func (c *Collector) desk(ctx context.Context) (*desk, error) {
 }
 
 func (c *Collector) leave(w *desk) { c.desks <- w }
-
-// once logs a trouble the first time.
-func (c *Collector) once(key, text string, args ...any) {
-	if _, told := c.told.LoadOrStore(key, true); !told {
-		c.log.Warn(text, args...)
-	}
-}
-
-func (c *Collector) spoolTrouble(err error) {
-	c.once("spool "+cause(err), "log files cannot be kept beside the engine's: what is rotated away before it is read will be lost", "err", err)
-	text := err.Error()
-	c.trouble.Store(&text)
-}
-
-func (c *Collector) unwatchable(err error) {
-	c.unwatched.Store(true)
-	c.once("watch", "files cannot be watched, they are looked at every second", "err", err)
-}
-
-// cause is the innermost error, without the names that differ.
-func cause(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
-	}
-}

@@ -3,15 +3,20 @@ package collect
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/logs"
 )
 
 // steps are what the engine does, one after the other, for one rotation with
@@ -279,28 +284,109 @@ func TestAFileThatComesWhileATailBeginsMustWait(t *testing.T) {
 	}
 }
 
-// The engine was killed while it compressed: what cannot be unpacked is lost, and said.
-func TestADamagedFileMustBeSaid(t *testing.T) {
-	b, m := newBox(t), newMemory(t)
-	b.zip, b.max = true, 5
-	b.write(20)
-	c, end := b.run(m)
-	c.See([]tender.Instance{b.instance()})
-	m.await(b.id, count(20))
-	m.flush()
-	end()
-	b.rotate()
-	b.write(20)
-	b.rotate()
-	b.write(20)
-	if st, err := os.Stat(b.path() + ".1.gz"); err != nil || os.Truncate(b.path()+".1.gz", st.Size()/2) != nil {
+// The engine was killed while it compressed, or the disk has a bad place: the whole file was
+// lost. What is before the damage is kept, and what is missing is said.
+func TestADamagedFileIsReadUpToTheDamage(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(*os.File, int64) error
+		known  bool // how many bytes are missing
+		whole  bool // nothing can be read
+	}{
+		"torn": {damage: func(f *os.File, size int64) error { return f.Truncate(size / 2) }},
+		"bad": {damage: func(f *os.File, size int64) error {
+			_, err := f.WriteAt(bytes.Repeat([]byte{0xff}, 512), size/2)
+			return err
+		}, known: true},
+		"headless": {damage: func(f *os.File, _ int64) error { _, err := f.WriteAt(make([]byte, 512), 0); return err }, whole: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, m := newBox(t), newMemory(t)
+			b.zip, b.max = true, 5
+			b.write(20)
+			c2, end := b.run(m)
+			c2.See([]tender.Instance{b.instance()})
+			m.await(b.id, count(20))
+			m.flush()
+			end()
+			b.rotate()
+			b.write(4000)
+			plain, err := os.Stat(b.path())
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.rotate()
+			b.write(20)
+			f, err := os.OpenFile(b.path()+".1.gz", os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := f.Stat()
+			if err == nil {
+				err = c.damage(f, st.Size())
+			}
+			if err := errors.Join(err, f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = b.run(m)
+			rows := m.await(b.id, func(rows []string) bool { return slices.Contains(rows, fmt.Sprintf(`{"n":%d}`, b.n)) })
+			torn := len(rows) - 20
+			inOrder(t, rows[:torn], 1, torn)
+			inOrder(t, rows[torn:], b.n-19, b.n)
+			if c.whole != (torn == 20) || torn >= 4020 {
+				t.Errorf("%d rows of the damaged file are kept", torn-20)
+			}
+			want := int64(-1)
+			if c.known {
+				want = plain.Size()
+				for n := 21; n <= torn; n++ {
+					want -= int64(len(record(fmt.Sprintf(`{"n":%d}`+"\n", n), "stdout", noon.Add(time.Duration(n)))))
+				}
+			}
+			if got := m.gaps[b.id]; len(got) != 1 || got[0] != want {
+				t.Errorf("gaps %v, want %d", got, want)
+			}
+		})
+	}
+}
+
+// undertaker removes a container the moment that another one is looked up.
+type undertaker struct {
+	*memory
+	first, other string
+	once         sync.Once
+	t            *testing.T
+}
+
+func (u *undertaker) Last(source string) (logs.Place, bool) {
+	if source == u.first {
+		u.once.Do(func() {
+			if err := os.RemoveAll(u.other); err != nil {
+				u.t.Error(err)
+			}
+		})
+	}
+	return u.memory.Last(source)
+}
+
+// While the files of the first container of a picture are unpacked the others may be
+// removed: nothing of them was open, and all of it was lost.
+func TestAContainerRemovedBehindAnotherMustBeRead(t *testing.T) {
+	one, m := newBox(t), newMemory(t)
+	two := &box{t: t, root: one.root, id: strings.Repeat("b", 64), max: 5, zip: true}
+	if err := os.MkdirAll(two.dir(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = b.run(m)
-	rows := m.await(b.id, count(40))
-	inOrder(t, rows[:20], 1, 20)
-	inOrder(t, rows[20:], 41, 60)
-	if got := m.gaps[b.id]; len(got) != 1 || got[0] != -1 {
-		t.Errorf("gaps %v", got)
+	one.write(20)
+	for range 3 {
+		two.write(20)
+		two.rotate()
+	}
+	two.write(20)
+	c, _ := one.run(m, func(o *Options) { o.Store = &undertaker{memory: m, first: one.id, other: two.dir(), t: t} })
+	c.See([]tender.Instance{one.instance(), two.instance()})
+	inOrder(t, m.await(one.id, count(20)), 1, 20)
+	inOrder(t, m.await(two.id, count(80)), 1, 80)
+	if len(m.gaps) > 0 {
+		t.Errorf("gaps %v", m.gaps)
 	}
 }

@@ -156,7 +156,7 @@ func (t *tail) emit(ctx context.Context, w *desk, buf []byte, have int, segs *[]
 	t.mu.Lock()
 	p := t.parser
 	t.mu.Unlock()
-	p.rows = w.rows
+	p.rows, p.goes = w.rows, t.goes
 	used, parts := p.block(buf[:have], last)
 	t.parts = parts
 	if used == 0 {
@@ -176,6 +176,7 @@ func (t *tail) emit(ctx context.Context, w *desk, buf []byte, have int, segs *[]
 		}
 		t.place = to
 	}
+	t.goes = p.after
 	t.c.count(len(b.Rows), used)
 	copy(buf, buf[used:have])
 	rest := make([]seg, 0, len(s)-i)
@@ -203,6 +204,7 @@ func (t *tail) gap(ctx context.Context, f *file, off int64) error {
 	}
 	t.c.log.Warn("lines of a log are lost: it was rotated away, or emptied, before it was read", "instance", t.is.Load().Instance, "bytes", f.gap)
 	t.place, f.gap = to, 0
+	t.goes = [2]verdict{} // what follows is of another line
 	t.c.gaps.Add(1)
 	return nil
 }

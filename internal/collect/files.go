@@ -1,8 +1,10 @@
 package collect
 
 import (
+	"bufio"
 	"cmp"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -189,32 +191,93 @@ func (s spool) open() (out []*file) {
 	return out
 }
 
-// unpack writes a compressed file out, as the link of seq.
-func (s spool) unpack(r *rotated, seq uint64) (*file, error) {
+// unpack writes a compressed file out, as the link of seq. missing: bytes that could
+// not be read behind what was; -1: some. Of a file that is damaged what is before the damage is kept, if
+// that is a record at least.
+func (s spool) unpack(r *rotated, seq uint64) (f *file, missing int64, err error) {
 	z, err := gzip.NewReader(io.NewSectionReader(r.packed, 0, 1<<62))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Base(r.path), err)
+		return nil, 0, fmt.Errorf("read %s: %w", filepath.Base(r.path), err)
 	}
 	name := filepath.Join(s.dir, fmt.Sprintf("%012d-gz", seq))
-	out, err := os.OpenFile(name+unfinishedEnd, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(name+unfinishedEnd, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	_, err = io.Copy(out, z) //nolint:gosec // the engine bounds its own files
+	in := &noting{Reader: z}
+	n, err := io.Copy(out, in) //nolint:gosec // the engine bounds its own files
+	if in.err != nil {
+		// What is behind the last whole record would be taken for the beginning of the next file's first one.
+		kept := wholeRecords(out, n)
+		if err = out.Truncate(kept); kept == 0 {
+			err = in.err
+		}
+		missing = r.rest(kept, in.err)
+	}
 	err = errors.Join(err, out.Close())
 	if err == nil {
 		err = os.Rename(name+unfinishedEnd, name)
 	}
 	if err != nil {
 		_ = os.Remove(name + unfinishedEnd)
-		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(r.path), err)
+		return nil, 0, fmt.Errorf("unpack %s: %w", filepath.Base(r.path), err)
 	}
-	f, err := openFile(name)
-	if err != nil {
-		return nil, err
+	if f, err = openFile(name); err != nil {
+		return nil, 0, err
 	}
 	f.seq, f.linked = seq, true
-	return f, nil
+	return f, missing, nil
+}
+
+// noting remembers why no more can be read: who copies cannot tell it from what went
+// wrong with writing.
+type noting struct {
+	io.Reader
+	err error
+}
+
+func (n *noting) Read(b []byte) (int, error) {
+	k, err := n.Reader.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		n.err = err
+	}
+	return k, err
+}
+
+// wholeRecords is how many of the first n bytes are records: damage may show only after
+// a while of nonsense.
+func wholeRecords(f io.ReaderAt, n int64) (whole int64) {
+	in := bufio.NewReaderSize(io.NewSectionReader(f, 0, n), maxEntry) // longer than a record can be
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return whole
+		}
+		record := line[:len(line)-1]
+		if _, ok := readEnvelope(record); !ok {
+			if _, ok = salvageEnvelope(record); !ok {
+				return whole
+			}
+		}
+		whole += int64(len(line))
+	}
+}
+
+// rest is how many bytes a damaged file held behind the first n: its end says how many
+// it had, if that is there.
+func (r *rotated) rest(n int64, damage error) int64 {
+	var end [4]byte
+	st, err := r.packed.Stat()
+	if err != nil || errors.Is(damage, io.ErrUnexpectedEOF) || st.Size() < int64(len(end)) {
+		return -1
+	}
+	if _, err := r.packed.ReadAt(end[:], st.Size()-int64(len(end))); err != nil {
+		return -1
+	}
+	if all := int64(binary.LittleEndian.Uint32(end[:])); all > n {
+		return all - n
+	}
+	return -1
 }
 
 // head is the hash of the first n bytes of what a file holds, or of as many as there are.
@@ -256,30 +319,46 @@ type rotated struct {
 
 // rotations lists a container's log files, the oldest first, all of them open. gone:
 // its folder is not there.
-func rotations(dir, base string) (out []*rotated, gone bool, err error) {
+func rotations(dir, base string) (list []*rotated, gone bool, err error) {
 	for range 500 {
-		if out, err = listRotated(dir, base); errors.Is(err, fs.ErrNotExist) {
+		out, whole, err := openRotated(dir, base)
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil, true, nil
 		} else if err != nil {
 			return nil, false, fmt.Errorf("read the log's folder: %w", err)
 		}
-		whole := true
-		for _, r := range out {
-			// A name that another file got between the list and the opening, or nobody has any more.
-			whole = whole && r.open()
-		}
-		// The engine renames one file after the other: what is open is what was listed if the list is still the
-		// same, names and files.
-		again, err := listRotated(dir, base)
-		whole = whole && err == nil && slices.EqualFunc(out, again, func(a, b *rotated) bool { return a.path == b.path && a.ino == b.ino })
 		if whole {
-			return unpackable(out), false, nil
+			return out, false, nil
 		}
-		closeAll(out)
-		closePacked(out)
 		time.Sleep(time.Millisecond)
 	}
 	return nil, false, errors.New("read the log's folder: its files change all the time")
+}
+
+// openRotated tries to open what there is; whole: it is what was there at one moment.
+func openRotated(dir, base string) (out []*rotated, whole bool, err error) {
+	if out, err = listRotated(dir, base); err != nil {
+		return nil, false, err
+	}
+	whole = true
+	for _, r := range out {
+		// A name that another file got between the list and the opening, or nobody has any more.
+		whole = whole && r.open()
+	}
+	// The engine renames one file after the other: what is open is what was listed if the list is still the
+	// same, names and files.
+	again, err := listRotated(dir, base)
+	if err == nil && whole && slices.EqualFunc(out, again, func(a, b *rotated) bool { return a.path == b.path && a.ino == b.ino }) {
+		return unpackable(out), true, nil
+	}
+	release(out)
+	return nil, false, nil
+}
+
+// release closes all that is open of list.
+func release(list []*rotated) {
+	closeAll(list)
+	closePacked(list)
 }
 
 // listRotated names a container's log files, the oldest first.

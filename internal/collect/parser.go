@@ -23,20 +23,24 @@ const (
 // gives the same rows, whatever was read before it and wherever it is cut: so
 // a restart that reads a block again neither loses nor doubles an entry.
 type parser struct {
-	rules   *rules
-	labels  map[string]bool // names that a field may not have
-	shapes  shapes
-	reader  jsonReader
-	before  time.Duration // how late a line may be
-	times   clock         // of lines
-	engine  clock
-	logfmt  int // how many lines of late were logfmt, up to logfmtSure
-	attrs   []byte
-	rows    *rows
-	open    [2]pending
-	values  [][]byte
-	pairs   []pair
-	scratch []byte
+	rules  *rules
+	labels map[string]bool // names that a field may not have
+	shapes shapes
+	reader jsonReader
+	before time.Duration // how late a line may be
+	times  clock         // of lines
+	engine clock
+	logfmt int // how many lines of late were logfmt, up to logfmtSure
+	attrs  []byte
+	rows   *rows
+	open   [2]pending
+	// goes is what is known of lines that were cut in the block before, by their stream, and after the same behind
+	// what was used of this one: who goes on from there hands it in again.
+	goes, after [2]verdict
+	piece       verdict // of the entry that is being made a row
+	values      [][]byte
+	pairs       []pair
+	scratch     []byte
 }
 
 // pending is an entry of one stream that the next line may go on with.
@@ -51,7 +55,18 @@ type pending struct {
 	lines   int
 	waiting int // lines of the other stream since
 	text    []byte
+	verdict verdict // of the line that it is a piece of
 }
+
+// verdict is what the rules say of the first piece of a line that is too long for one
+// entry: it holds for all of them.
+type verdict byte
+
+const (
+	undecided verdict = iota
+	kept
+	unwanted
+)
 
 // dropped is the time of a row that the rules do not want.
 const dropped = math.MinInt64
@@ -74,6 +89,7 @@ func newParser(r *rules, labels map[string]bool) *parser {
 func (p *parser) block(data []byte, last bool) (used int, waits bool) {
 	p.rows.reset()
 	p.open = [2]pending{}
+	p.after = p.goes
 	ready := 0 // rows that lie before used
 	for at := 0; at < len(data); {
 		end := bytes.IndexByte(data[at:], '\n')
@@ -88,10 +104,11 @@ func (p *parser) block(data []byte, last bool) (used int, waits bool) {
 		out, err := &p.open[0], &p.open[1]
 		switch {
 		case !out.on && !err.on:
-			used, ready = next, len(p.rows.list)
+			used, ready, p.after = next, len(p.rows.list), p.goes
 		case out.on != err.on:
 			if o := p.only(); o.begin >= at {
-				used, ready = o.begin, o.row
+				used, ready, p.after = o.begin, o.row, p.goes
+				p.after[streamOf(o == &p.open[1])] = o.verdict
 			}
 		}
 		at = next
@@ -100,6 +117,7 @@ func (p *parser) block(data []byte, last bool) (used int, waits bool) {
 		p.close(&p.open[0])
 		p.close(&p.open[1])
 		p.thin(len(p.rows.list))
+		p.after = p.goes
 		return len(data), false
 	}
 	waits = p.open[0].on && p.open[0].part || p.open[1].on && p.open[1].part
@@ -113,6 +131,13 @@ func (p *parser) thin(n int) {
 	if p.rules.active {
 		p.rows.list = slices.DeleteFunc(p.rows.list, func(r logs.Row) bool { return r.Time == dropped })
 	}
+}
+
+func streamOf(stderr bool) int {
+	if stderr {
+		return 1
+	}
+	return 0
 }
 
 func (p *parser) only() *pending {
@@ -155,6 +180,11 @@ func (p *parser) line(log []byte, full, stderr bool, seen int64, begin, next int
 		if most := maxWaitingPart; !other.part && (other.trace == noTrace || other.waiting > maxWaiting) || other.waiting > most {
 			p.close(other)
 		}
+	}
+	if v := &p.goes[streamOf(stderr)]; !o.on && *v != undecided {
+		p.start(o, stderr, seen, begin)
+		o.part, o.verdict = true, *v
+		*v = undecided
 	}
 	if o.on && o.part {
 		o.text = append(o.text, log...)
@@ -233,7 +263,9 @@ func (p *parser) start(o *pending, stderr bool, seen int64, begin int) {
 // whole ends an entry that the engine cut into parts; log is still escaped.
 func (p *parser) whole(o *pending, log []byte) {
 	o.on = false
+	p.piece = o.verdict
 	p.entry(o.row, bytes.TrimSuffix(log, []byte(`\r`)))
+	p.piece = undecided
 }
 
 // cut ends an entry that is too long, and begins the next one with what follows.
@@ -243,10 +275,19 @@ func (p *parser) cut(o *pending, next int) {
 	text, _ := p.rules.clean(str(p.rows.plain(o.text)))
 	p.rows.add("message", text)
 	p.rows.add(cutField, "true")
-	row.Shape, row.Fields = wholeShape, p.rows.fields[start:]
+	row.Shape, row.Fields = wholeShape, p.rows.fields[start:len(p.rows.fields):len(p.rows.fields)]
 	n := *o
+	if n.verdict == undecided {
+		n.verdict = kept
+		if p.rules.active && !p.rules.wants(p, row) {
+			n.verdict = unwanted
+		}
+	}
+	if n.verdict == unwanted {
+		row.Time = dropped
+	}
 	p.start(o, row.Stderr, n.last, next)
-	o.part = true
+	o.part, o.verdict = true, n.verdict
 }
 
 // close ends an entry that nothing more comes to.
@@ -256,7 +297,9 @@ func (p *parser) close(o *pending) {
 	}
 	o.on = false
 	if o.part {
+		p.piece = o.verdict
 		p.entry(o.row, o.text)
+		p.piece = undecided
 		return
 	}
 	p.text(o.row, o.text, o.lines)
@@ -448,7 +491,7 @@ func (p *parser) row(i int, shape string, start int, roles roles) {
 		out.add(p.field(f.Name), f.Value)
 	}
 	r.Fields = out.fields[start:len(out.fields):len(out.fields)]
-	if p.rules.active && !p.rules.wants(p, r) {
+	if p.piece == unwanted || p.piece == undecided && p.rules.active && !p.rules.wants(p, r) {
 		r.Time = dropped
 	}
 }

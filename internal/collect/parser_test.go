@@ -191,7 +191,7 @@ func TestPartsMustComeBackWhole(t *testing.T) {
 	total, rest := 0, []byte(b.String())
 	for i := range 3 {
 		used, _ := p.block(rest, i == 2)
-		rest = rest[used:]
+		rest, p.goes = rest[used:], p.after
 		for _, r := range p.rows.list {
 			total += len(r.Text(nil))
 			if cut := find(r.Fields, cutField) == "true"; cut != (len(r.Text(nil)) > maxEntry) {
@@ -201,6 +201,47 @@ func TestPartsMustComeBackWhole(t *testing.T) {
 	}
 	if total != 70*16384+1 || len(rest) != 0 {
 		t.Errorf("got %d bytes, %d are left", total, len(rest))
+	}
+}
+
+// The first piece of a line that is too long decides for all of them, wherever a block
+// ends: the rules were not asked about it, and what came behind it was taken for a line of its own.
+func TestPiecesOfOneLineMustGoTheSameWay(t *testing.T) {
+	line := func(first, stream string) string {
+		var b strings.Builder
+		b.WriteString(record(first+strings.Repeat("y", 16384-len(first)), stream, noon))
+		for range 140 {
+			b.WriteString(record(strings.Repeat("z", 16384), stream, noon))
+		}
+		b.WriteString(record("end\n", stream, noon))
+		return b.String()
+	}
+	in := recordsOf("one") + line("drop", "stdout") + recordsOf("two") + line("keep", "stderr") + line("drop", "stderr") + recordsOf("three")
+	for name, set := range map[string]tender.Logs{
+		"drop": {Drop: []tender.LogMatch{{Text: "^(drop|end)"}}},
+		"keep": {Keep: []tender.LogMatch{{Text: "^(keep|one|two|three)"}}},
+	} {
+		for _, step := range []int{len(in), 3 << 20, 1 << 20, 100_000} {
+			p := parserOf(t, set)
+			var got []string
+			for rest, n := in, step; rest != ""; {
+				n = min(n, len(rest))
+				used, _ := p.block([]byte(rest[:n]), n == len(rest))
+				for _, r := range p.rows.list {
+					text := string(r.Text(nil))
+					got = append(got, fmt.Sprintf("%.5s %d", text, len(text)))
+				}
+				if rest, p.goes = rest[used:], p.after; used == 0 {
+					n += step
+				} else {
+					n = step
+				}
+			}
+			want := []string{"one 3", "two 3", "keepy 1064960", "zzzzz 1064960", "zzzzz 180227", "three 5"}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("%s, %d bytes at once (-want +got)\n%s", name, step, d)
+			}
+		}
 	}
 }
 

@@ -5,11 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/logs"
@@ -179,134 +175,6 @@ func find(fields []logs.Field, name string) string {
 		}
 	}
 	return ""
-}
-
-// redaction takes something out of a text before anything is kept of it.
-type redaction struct {
-	name  string
-	hint  string // a text without any of these bytes has nothing to redact; "": any may have
-	find  *regexp.Regexp
-	holds func(string) bool // of what was found; nil: all
-}
-
-var redactions = map[string]redaction{
-	"email": {name: "email", hint: "@", find: regexp.MustCompile(`[\w.+%-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+`)},
-	"card":  {name: "card", find: regexp.MustCompile(`\b[0-9](?:[ -]?[0-9]){12,18}\b`), holds: luhn},
-	"token": {name: "token", find: regexp.MustCompile(
-		`\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*` + // a JSON web token
-			`|\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|sk-[\w-]{16,}|[sr]k_(?:live|test)_\w{10,}|A[KS]IA[A-Z0-9]{16}|AIza[\w-]{30,})` +
-			`|(?i:\b(?:bearer|basic)\s+)([\w.~+/-]{8,}=*)` +
-			`|(?i:(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|authorization)\\?["']?\s*[:=]\s*\\?["']?(?:(?:bearer|basic|digest|token|apikey|negotiate)\s+)?)([^\s"'\\,;&}]{4,})`)},
-}
-
-func redactionOf(word string) (redaction, error) {
-	if r, ok := redactions[word]; ok {
-		return r, nil
-	}
-	x, err := regexp.Compile(word)
-	return redaction{name: "redacted", find: x}, err
-}
-
-// clean returns text with what must not be kept taken out. Where a pattern has a
-// group, only what the group found goes.
-func (r *rules) clean(text string) (string, bool) {
-	was, changed := text, false
-	// Fields are kept as what they mean: the same word must be found however it is spelt.
-	text = spelt(text)
-	for _, x := range r.redact {
-		if x.hint != "" && !strings.Contains(text, x.hint) {
-			continue
-		}
-		found := x.find.FindAllStringSubmatchIndex(text, -1)
-		if found == nil {
-			continue
-		}
-		var b strings.Builder
-		at := 0
-		for _, f := range found {
-			from, to := f[0], f[1]
-			for i := 2; i < len(f); i += 2 {
-				if f[i] >= 0 {
-					from, to = f[i], f[i+1]
-					break
-				}
-			}
-			if from == to || x.holds != nil && !x.holds(text[from:to]) {
-				continue
-			}
-			b.WriteString(text[at:from])
-			b.WriteString("[" + x.name + "]")
-			at = to
-		}
-		if at > 0 {
-			b.WriteString(text[at:])
-			text, changed = b.String(), true
-		}
-	}
-	if !changed {
-		return was, false
-	}
-	return text, true
-}
-
-// spelt writes out the escapes of JSON that stand for what needs none: \u0040 and \/.
-func spelt(text string) string {
-	if !strings.Contains(text, `\u`) && !strings.Contains(text, `\/`) {
-		return text
-	}
-	code := func(at int) rune {
-		if at+6 > len(text) || text[at:at+2] != `\u` {
-			return -1
-		}
-		n, err := strconv.ParseUint(text[at+2:at+6], 16, 16)
-		if err != nil {
-			return -1
-		}
-		return rune(n)
-	}
-	var b strings.Builder
-	for i := 0; i < len(text); {
-		if text[i] != '\\' || i+1 == len(text) {
-			b.WriteByte(text[i])
-			i++
-			continue
-		}
-		c, n := code(i), 6
-		if utf16.IsSurrogate(c) {
-			c, n = utf16.DecodeRune(c, code(i+6)), 12
-		}
-		switch {
-		case text[i+1] == '/':
-			b.WriteByte('/')
-			i += 2
-		case c >= ' ' && c != '"' && c != '\\' && c != 0x7f && c != utf8.RuneError:
-			b.WriteRune(c)
-			i += n
-		default:
-			b.WriteString(text[i : i+2])
-			i += 2
-		}
-	}
-	return b.String()
-}
-
-// luhn reports whether the digits in s can be the number of a card.
-func luhn(s string) bool {
-	sum, n := 0, 0
-	for i := len(s) - 1; i >= 0; i-- {
-		if !digit(s[i]) {
-			continue
-		}
-		d := int(s[i] - '0')
-		if n%2 == 1 {
-			if d *= 2; d > 9 {
-				d -= 9
-			}
-		}
-		sum += d
-		n++
-	}
-	return n >= 13 && sum%10 == 0
 }
 
 // compile makes a regular expression of one with grok patterns in it.

@@ -37,6 +37,7 @@ type stream struct {
 	place  logs.Place // Offset is the time of the last line in nanoseconds, Head the hash of its content
 	buf    []byte
 	marks  []mark
+	goes   [2]verdict
 }
 
 // mark says which line ends at a place of the buffer.
@@ -207,6 +208,7 @@ func (s *stream) emit(ctx context.Context, last bool) error {
 	if len(s.buf) == 0 {
 		return nil
 	}
+	s.parser.goes = s.goes
 	used, _ := s.parser.block(s.buf, last || len(s.buf) > maxBlock)
 	n := 0
 	for n < len(s.marks) && s.marks[n].end <= used {
@@ -220,7 +222,7 @@ func (s *stream) emit(ctx context.Context, last bool) error {
 	if err := s.c.o.Store.Append(ctx, logs.Batch{Source: s.who.ID, From: s.place, To: to, Labels: s.labels, Rows: s.parser.rows.list}); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	s.place = to
+	s.place, s.goes = to, s.parser.after
 	s.c.count(len(s.parser.rows.list), used)
 	s.buf = append(s.buf[:0], s.buf[used:]...)
 	s.marks = append(s.marks[:0], s.marks[n:]...)

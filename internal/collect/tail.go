@@ -63,6 +63,7 @@ type tail struct {
 	saved []byte // read and not yet handed in, with where it is from
 	segs  []seg
 	parts bool // saved begins a line that the engine cut
+	goes  [2]verdict
 	attrs string
 	full  logs.Labels // with those of attrs
 }
@@ -75,15 +76,22 @@ type seg struct {
 }
 
 // begin opens what there is to read, the spooled files first, and finds the place
-// from which to go on. Errors: the files cannot be read; then nobody reads this tail.
-func (t *tail) begin(last logs.Place, known bool) error {
+// from which to go on. held are files that were opened before, for the case that the
+// container has gone since. Errors: the files cannot be read; then nobody reads this tail.
+func (t *tail) begin(last logs.Place, known bool, held []*rotated) error {
 	// The folder is watched already: who is told of a new file waits.
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := os.MkdirAll(t.spool.dir, 0o700); err != nil {
+		release(held)
 		return fmt.Errorf("make the spool: %w", err)
 	}
 	list, gone, err := rotations(t.dir, t.base)
+	if gone {
+		list = held
+	} else {
+		release(held)
+	}
 	if err != nil {
 		return err
 	}
@@ -116,7 +124,10 @@ func (t *tail) begin(last logs.Place, known bool) error {
 		t.seq = max(t.seq, f.seq)
 	}
 	// The last file we knew is not there: others may have come and gone.
-	lost := newest < 0 && (known || len(kept) > 0)
+	var lost int64
+	if newest < 0 && (known || len(kept) > 0) {
+		lost = -1
+	}
 	for i, r := range list {
 		inSpool := slices.ContainsFunc(kept, func(f *file) bool { return r.seq > 0 && f.seq == r.seq })
 		if inSpool || r.seq == 0 && i < newest { // or stored long ago
@@ -127,17 +138,16 @@ func (t *tail) begin(last logs.Place, known bool) error {
 		} else {
 			// New, or the one that is stored last and not in the spool: it may go on where that ends.
 			seq := cmp.Or(r.seq, t.seq+1)
-			if r.zip {
-				if r.file, err = t.spool.unpack(r, seq); err != nil {
-					t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
-					lost = true
-					continue
-				}
+			missing := int64(0)
+			if r.zip && !t.unpack(r, seq, &missing) {
+				lost = -1
+				continue
 			}
 			r.file.seq, t.seq = seq, max(t.seq, seq)
-			if r.seq == 0 && lost {
-				r.file.gap, lost = -1, false
+			if r.seq == 0 {
+				r.file.gap, lost = lost, 0
 			}
+			lost = plus(lost, missing)
 			chain = append(chain, r.file)
 		}
 		if r.file != nil {
@@ -245,7 +255,10 @@ func (t *tail) look() {
 		f := t.chain[len(t.chain)-1]
 		from = slices.IndexFunc(list, func(r *rotated) bool { return r.zip && r.twin(f) }) + 1
 	}
-	lost := from == 0 && t.newest != 0
+	var lost int64
+	if from == 0 && t.newest != 0 {
+		lost = -1
+	}
 	for i, r := range list {
 		if i < from || from == 0 && t.had(r) {
 			if r.file != nil {
@@ -253,21 +266,17 @@ func (t *tail) look() {
 			}
 			continue
 		}
-		if r.zip {
-			if r.file, err = t.spool.unpack(r, t.seq+1); err != nil {
-				t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
-				lost = true
-				continue
-			}
+		missing := int64(0)
+		if r.zip && !t.unpack(r, t.seq+1, &missing) {
+			lost = -1
+			continue
 		}
 		if n := len(t.chain); n > 0 {
 			t.remember(headOf(t.chain[n-1].f, headSize))
 		}
 		t.seq++
 		r.file.seq = t.seq
-		if lost {
-			r.file.gap, lost = -1, false
-		}
+		r.file.gap, lost = lost, missing
 		if err := t.spool.link(r.file); err != nil {
 			t.c.spoolTrouble(err)
 		}
@@ -275,6 +284,29 @@ func (t *tail) look() {
 		t.newest = r.file.ino
 	}
 	t.bound()
+}
+
+// unpack opens what a compressed file holds, and says what is missing behind it. false:
+// there is nothing to read in it.
+func (t *tail) unpack(r *rotated, seq uint64, missing *int64) bool {
+	f, rest, err := t.spool.unpack(r, seq)
+	if err != nil {
+		t.c.log.Warn("a rotated log file cannot be read", "instance", t.is.Load().Instance, "err", err)
+		return false
+	}
+	if rest != 0 {
+		t.c.log.Warn("a rotated log file is damaged: what is before the damage is read", "instance", t.is.Load().Instance, "bytes", f.size())
+	}
+	r.file, *missing = f, rest
+	return true
+}
+
+// plus adds what was lost; -1 is some.
+func plus(a, b int64) int64 {
+	if a < 0 || b < 0 {
+		return -1
+	}
+	return a + b
 }
 
 // remember notes the beginning of a file that has a successor.

@@ -577,6 +577,75 @@ func TestAFullDisk(t *testing.T) {
 	}
 }
 
+// The oldest go to make room on a full disk: the places of those who say nothing more, and
+// of those whose next rows still wait, went with them, and all would have come again after a kill.
+func TestAFullDiskForgetsNoPlace(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can mount a small disk")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("cannot mount a small disk here: %v", err)
+	}
+	s, err := logs.Open(filepath.Join(dir, "logs"), logs.Options{FreeBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(s.Close(), syscall.Unmount(dir, 0)); err != nil {
+			t.Error(err)
+		}
+	}()
+	r := rand.New(rand.NewPCG(5, 5))
+	write := func(source string, to, rows int) {
+		b := logs.Batch{Source: source, Labels: labels("p", source), To: logs.Place{Offset: int64(to)}}
+		for i := range rows {
+			b.Rows = append(b.Rows, plain(int64(i), fmt.Sprintf("%x%x%x%x", r.Uint64(), r.Uint64(), r.Uint64(), r.Uint64())))
+		}
+		add(t, s, b)
+	}
+	const silent = 100 // the marks of so many are more than a page that is half full
+	for i := range silent {
+		write(fmt.Sprint("silent", i), 7, 10)
+	}
+	write("waiting", 7, 10)
+	flush(t, s)
+	s.Roll(t)
+	f, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	write("waiting", 8, 500) // more than a page
+	if err := s.Flush(t.Context()); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("flush on a full disk: %v", err)
+	}
+	s.SetFree(func() int64 { return 0 }, 1)
+	s.RetireNow(t, time.Now())
+	if s.Stats().Pressed == 0 {
+		t.Fatal("nothing went")
+	}
+	// What a kill leaves.
+	left := t.TempDir()
+	if err := os.CopyFS(left, os.DirFS(filepath.Join(dir, "logs"))); err != nil {
+		t.Fatal(err)
+	}
+	after := open(t, left, logs.Options{})
+	if p, ok := after.Last("waiting"); !ok || p.Offset != 7 {
+		t.Errorf("last of the one that waits is %v, %v", p, ok)
+	}
+	for i := range silent {
+		if p, ok := after.Last(fmt.Sprint("silent", i)); !ok || p.Offset != 7 {
+			t.Fatalf("last of silent %d is %v, %v", i, p, ok)
+		}
+	}
+}
+
 // When the labels of a source change, what came before is on disk first: else a kill
 // in between would leave a hole that nobody reads again.
 func TestNewLabelsKeepTheOrder(t *testing.T) {

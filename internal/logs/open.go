@@ -36,10 +36,11 @@ type Store struct {
 	unpackers chan *unpacker // those that are free
 	ahead     chan struct{}  // has one for each goroutine that a Scan has beside its caller's
 
-	unflushed atomic.Int64 // bytes in buffers
-	spares    atomic.Int32 // builders that are held
-	upkeep    sync.Mutex   // one merges or retires at a time
-	short     bool         // of the disk, and it was said; guarded by upkeep
+	unflushed atomic.Int64     // bytes in buffers
+	spares    atomic.Int32     // builders that are held
+	upkeep    sync.Mutex       // one merges or retires at a time
+	short     bool             // of the disk, and it was said; guarded by upkeep
+	late      map[*entry]int64 // gone without marks for their sources, which are owed; guarded by upkeep
 
 	// mu is taken after buffer.order and before buffer.mu.
 	mu       sync.RWMutex

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"syscall"
 	"time"
@@ -39,7 +40,10 @@ func (s *Store) retire(now time.Time) error {
 	s.mu.Unlock()
 	s.sweep(now)
 	s.forget()
-	return s.relieve()
+	if err := s.relieve(); err != nil {
+		return err
+	}
+	return s.carryLate()
 }
 
 // sweep removes files of a day that is over in which nothing is left to find: they are
@@ -254,6 +258,22 @@ func (s *Store) carry(gone map[*entry]int64) error {
 	return nil
 }
 
+// carryLate writes the marks of what went before there was room for them. What there
+// is no room for even now is tried the next time.
+func (s *Store) carryLate() error {
+	if len(s.late) == 0 {
+		return nil
+	}
+	if err := s.carry(s.late); err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return nil
+		}
+		return err
+	}
+	s.late = nil
+	return nil
+}
+
 func (s *Store) carryOne(m mark, st *stream) error {
 	key := "s" + m.source
 	s.mu.Lock()
@@ -267,8 +287,9 @@ func (s *Store) carryOne(m mark, st *stream) error {
 	// told before it.
 	buf.order.Lock()
 	defer buf.order.Unlock()
+	// What waits in its queue says nothing yet: the disk may be full until the next kill.
 	s.mu.RLock()
-	newer := s.last[m.source].number != m.number || len(buf.queue) > 0 ||
+	newer := s.last[m.source].number != m.number ||
 		slices.ContainsFunc(s.unsynced, func(u mark) bool { return u.source == m.source })
 	s.mu.RUnlock()
 	if newer {
@@ -312,9 +333,16 @@ func (s *Store) relieve() error {
 			if !errors.Is(err, syscall.ENOSPC) {
 				return err
 			}
-			// There is not even room for the marks of its sources.
+			// There is not even room for the marks of its sources: they follow in the room that it leaves.
 			s.remove(oldest)
 			s.tellGone(gone)
+			if s.late == nil {
+				s.late = map[*entry]int64{}
+			}
+			maps.Copy(s.late, gone)
+			if err := s.carryLate(); err != nil {
+				return err
+			}
 		}
 		s.mu.Lock()
 		s.stats.Pressed += oldest.size
