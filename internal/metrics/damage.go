@@ -34,6 +34,8 @@ type damage struct {
 	dir string // of the store
 	log *slog.Logger
 
+	looking sync.Mutex // the last to look knows the most
+
 	mu  sync.Mutex
 	all []string // names below damaged
 }
@@ -249,6 +251,8 @@ func (d *damage) note(name string, why error) {
 
 // look reads what lies there; of more than maxDamaged the oldest go.
 func (d *damage) look() {
+	d.looking.Lock()
+	defer d.looking.Unlock()
 	entries, _ := os.ReadDir(filepath.Join(d.dir, damagedDir)) //nolint:errcheck // no folder: nothing is damaged
 	var found []string
 	age := map[string]time.Time{}
