@@ -50,7 +50,9 @@ const metricsFree = 1 << 30
 // openMetricRoom opens samples; a store that cannot be opened keeps nothing else from running.
 func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 	c := b.config
-	signal.Ignore(syscall.SIGHUP) // until somebody reads what it asks to be read again
+	// It asks for something to be read again, and ends nothing while nobody listens: before the
+	// parts run, between two of their runs, and with metrics off.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	if c.NoMetrics {
 		b.board.set("metrics", func(p *api.Part) { p.State, p.Since = "off", time.Now().UTC() })
 		return nil
@@ -79,7 +81,7 @@ func (b *backend) prometheus() map[string]http.Handler {
 	if b.metered != nil {
 		h = b.metered.db.Narrowed(b.metered.db.API())
 	}
-	return map[string]http.Handler{"/api/v1/": h, "/federate": h, "/prometheus/": http.StripPrefix("/prometheus", h)}
+	return map[string]http.Handler{"/api/v1/": h, "/federate": h, "/-/": h, "/prometheus/": http.StripPrefix("/prometheus", h)}
 }
 
 func noMetrics(b *backend) error {
@@ -149,7 +151,7 @@ func (m *metricRoom) read(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if old, ok := before[name]; ok && old.head.N == g.N {
+			if old, ok := before[name]; ok && old.head.N == g.N && old.head.At.Equal(g.At) { // it may have gone and come again
 				next[name] = old
 				continue
 			}
