@@ -76,7 +76,8 @@ func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 // things, or says why it is not there.
 func (b *backend) prometheus() map[string]http.Handler {
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, noMetrics(b).Error(), http.StatusServiceUnavailable)
+		err := noMetrics(b)
+		http.Error(w, err.Error()+"\n"+tender.AdviceOf(err), http.StatusServiceUnavailable)
 	}))
 	if b.metered != nil {
 		h = b.metered.db.Narrowed(b.metered.db.API())
