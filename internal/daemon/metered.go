@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -31,6 +32,7 @@ type metricRoom struct {
 	state     *store.Store
 	inventory *engine.Inventory
 	node      string
+	elsewhere string // the engine's host, if it is not this one
 	tell      func(problem string)
 
 	mu       sync.Mutex
@@ -58,6 +60,9 @@ func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 		return nil
 	}
 	m := &metricRoom{log: log, state: b.store, inventory: b.inventory, node: nodeName(), projects: map[string]projectMetrics{}}
+	if u, err := url.Parse(c.Engine); err == nil {
+		m.elsewhere = u.Hostname()
+	}
 	m.tell = func(problem string) { b.board.set("metrics", func(p *api.Part) { p.Error = problem }) }
 	db, err := metrics.Open(metrics.Options{
 		Dir: filepath.Join(c.DataDir, "metrics"), Age: c.MetricsAge, Size: c.MetricsSize, Limit: c.MetricsSeries, Free: metricsFree, Config: c.Metrics,
@@ -189,7 +194,7 @@ func (m *metricRoom) targets(picture tender.Picture) (out []metrics.Target) {
 			if i.Oneoff || i.State != tender.Running {
 				continue
 			}
-			address := at.address(i.Service, i)
+			address := m.address(at, i)
 			if address == "" {
 				continue
 			}
@@ -202,6 +207,15 @@ func (m *metricRoom) targets(picture tender.Picture) (out []metrics.Target) {
 		return strings.Compare(a.Pool+" "+a.Address+" "+a.Path, b.Pool+" "+b.Address+" "+b.Path)
 	})
 	return out
+}
+
+// address is where an instance answers; one in the network of its host answers there.
+func (m *metricRoom) address(at making, i *tender.Instance) string {
+	address := at.address(i.Service, i)
+	if address == "127.0.0.1" && m.elsewhere != "" {
+		return m.elsewhere
+	}
+	return address
 }
 
 func (m *metricRoom) target(i *tender.Instance, address string, said tender.Metrics) metrics.Target {
@@ -245,7 +259,7 @@ func (m *metricRoom) resolve(host string) string {
 			continue
 		}
 		at := making{served: served{head: p.head}, there: picture.Of(i.Project)}
-		if address := at.address(i.Service, i); address != "" {
+		if address := m.address(at, i); address != "" {
 			found[i.Project] = address
 		}
 	}
