@@ -177,7 +177,8 @@ func (c *Client) prometheus(ctx context.Context, r call) (envelope, error) {
 			Hint("it is older than they are: tender upgrade")
 	case kind == "text/plain" && resp.StatusCode >= 300: // a daemon without metrics says why
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-		return envelope{}, tender.Errorf(kindOf(resp.StatusCode), "%s", strings.TrimSpace(string(body))).Hint("tender status")
+		said, hint, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+		return envelope{}, tender.Errorf(kindOf(resp.StatusCode), "%s", said).Hint("%s", orElse(hint, "tender status"))
 	case kind != "application/json":
 		if resp.StatusCode >= 300 {
 			return envelope{}, c.refused(resp)
@@ -228,7 +229,10 @@ func queryError(kind, text string) error {
 		k = tender.NotFound
 	}
 	m := position.FindStringSubmatch(text)
-	if m == nil {
+	switch {
+	case m == nil && kind == "timeout":
+		return tender.Errorf(k, "%s", text).Hint("ask for less: a shorter span, a longer step, or fewer series")
+	case m == nil:
 		return tender.Errorf(k, "%s", text)
 	}
 	line, _ := strconv.Atoi(m[1])

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +76,7 @@ func TestAskingPrometheus(t *testing.T) {
 		{says(503, "application/json", `{"status":"error","errorType":"timeout","error":"query timed out in expression evaluation"}`), tender.Unavailable},
 		{says(422, "application/json", `{"status":"error","errorType":"execution","error":"many-to-many matching not allowed"}`), tender.Invalid},
 		{says(503, "text/plain; charset=utf-8", "metrics are off\n"), tender.Unavailable},
+		{says(503, "text/plain; charset=utf-8", "metrics are off\ntender serve --metrics on\n"), tender.Unavailable},
 		{says(200, "text/html", "<html>"), tender.Unavailable},
 		{says(200, "application/json", `{"status":"success","data":{"resultType":"vector","result":[{"value":[1]}]}}`), tender.Unavailable},
 		{says(200, "application/json", `{"status":"success","data":{"resultType":"vector","result":[{"value":[1,"x"]}]}}`), tender.Unavailable},
@@ -84,6 +86,9 @@ func TestAskingPrometheus(t *testing.T) {
 		now = k.answer
 		if f, err := c.QueryMetrics(t.Context(), "up", "", at); tender.KindOf(err) != k.kind || err == nil {
 			t.Errorf("%+v, %v, want %s", f, err, k.kind)
+		}
+		if err != nil && strings.Contains(err.Error(), "metrics are off") && (err.Error() != "metrics are off" || !strings.HasPrefix(tender.AdviceOf(err), "tender s")) {
+			t.Errorf("%q, hint %q", err, tender.AdviceOf(err))
 		}
 	}
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -31,6 +32,7 @@ type metricRoom struct {
 	state     *store.Store
 	inventory *engine.Inventory
 	node      string
+	elsewhere string // the engine's host, if it is not this one
 	tell      func(problem string)
 
 	mu       sync.Mutex
@@ -50,12 +52,17 @@ const metricsFree = 1 << 30
 // openMetricRoom opens samples; a store that cannot be opened keeps nothing else from running.
 func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 	c := b.config
-	signal.Ignore(syscall.SIGHUP) // until somebody reads what it asks to be read again
+	// It asks for something to be read again, and ends nothing while nobody listens: before the
+	// parts run, between two of their runs, and with metrics off.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	if c.NoMetrics {
 		b.board.set("metrics", func(p *api.Part) { p.State, p.Since = "off", time.Now().UTC() })
 		return nil
 	}
 	m := &metricRoom{log: log, state: b.store, inventory: b.inventory, node: nodeName(), projects: map[string]projectMetrics{}}
+	if u, err := url.Parse(c.Engine); err == nil {
+		m.elsewhere = u.Hostname()
+	}
 	m.tell = func(problem string) { b.board.set("metrics", func(p *api.Part) { p.Error = problem }) }
 	db, err := metrics.Open(metrics.Options{
 		Dir: filepath.Join(c.DataDir, "metrics"), Age: c.MetricsAge, Size: c.MetricsSize, Limit: c.MetricsSeries, Free: metricsFree, Config: c.Metrics,
@@ -74,12 +81,13 @@ func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 // things, or says why it is not there.
 func (b *backend) prometheus() map[string]http.Handler {
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, noMetrics(b).Error(), http.StatusServiceUnavailable)
+		err := noMetrics(b)
+		http.Error(w, err.Error()+"\n"+tender.AdviceOf(err), http.StatusServiceUnavailable)
 	}))
 	if b.metered != nil {
 		h = b.metered.db.Narrowed(b.metered.db.API())
 	}
-	return map[string]http.Handler{"/api/v1/": h, "/federate": h, "/prometheus/": http.StripPrefix("/prometheus", h)}
+	return map[string]http.Handler{"/api/v1/": h, "/federate": h, "/-/": h, "/prometheus/": http.StripPrefix("/prometheus", h)}
 }
 
 func noMetrics(b *backend) error {
@@ -149,7 +157,7 @@ func (m *metricRoom) read(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if old, ok := before[name]; ok && old.head.N == g.N {
+			if old, ok := before[name]; ok && old.head.N == g.N && old.head.At.Equal(g.At) { // it may have gone and come again
 				next[name] = old
 				continue
 			}
@@ -186,7 +194,7 @@ func (m *metricRoom) targets(picture tender.Picture) (out []metrics.Target) {
 			if i.Oneoff || i.State != tender.Running {
 				continue
 			}
-			address := at.address(i.Service, i)
+			address := m.address(at, i)
 			if address == "" {
 				continue
 			}
@@ -199,6 +207,15 @@ func (m *metricRoom) targets(picture tender.Picture) (out []metrics.Target) {
 		return strings.Compare(a.Pool+" "+a.Address+" "+a.Path, b.Pool+" "+b.Address+" "+b.Path)
 	})
 	return out
+}
+
+// address is where an instance answers; one in the network of its host answers there.
+func (m *metricRoom) address(at making, i *tender.Instance) string {
+	address := at.address(i.Service, i)
+	if address == "127.0.0.1" && m.elsewhere != "" {
+		return m.elsewhere
+	}
+	return address
 }
 
 func (m *metricRoom) target(i *tender.Instance, address string, said tender.Metrics) metrics.Target {
@@ -242,7 +259,7 @@ func (m *metricRoom) resolve(host string) string {
 			continue
 		}
 		at := making{served: served{head: p.head}, there: picture.Of(i.Project)}
-		if address := at.address(i.Service, i); address != "" {
+		if address := m.address(at, i); address != "" {
 			found[i.Project] = address
 		}
 	}

@@ -61,7 +61,9 @@ func (s *sampling) run(ctx context.Context) error {
 	defer s.sampler.Close()
 	var work sync.WaitGroup
 	defer work.Wait()
-	work.Go(func() { s.measure(ctx) })
+	measuring, stop := context.WithCancel(ctx)
+	defer stop() // also if a round panics, which must not wait for the end of ctx
+	work.Go(func() { s.measure(measuring) })
 	said := ""
 	for {
 		s.round(ctx)
@@ -83,6 +85,8 @@ const (
 	firstMeasure = time.Minute
 	measureEvery = 10 * time.Minute
 	measureFor   = 2 * time.Minute
+
+	placeFor = 3 * time.Second // for the engine to say where it keeps its data
 )
 
 // measure asks the engine now and then what its disk holds, and where that is.
@@ -112,6 +116,9 @@ func (s *sampling) place(ctx context.Context) {
 	if s.placed || s.elsewhere != "" {
 		return
 	}
+	// One that hangs must not keep the files from being read.
+	ctx, cancel := context.WithTimeout(ctx, placeFor)
+	defer cancel()
 	if info, err := s.engine.Info(ctx); err == nil && info.Root != "" {
 		s.sampler.Root(info.Root)
 		s.placed = true

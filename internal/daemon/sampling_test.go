@@ -143,3 +143,22 @@ func TestSamplingSaysWhatIsNotKept(t *testing.T) {
 		t.Errorf("run ended with %v and said %v", err, said)
 	}
 }
+
+// A round that panics must end the part, not leave it waiting for its other half.
+func TestAPanicEndsTheSampling(t *testing.T) {
+	s := sampledOnce(t, "unix:///var/run/docker.sock", func(context.Context, sample.Round) error { return nil })
+	s.keep = func(context.Context, sample.Round) error { panic("boom") }
+	ended := make(chan any)
+	go func() {
+		defer func() { ended <- recover() }()
+		_ = s.run(t.Context())
+	}()
+	select {
+	case p := <-ended:
+		if p != "boom" {
+			t.Errorf("panicked with %v", p)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it did not end")
+	}
+}

@@ -22,7 +22,11 @@ func (b *backend) Stats(ctx context.Context, project string, services []string) 
 	have := used{}
 	if ask := b.ask(); ask != nil {
 		if have, err = ask.usage(ctx, project, time.Now(), max(b.config.Sampling, 10*time.Second)); err != nil {
-			return nil, err
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			b.log.Warn("the store of samples does not say what instances use: the engine is asked", "err", err)
+			have = used{}
 		}
 	}
 	var rest []string

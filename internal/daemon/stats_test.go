@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +114,18 @@ func TestUsageFromTheStoreOfSamples(t *testing.T) {
 		u, err := asks(db.Query).usage(t.Context(), project, at, 10*time.Second)
 		if err != nil || u.has(tender.Instance{ID: web, Name: "shop-web-1"}) {
 			t.Errorf("%s: %+v, %v", project, u, err)
+		}
+	}
+}
+
+// Without metrics all that Prometheus' API and its page of operation are asked says so, and what to do.
+func TestPrometheusWithoutMetrics(t *testing.T) {
+	mounts := (&backend{config: Config{NoMetrics: true}}).prometheus()
+	for path, mount := range map[string]string{"/api/v1/query": "/api/v1/", "/federate": "/federate", "/-/reload": "/-/", "/prometheus/-/reload": "/prometheus/"} {
+		w := httptest.NewRecorder()
+		mounts[mount].ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, nil))
+		if w.Code != http.StatusServiceUnavailable || w.Body.String() != "no metrics are kept: metrics are off\ntender serve --metrics on\n" {
+			t.Errorf("%s: %d %q", path, w.Code, w.Body)
 		}
 	}
 }

@@ -87,7 +87,11 @@ func (b *bounds) PostDeletion(gone map[chunks.HeadSeriesRef]labels.Labels) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range gone {
-		b.of(l.Get(projectLabel)).series--
+		name := l.Get(projectLabel)
+		p := b.of(name)
+		if p.series--; p.series <= 0 && p.refused == 0 { // what does not come back is not counted forever
+			delete(b.projects, name)
+		}
 	}
 }
 

@@ -94,6 +94,9 @@ func known(path string, text []byte) error {
 // Reload reads prometheus.yml again. What is wrong with it is the error, and the
 // old one stays in force.
 func (d *DB) Reload() error {
+	if d.o.Config == "" {
+		return nil
+	}
 	d.configMu.Lock()
 	defer d.configMu.Unlock()
 	before := d.config.Load()

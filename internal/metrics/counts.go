@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ type counts struct {
 
 	mu      sync.Mutex
 	failing string // why nothing can be written, "" it can
+	stuck   string // why what is old enough does not go into blocks, "" it does
 }
 
 func (c *counts) register(d *DB) {
@@ -28,7 +30,7 @@ func (c *counts) register(d *DB) {
 	d.registry.MustRegister(c.late, c.panics, &projects{d.bounds},
 		gauge("damaged_parts", "Parts of the store that could not be read and were set aside.", func() float64 { return float64(len(d.damage.list())) }),
 		gauge("disk_bytes", "Bytes of samples on disk.", func() float64 { return float64(d.bytes()) }),
-		gauge("failing", "1 while nothing can be written.", func() float64 {
+		gauge("failing", "1 while samples cannot be written, or not into blocks.", func() float64 {
 			if d.counts.fails() != "" {
 				return 1
 			}
@@ -46,7 +48,7 @@ func (c *counts) register(d *DB) {
 func (c *counts) fails() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.failing
+	return cmp.Or(c.failing, c.stuck)
 }
 
 // wrote takes in how a write ended.
@@ -64,6 +66,25 @@ func (d *DB) wrote(err error) {
 		d.log.Error("samples cannot be written", "err", err)
 	case text == "" && before != "":
 		d.log.Info("samples are written again")
+	}
+}
+
+// compacted takes in how the last look after the blocks ended. That samples are written
+// meanwhile says nothing of it.
+func (d *DB) compacted(err error) {
+	text := ""
+	if err != nil {
+		text = "compact: " + err.Error()
+	}
+	d.counts.mu.Lock()
+	before := d.counts.stuck
+	d.counts.stuck = text
+	d.counts.mu.Unlock()
+	switch {
+	case text != "" && before == "":
+		d.log.Error("samples stay in memory and in the log of writes", "err", err)
+	case text == "" && before != "":
+		d.log.Info("samples go into blocks again")
 	}
 }
 
@@ -129,7 +150,7 @@ func (d *DB) Figures() string {
 type Status struct {
 	Series  int
 	Bytes   int64    // on disk
-	Failing string   // why nothing can be written, "" it can
+	Failing string   // why samples cannot be written, or not into blocks; "" they can
 	Config  string   // what is wrong with prometheus.yml, which is not in force as it is; "" nothing
 	Damaged []string // names of what was set aside, in the folder damaged
 	Full    []Full   // projects that have as many series as they may

@@ -13,12 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/wlog"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -31,6 +33,8 @@ const (
 type damage struct {
 	dir string // of the store
 	log *slog.Logger
+
+	looking sync.Mutex // the last to look knows the most
 
 	mu  sync.Mutex
 	all []string // names below damaged
@@ -52,13 +56,24 @@ func (d *damage) blocks() error {
 		if _, err := ulid.ParseStrict(e.Name()); err != nil || !e.IsDir() {
 			continue
 		}
-		if err := openable(filepath.Join(d.dir, e.Name())); err != nil {
+		if err := openable(filepath.Join(d.dir, e.Name())); err != nil && !ofMachine(err) {
 			if err := d.move(e.Name(), err, e.Name()); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// ofMachine reports whether an error speaks of the machine, not of what is stored: it says
+// nothing about damage, and goes when there is room again.
+func ofMachine(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM, fs.ErrPermission} {
+		if errors.Is(err, e) || strings.Contains(err.Error(), e.Error()) { // not everybody wraps
+			return true
+		}
+	}
+	return false
 }
 
 func openable(dir string) (err error) {
@@ -77,7 +92,8 @@ func openable(dir string) (err error) {
 // spareWAL links what was written last to a place of its own: mending what cannot be
 // read of it removes all that follows. undo takes the links away, or keeps them.
 func (d *damage) spareWAL() (undo func(keep bool), err error) {
-	spare := filepath.Join(d.dir, damagedDir, "wal-"+stamp())
+	d.unfinished()
+	spare := filepath.Join(d.dir, damagedDir, sparePrefix+stamp())
 	if err := os.RemoveAll(spare); err != nil {
 		return nil, err
 	}
@@ -103,7 +119,7 @@ func (d *damage) spareWAL() (undo func(keep bool), err error) {
 			return
 		}
 		if keep {
-			d.note(filepath.Base(spare), errors.New("a part of what was written last could not be read; all behind it is here"))
+			d.note(filepath.Base(spare), errUnread)
 			return
 		}
 		if err := os.RemoveAll(spare); err != nil {
@@ -114,14 +130,49 @@ func (d *damage) spareWAL() (undo func(keep bool), err error) {
 	}, nil
 }
 
+const sparePrefix = "wal-"
+
+var errUnread = errors.New("a part of what was written last could not be read; all behind it is here")
+
+// unfinished looks at the links of a process that ended while it read: unless they are all
+// that is left of something, nothing is damaged.
+func (d *damage) unfinished() {
+	all, _ := filepath.Glob(filepath.Join(d.dir, damagedDir, sparePrefix+"*")) //nolint:errcheck // the pattern is good
+	for _, spare := range all {
+		if _, err := os.Stat(filepath.Join(spare, reasonFile)); err == nil {
+			continue
+		}
+		alone := false
+		err := filepath.WalkDir(spare, func(_ string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return err
+			}
+			info, err := e.Info()
+			if err == nil {
+				s, ok := info.Sys().(*syscall.Stat_t)
+				alone = alone || !ok || s.Nlink < 2
+			}
+			return err
+		})
+		if err != nil || alone {
+			d.note(filepath.Base(spare), errUnread)
+			continue
+		}
+		if err := os.RemoveAll(spare); err != nil {
+			d.log.Warn("links to what was written last stay", "err", err)
+		}
+	}
+}
+
 // head sets aside all that is not yet in blocks, because of why; false: that would not help.
 func (d *damage) head(why error) bool {
-	if strings.Contains(why.Error(), "lock DB directory") || errors.Is(why, fs.ErrPermission) {
+	if strings.Contains(why.Error(), "lock DB directory") || ofMachine(why) {
 		return false
 	}
 	moved := false
 	name := "head-" + stamp()
-	for _, part := range []string{"wal", wlog.WblDirName, "chunks_head"} {
+	// References to series count anew then: those of sources would be others' series.
+	for _, part := range []string{"wal", wlog.WblDirName, "chunks_head", sourcesDir} {
 		if _, err := os.Stat(filepath.Join(d.dir, part)); err != nil {
 			continue
 		}
@@ -200,6 +251,8 @@ func (d *damage) note(name string, why error) {
 
 // look reads what lies there; of more than maxDamaged the oldest go.
 func (d *damage) look() {
+	d.looking.Lock()
+	defer d.looking.Unlock()
 	entries, _ := os.ReadDir(filepath.Join(d.dir, damagedDir)) //nolint:errcheck // no folder: nothing is damaged
 	var found []string
 	age := map[string]time.Time{}

@@ -57,6 +57,8 @@ func (d *DB) keep(ctx context.Context, r sample.Round) error {
 		case err != nil:
 			return errors.Join(fmt.Errorf("keep a sample of %s: %w", p.Series.Name, err), app.Rollback())
 		default:
+			// Another one: there was no room for it before, or the store had forgotten it.
+			fresh = fresh || ref != h.ref
 			h.ref = ref
 		}
 		now[p.Series] = h
@@ -124,11 +126,13 @@ func labelsOf(s *sample.Series) labels.Labels {
 	return b.Labels()
 }
 
+const sourcesDir = "sources"
+
 // refsFile holds the references of a source's series, eight bytes each.
 func (d *DB) refsFile(source string) string {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(source)) // it never fails
-	return filepath.Join(d.o.Dir, "sources", fmt.Sprintf("%016x", h.Sum64()))
+	return filepath.Join(d.o.Dir, sourcesDir, fmt.Sprintf("%016x", h.Sum64()))
 }
 
 func readRefs(path string) (out []storage.SeriesRef) {

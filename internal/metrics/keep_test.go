@@ -2,12 +2,15 @@ package metrics
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -283,5 +286,53 @@ func TestAProjectHasItsBounds(t *testing.T) {
 		if f := d.Figures(); !strings.Contains(f, want+"\n") {
 			t.Errorf("no %s", want)
 		}
+	}
+}
+
+// A disk that was full at the start was taken for damage, and the last hours were set aside.
+func TestAFullDiskIsNoDamage(t *testing.T) {
+	dir := t.TempDir()
+	filled(t, dir)
+	d := newDamage(dir, slog.New(slog.DiscardHandler))
+	for _, err := range []error{
+		fmt.Errorf("create WAL: %w", &os.PathError{Op: "write", Path: "wal/00000001", Err: syscall.ENOSPC}),
+		errors.New("open chunks_head: too many open files"),
+	} {
+		if d.head(err) {
+			t.Errorf("set aside because of %v", err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "wal")); err != nil || len(d.list()) != 0 {
+		t.Errorf("%v, damaged: %v", err, d.list())
+	}
+}
+
+// Killed while it read what was written last, a process left its links behind, which looked like damage.
+func TestKilledWhileItRead(t *testing.T) {
+	dir := t.TempDir()
+	filled(t, dir)
+	if _, err := newDamage(dir, slog.New(slog.DiscardHandler)).spareWAL(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := d.Status().Damaged; len(list) != 0 {
+		t.Errorf("damaged: %v", list)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// What is there alone stays: it may have been taken out of the store since.
+	spare := filepath.Join(dir, damagedDir, "wal-20260301T000000.000000000Z", "wal")
+	if err := os.MkdirAll(spare, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(spare, "00000000"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if list := open(t, Options{Dir: dir}).Status().Damaged; len(list) != 1 {
+		t.Errorf("damaged: %v", list)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,7 +27,8 @@ import (
 
 // Target is one place that figures are fetched from.
 type Target struct {
-	// Pool is what shares its settings, such as PROJECT/SERVICE.
+	// Pool is whose it is, such as PROJECT/SERVICE: the name of the job that scrapes it, with
+	// Scheme, Limit and Honor after it where they are not the default.
 	Pool string
 	// Labels of all its series: project, service, revision, instance, node, job.
 	Labels  map[string]string
@@ -189,11 +191,12 @@ func (d *DB) jobs(last map[string]job) ([]job, map[string][]*targetgroup.Group) 
 	}
 	now := time.Now()
 	for _, t := range targets {
-		jobs[t.Pool] = job{t.Pool, t.Limit, t.Honor, t.Scheme == "https", now}
-		g := groups[t.Pool]
+		pool := t.pool()
+		jobs[pool] = job{pool, t.Limit, t.Honor, t.Scheme == "https", now}
+		g := groups[pool]
 		if g == nil {
-			g = []*targetgroup.Group{{Source: t.Pool}}
-			groups[t.Pool] = g
+			g = []*targetgroup.Group{{Source: pool}}
+			groups[pool] = g
 		}
 		g[0].Targets = append(g[0].Targets, t.labels(often))
 	}
@@ -206,6 +209,22 @@ func (d *DB) jobs(last map[string]job) ([]job, map[string][]*targetgroup.Group) 
 	clear(last)
 	maps.Copy(last, jobs)
 	return slices.SortedFunc(maps.Values(jobs), func(a, b job) int { return strings.Compare(a.name, b.name) }), groups
+}
+
+// pool is Pool, with what differs from others of it: the scraper has these settings for all
+// targets of a job.
+func (t Target) pool() string {
+	name := t.Pool
+	if t.Scheme == "https" {
+		name += " https"
+	}
+	if t.Limit > 0 {
+		name += fmt.Sprintf(" limit=%d", t.Limit)
+	}
+	if t.Honor {
+		name += " honor_labels"
+	}
+	return name
 }
 
 // labels say to Prometheus' scraper all about a target; often is how often it scrapes
@@ -222,10 +241,9 @@ func (t Target) labels(often time.Duration) model.LabelSet {
 	if path != "" {
 		l[model.MetricsPathLabel] = model.LabelValue(path)
 	}
-	for pair := range strings.SplitSeq(query, "&") {
-		if name, value, ok := strings.Cut(pair, "="); ok {
-			l[model.LabelName(model.ParamLabelPrefix+name)] = model.LabelValue(value)
-		}
+	said, _ := url.ParseQuery(query) //nolint:errcheck // what could be read is there
+	for name, values := range said {
+		l[model.LabelName(model.ParamLabelPrefix+name)] = model.LabelValue(values[0])
 	}
 	if t.Interval == 0 && t.Timeout == 0 {
 		return l
@@ -297,10 +315,15 @@ func (d *DB) tend(ctx context.Context) {
 			return
 		case <-time.After(every):
 		}
-		if err := d.compact(ctx); err != nil && ctx.Err() == nil {
-			d.wrote(fmt.Errorf("compact: %w", err))
+		err := d.compact(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		d.compacted(err)
+		if err != nil {
 			d.asked(err)
 		}
+		d.damage.look() // somebody may have removed what was set aside
 		d.blame(ctx, time.Now())
 	}
 }

@@ -29,6 +29,7 @@ type ofDisk struct{ series [len(namedOfDisk)]*Series }
 
 type ofInterface struct {
 	series [len(namedOfInterface)]*Series
+	seen   uint64 // in which round
 }
 
 // life is what is open of one that runs, from one start to the next.
@@ -333,10 +334,12 @@ func (s *Sampler) network(t *tracked) {
 		}
 		return
 	}
+	count := 0
 	interfaces(b, &s.columns, func(name []byte) {
 		if string(name) == "lo" {
 			return
 		}
+		count++
 		of := t.nics[string(name)]
 		if of == nil {
 			if t.nics == nil {
@@ -349,10 +352,19 @@ func (s *Sampler) network(t *tracked) {
 			}
 			t.nics[called] = of
 		}
+		of.seen = s.round
 		for i, p := range of.series {
 			s.points = append(s.points, Point{p, float64(s.columns[columns[i]])})
 		}
 	})
+	// An engine inside of an instance makes interfaces with ever new names.
+	if count < len(t.nics) {
+		for name, of := range t.nics {
+			if of.seen != s.round {
+				delete(t.nics, name)
+			}
+		}
+	}
 }
 
 // interfaces calls f with each line of a file net/dev, whose columns are in value then.

@@ -39,7 +39,7 @@ func (d *desk) read(f *file) ([]byte, error) {
 	if fd < 0 {
 		var err error
 		if fd, err = openFile(f.path()); err != nil {
-			if errors.Is(err, unix.ENOENT) {
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
 				f.none = true
 				return nil, nil
 			}
@@ -52,7 +52,13 @@ func (d *desk) read(f *file) ([]byte, error) {
 			defer unix.Close(fd)
 		}
 	}
-	return d.pread(fd)
+	b, err := d.pread(fd)
+	if errors.Is(err, unix.EOPNOTSUPP) { // such as pressure on a kernel that was started without it
+		d.close(f)
+		f.none = true
+		return nil, nil
+	}
+	return b, err
 }
 
 func (d *desk) pread(fd int) ([]byte, error) {

@@ -289,3 +289,20 @@ func TestNamesDoNotClash(t *testing.T) {
 		seen[name] = true
 	}
 }
+
+// An engine inside of an instance makes interfaces with ever new names: those that are gone are forgotten.
+func TestInterfacesThatComeAndGo(t *testing.T) {
+	root := tree(t, recorded(t, "v2-systemd"))
+	s := in(t, root)
+	head, _, _ := strings.Cut(recorded(t, "v2-systemd")["proc/4242/net/dev"], "    lo:")
+	for n := range 20 {
+		put(t, filepath.Join(root, "proc/4242/net/dev"), fmt.Sprintf("%s  veth%d: %d 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n", head, n, 100+n))
+		r := s.Take(t.Context(), []Instance{web()})
+		if v := value(t, r.Points, "container_network_receive_bytes_total"); v != float64(100+n) {
+			t.Errorf("round %d: %v", n, v)
+		}
+	}
+	if n := len(s.tracked[anID].nics); n != 1 {
+		t.Errorf("%d interfaces are remembered", n)
+	}
+}
