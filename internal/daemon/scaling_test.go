@@ -189,6 +189,41 @@ func TestMetricsThatAreOffChangeNothing(t *testing.T) {
 	})
 }
 
+// stuck cannot change one of its two projects.
+type stuck struct{ scaled []string }
+
+func (*stuck) Scaling(context.Context) (all []deploy.Scaled, err error) {
+	for _, project := range []string{"held", "shop"} {
+		all = append(all, deploy.Scaled{Project: project, Service: "web", Revision: "r1", Rule: tender.Scale{Min: 3, Max: 6, CPU: 0.5}, Wanted: 2, Spec: []byte(halfCore)})
+	}
+	return all, nil
+}
+
+func (s *stuck) Rescale(ctx context.Context, v deploy.Scaled, to plan.Count) (bool, error) {
+	if v.Project == "held" {
+		<-ctx.Done() // somebody else changes it all the time
+		return false, ctx.Err()
+	}
+	s.scaled = append(s.scaled, fmt.Sprintf("%s to %d", v.Project, to.N))
+	return true, nil
+}
+
+func TestAProjectThatIsHeldHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		loop := &stuck{}
+		s := &scaling{
+			log: slog.New(slog.DiscardHandler), every: 10 * time.Second, span: time.Minute, loop: loop,
+			memory: func() (nodeMemory, bool) { return nodeMemory{}, false }, seen: map[scaledService]*watched{},
+		}
+		if err := s.look(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(loop.scaled, ", "); got != "shop to 3" {
+			t.Errorf("scaled: %q", got)
+		}
+	})
+}
+
 func TestTheNodesMemoryIsReadAsTheKernelWritesIt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meminfo")
 	for text, want := range map[string]nodeMemory{
