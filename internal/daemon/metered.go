@@ -149,7 +149,7 @@ func (m *metricRoom) read(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if old, ok := before[name]; ok && old.head.N == g.N {
+			if old, ok := before[name]; ok && old.head.N == g.N && old.head.At.Equal(g.At) {
 				next[name] = old
 				continue
 			}
