@@ -282,6 +282,7 @@ func (w *watched) Notify(ctx context.Context, all ...*inner) (again bool, err er
 func (h *house) watched(all map[string][]notify.Integration) map[string][]notify.Integration {
 	out := make(map[string][]notify.Integration, len(all))
 	for name, list := range all {
+		out[name] = []notify.Integration{} // a receiver that nobody is behind is one, too
 		for _, i := range list {
 			w := &watched{i, toReceiver + name + ", " + i.String(), h.say}
 			out[name] = append(out[name], notify.NewIntegration(w, w, i.Name(), i.Index(), name))

@@ -89,6 +89,7 @@ func TestScaleThatCannotBeIsRefusedWithItsLine(t *testing.T) {
 		{"min above max", "    x-tender:\n      scale:\n        min: 4\n        max: 3\n        cpu: 70%\n", "compose.yaml:7:9: services.web: x-tender.scale: min 4 is not between 1 and max, which is 3"},
 		{"none", "    x-tender: {scale: {min: 0, max: 3, cpu: 70%}}\n", `"0": want a whole number from 1 to 1000`},
 		{"no share", "    x-tender: {scale: {max: 3, cpu: 170%}}\n", `"170%": want a share such as 1%`},
+		{"no number", "    x-tender: {scale: {max: 3, cpu: nan}}\n", "want a share such as 1%"},
 		{"no rate", "    x-tender: {scale: {max: 3, requests: 200}}\n", "want text"},
 		{"no target", "    x-tender: {scale: {max: 3, query: {expr: up}}}\n", "target is missing"},
 		{"target 0", "    x-tender: {scale: {max: 3, query: {expr: up, target: 0}}}\n", `"0": want a number above 0`},

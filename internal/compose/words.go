@@ -280,7 +280,7 @@ func shareOf(v string) (float64, error) {
 	if percent {
 		f /= 100
 	}
-	if err != nil || f <= 0 || f > 1 {
+	if err != nil || !(f > 0 && f <= 1) { // NaN is neither
 		return 0, fmt.Errorf("want a share such as 1%%")
 	}
 	return f, nil

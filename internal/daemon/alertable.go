@@ -32,13 +32,13 @@ func (b *backend) alertable(ctx context.Context, f *figures) {
 	}
 }
 
-// rollouts writes when the newest of each service ended, and how.
+// rollouts writes when the newest of each service ended, and how, and which have not yet and are the first.
 func (f *figures) rollouts(tx *store.Tx) error {
 	names, err := tx.Projects()
 	if err != nil {
 		return err
 	}
-	var samples []any
+	var samples, first []any
 	for _, name := range names {
 		g, err := tx.Head(name)
 		if err != nil {
@@ -49,6 +49,9 @@ func (f *figures) rollouts(tx *store.Tx) error {
 			return err
 		}
 		for _, r := range list {
+			if g.Down == nil && r.Ended.IsZero() && r.First {
+				first = append(first, fmt.Sprintf("{project=%q,service=%q}", r.Project, r.Service), 1)
+			}
 			if g.Down != nil || r.Ended.IsZero() {
 				continue
 			}
@@ -60,6 +63,7 @@ func (f *figures) rollouts(tx *store.Tx) error {
 		}
 	}
 	f.metric("rollout_end_seconds", "gauge", "When the newest rollout of a service ended, in seconds since 1970.", samples...)
+	f.metric("rollout_first", "gauge", "1 while a service is deployed for the first time.", first...)
 	return nil
 }
 

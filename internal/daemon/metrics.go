@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/tenderhq/tender/internal/collect"
@@ -62,6 +63,19 @@ func (f *figures) sinks(all []forward.Status) {
 	each("sink_expired_rows_total", "counter", "Entries that retention took before they were sent.", func(s forward.Status) any { return s.Expired })
 }
 
+// edge writes whether the edge answers, and what it says of itself. Both know a gauge of one
+// name, which may have one place only.
+func (f *figures) edge(own string, up int) {
+	const head = "# TYPE tender_edge_up gauge\n"
+	before, after, both := strings.Cut(own, head)
+	if !both {
+		f.metric("edge_up", "gauge", "1 while the edge answers.", "", up)
+		f.WriteString(own)
+		return
+	}
+	fmt.Fprintf(f, "%s%stender_edge_up %d\n%s", before, head, up, after)
+}
+
 // metrics answers with the figures of the daemon and, where one serves, of the edge.
 func (b *backend) metrics(e *edge.Client) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -98,8 +112,7 @@ func (b *backend) metrics(e *edge.Client) http.Handler {
 			up = 0
 			of.Reset()
 		}
-		f.metric("edge_up", "gauge", "1 while the edge answers.", "", up)
-		f.Write(of.Bytes())
+		f.edge(of.String(), up)
 		if b.metered != nil {
 			f.WriteString(b.metered.db.Figures())
 		}

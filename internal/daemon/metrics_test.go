@@ -58,6 +58,17 @@ func TestMetricsOfLogsAndSinks(t *testing.T) {
 	}
 }
 
+// What the edge says of its targets and the daemon of the edge is one gauge.
+func TestTheEdgesFiguresStandWithTheDaemons(t *testing.T) {
+	var f figures
+	f.edge("# HELP tender_edge_open Under way.\n# TYPE tender_edge_open gauge\ntender_edge_open 3\n"+
+		"# HELP tender_edge_up Whether the target gets requests.\n# TYPE tender_edge_up gauge\ntender_edge_up{instance=\"a\"} 0\n", 1)
+	wellFormed(t, f.String())
+	if text := f.String(); strings.Count(text, "# TYPE tender_edge_up gauge\ntender_edge_up 1\ntender_edge_up{instance=\"a\"} 0\n") != 1 || strings.Count(text, "TYPE tender_edge_up") != 1 {
+		t.Error(text)
+	}
+}
+
 // Without an edge and without logs there are fewer figures, and none of them wrong.
 func TestMetricsOfADaemonAlone(t *testing.T) {
 	b := ruled(t, Config{})

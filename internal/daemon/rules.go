@@ -52,6 +52,7 @@ type ruleRoom struct {
 // projectRules are those of one generation.
 type projectRules struct {
 	generation int
+	at         time.Time // of the generation: a project that was removed begins to count anew
 	groups     []metrics.Group
 	problems   []string
 }
@@ -279,7 +280,7 @@ func (r *ruleRoom) stored(ctx context.Context) (out []metrics.Group, problems []
 				return err
 			}
 			p, known := r.projects[name]
-			if !known || p.generation != g.N {
+			if !known || p.generation != g.N || !p.at.Equal(g.At) {
 				p = rulesOf(g)
 			}
 			next[name] = p
@@ -303,7 +304,7 @@ func (r *ruleRoom) stored(ctx context.Context) (out []metrics.Group, problems []
 
 // rulesOf are those that x-tender.alerts of a generation's services say.
 func rulesOf(g store.Generation) projectRules {
-	p := projectRules{generation: g.N}
+	p := projectRules{generation: g.N, at: g.At}
 	if g.Down != nil {
 		return p
 	}

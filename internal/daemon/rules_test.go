@@ -144,6 +144,8 @@ func TestTheEndOfRolloutsIsAFigure(t *testing.T) {
 			{store.Rollout{Service: "db"}, store.RolloutFailed},
 			{store.Rollout{Service: "cache"}, store.RolloutFailed},
 			{store.Rollout{Service: "cache"}, ""},
+			{store.Rollout{Service: "new", First: true}, ""},
+			{store.Rollout{Service: "settled", First: true}, store.RolloutDone},
 		} {
 			r.Project, r.Generation, r.Started = "shop", 1, at
 			id, err := tx.AddRollout(r.Rollout)
@@ -170,10 +172,14 @@ func TestTheEndOfRolloutsIsAFigure(t *testing.T) {
 	want := []string{
 		`{project="shop",service="api",outcome="done"} 1800000000`,
 		`{project="shop",service="db",outcome="failed"} 1800000000`,
+		`{project="shop",service="settled",outcome="done"} 1800000000`,
 		`{project="shop",service="web",outcome="rolled back"} 1800000000`,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+	if text := f.String(); strings.Count(text, "\ntender_rollout_first") != 1 || !strings.Contains(text, "\ntender_rollout_first{project=\"shop\",service=\"new\"} 1\n") {
+		t.Error(text)
 	}
 	if text := f.String(); !strings.Contains(text, "tender_engine_up 0\n") || !strings.Contains(text, "tender_rules_failing 0\n") {
 		t.Error(text)

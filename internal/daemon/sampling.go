@@ -227,7 +227,7 @@ func (s *services) round(at time.Time, list []deploy.ProjectState, disk map[stri
 				s.known[key] = of
 			}
 			wanted, running := v.Wanted, 0
-			if v.State == "stopped" || v.State == "done" {
+			if v.State == "stopped" || v.State == "done" || v.Job && v.State == "failed" { // by itself it does not run again
 				wanted = 0
 			}
 			for _, i := range v.Instances {

@@ -56,6 +56,7 @@ func sampledOnce(t *testing.T, address string, keep func(context.Context, sample
 		return []deploy.ProjectState{{Name: "shop", Services: []deploy.ServiceState{
 			{Name: "web", Wanted: 2, Ready: 1, State: "degraded", Instances: []tender.Instance{{State: tender.Running}}},
 			{Name: "migrate", Wanted: 1, State: "done"},
+			{Name: "seed", Wanted: 1, State: "failed", Job: true},
 			{Name: "old", State: "foreign"},
 		}}}, nil
 	}
@@ -87,6 +88,9 @@ tender_service_instances{project="shop",service="web",state="ready"} 1
 tender_service_instances{project="shop",service="migrate",state="wanted"} 0
 tender_service_instances{project="shop",service="migrate",state="running"} 0
 tender_service_instances{project="shop",service="migrate",state="ready"} 0
+tender_service_instances{project="shop",service="seed",state="wanted"} 0
+tender_service_instances{project="shop",service="seed",state="running"} 0
+tender_service_instances{project="shop",service="seed",state="ready"} 0
 tender_engine_disk_bytes{kind="images"} 12345`)
 	if got := shown(rounds, "tender_instance_running", "tender_service", "tender_engine_disk"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -126,8 +126,15 @@ func (s *scaling) look(ctx context.Context) error {
 		count := plan.Decide(in, now)
 		done := false
 		if count.N != v.Wanted {
-			if done, err = s.loop.Rescale(ctx, v, count); err != nil {
-				return fmt.Errorf("scale %s/%s to %d: %w", v.Project, v.Service, count.N, err)
+			// Whoever changes the project at length holds up no other.
+			limit, cancel := context.WithTimeout(ctx, s.every)
+			done, err = s.loop.Rescale(limit, v, count)
+			cancel()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				s.log.Warn("a count is left as it is", "project", v.Project, "service", v.Service, "want", count.N, "err", err)
 			}
 		}
 		if done {

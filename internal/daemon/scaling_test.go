@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ import (
 // village is one service in memory: what is wanted of it is there at once, and
 // what it does is said by the test.
 type village struct {
+	turn     sync.Mutex
 	service  deploy.Scaled
 	log      []string
 	edge     servedSince
@@ -31,6 +33,8 @@ type village struct {
 }
 
 func (v *village) Scaling(context.Context) ([]deploy.Scaled, error) {
+	v.turn.Lock()
+	defer v.turn.Unlock()
 	v.service.Instances = nil
 	for n := range v.service.Wanted {
 		v.service.Instances = append(v.service.Instances, tender.Instance{Name: fmt.Sprintf("shop-web-%d", n+1)})
@@ -96,7 +100,10 @@ func inVillage(t *testing.T, rule tender.Scale, test func(*village, *scaling)) {
 	})
 }
 
-func elapse(d time.Duration) {
+// elapse lets time go by, and hands over what the test has said: that both wake at a time puts nothing in order.
+func (v *village) elapse(d time.Duration) {
+	v.turn.Lock()
+	v.turn.Unlock() //nolint:staticcheck // whoever locks it next sees what was written before
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -112,20 +119,20 @@ func TestRequestsOfTheEdgeSetTheCount(t *testing.T) {
 	rule := tender.Scale{Min: 2, Max: 6, Requests: 100, Cooldown: time.Minute, Window: 3 * time.Minute}
 	inVillage(t, rule, func(v *village, s *scaling) {
 		v.perTick = 1000 // 100/s
-		elapse(10 * time.Minute)
+		v.elapse(10 * time.Minute)
 		v.perTick = 5500
-		elapse(10 * time.Minute)
+		v.elapse(10 * time.Minute)
 		// The edge counts anew; what it counted before says nothing.
 		v.edge = servedSince{counting: time.Now()}
 		v.perTick = 1000
-		elapse(time.Minute)
+		v.elapse(time.Minute)
 		v.awayEdge = errors.New("connection refused")
-		elapse(10 * time.Minute)
+		v.elapse(10 * time.Minute)
 		if s := s.scaleOf(deploy.ProjectState{Name: "shop"}, deploy.ServiceState{Name: "web", Scale: &rule}); s == nil || s.Cause != "requests is not known: connection refused" {
 			t.Errorf("with the edge away: %+v", s)
 		}
 		v.awayEdge = nil
-		elapse(10 * time.Minute)
+		v.elapse(10 * time.Minute)
 		v.logged(t, "10:10 2 -> 4: 325 requests/s for 2 instances, target 100 each: 4\n"+
 			"11:10 4 -> 6: 550 requests/s for 4 instances, target 100 each: 6\n"+
 			"34:00 6 -> 2: 100 requests/s for 6 instances, target 100 each: 1, min is 2")
@@ -139,14 +146,14 @@ func TestMeasuredUseSetsTheCount(t *testing.T) {
 		v.values["cpu"] = append(each(2, 0.5), metrics.Value{Value: 99, Labels: map[string]string{"project": "other", "service": "web", "revision": "r1", "instance": "shop-web-1"}})
 		v.values["working_set"] = each(2, 50<<20)
 		v.values["backlog"] = []metrics.Value{{Value: 10}}
-		elapse(10 * time.Second)
+		v.elapse(10 * time.Second)
 		v.logged(t, "00:10 2 -> 3: cpu 100 % of 2 instances, target 70 %: 3")
 		v.values["cpu"], v.values["working_set"] = each(3, 0.05), each(3, 95<<20)
-		elapse(10 * time.Minute)
+		v.elapse(10 * time.Minute)
 		v.logged(t, "00:10 2 -> 3: cpu 100 % of 2 instances, target 70 %: 3\n01:10 3 -> 4: memory 95 % of 3 instances, target 80 %: 4")
 		v.values["backlog"] = []metrics.Value{{Value: 1}, {Value: 2}}
 		v.values["working_set"] = each(4, 20<<20)
-		elapse(10 * time.Minute)
+		v.elapse(10 * time.Minute)
 		got := s.scaleOf(deploy.ProjectState{Name: "shop"}, deploy.ServiceState{Name: "web", Scale: &rule, Counted: v.service.Counted})
 		if got == nil || !strings.HasSuffix(got.Cause, "; none goes: query is not known: its answer is 2 values, want one") || got.From != 3 || got.Who != "autoscale" {
 			t.Errorf("with a question that has two answers: %+v", got)
@@ -159,11 +166,11 @@ func TestNewcomersMustFitIntoTheNode(t *testing.T) {
 	inVillage(t, rule, func(v *village, s *scaling) {
 		s.memory = func() (nodeMemory, bool) { return nodeMemory{Total: 4 << 30, Available: 500 << 20}, true }
 		v.perTick = 600
-		elapse(time.Minute)
+		v.elapse(time.Minute)
 		// 500 MiB less a twentieth of 4 GiB; each may take the 100 MiB of its limit.
 		v.logged(t, "00:10 2 -> 4: 60 requests/s for 2 instances, target 10 each: 6; the node has memory for 2 more: 295 MiB are free, each takes 100 MiB")
 		v.values["working_set"] = each(4, 25<<20) // they take less, as is measured
-		elapse(time.Minute)
+		v.elapse(time.Minute)
 		if v.service.Wanted != 6 {
 			t.Errorf("%d are wanted, want 6: %s", v.service.Wanted, s.seen[scaledService{"shop", "web"}].last.Cause)
 		}
@@ -174,10 +181,45 @@ func TestMetricsThatAreOffChangeNothing(t *testing.T) {
 	rule := tender.Scale{Min: 1, Max: 6, CPU: 0.7, Query: "up", Target: 1, Cooldown: time.Minute, Window: 3 * time.Minute}
 	inVillage(t, rule, func(v *village, s *scaling) {
 		s.query = nil
-		elapse(10 * time.Minute)
+		v.elapse(10 * time.Minute)
 		v.logged(t, "")
 		if got, want := s.seen[scaledService{"shop", "web"}].last.Cause, "cpu is not known: metrics are off, query is not known: metrics are off"; got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+// stuck cannot change one of its two projects.
+type stuck struct{ scaled []string }
+
+func (*stuck) Scaling(context.Context) (all []deploy.Scaled, err error) {
+	for _, project := range []string{"held", "shop"} {
+		all = append(all, deploy.Scaled{Project: project, Service: "web", Revision: "r1", Rule: tender.Scale{Min: 3, Max: 6, CPU: 0.5}, Wanted: 2, Spec: []byte(halfCore)})
+	}
+	return all, nil
+}
+
+func (s *stuck) Rescale(ctx context.Context, v deploy.Scaled, to plan.Count) (bool, error) {
+	if v.Project == "held" {
+		<-ctx.Done() // somebody else changes it all the time
+		return false, ctx.Err()
+	}
+	s.scaled = append(s.scaled, fmt.Sprintf("%s to %d", v.Project, to.N))
+	return true, nil
+}
+
+func TestAProjectThatIsHeldHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		loop := &stuck{}
+		s := &scaling{
+			log: slog.New(slog.DiscardHandler), every: 10 * time.Second, span: time.Minute, loop: loop,
+			memory: func() (nodeMemory, bool) { return nodeMemory{}, false }, seen: map[scaledService]*watched{},
+		}
+		if err := s.look(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := strings.Join(loop.scaled, ", "); got != "shop to 3" {
+			t.Errorf("scaled: %q", got)
 		}
 	})
 }

@@ -83,7 +83,6 @@ func (e *edge) handler() http.Handler {
 	m.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		fmt.Fprintf(w, "# HELP tender_edge_info The edge that serves.\n# TYPE tender_edge_info gauge\ntender_edge_info{version=%q} 1\n", e.config.Version)
-		fmt.Fprintf(w, "# HELP tender_edge_table_version Version of the table that is served.\n# TYPE tender_edge_table_version gauge\ntender_edge_table_version %d\n", e.version())
 		fmt.Fprintf(w, "# HELP tender_edge_start_time_seconds When the edge started, in seconds since the epoch.\n# TYPE tender_edge_start_time_seconds gauge\ntender_edge_start_time_seconds %d\n", e.started.Unix())
 		e.proxy.Metrics(w)
 	})

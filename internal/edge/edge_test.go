@@ -295,7 +295,7 @@ func TestAnEdgeAnswersByNameAndOverItsSocket(t *testing.T) {
 	}
 	var metrics strings.Builder
 	if err := r.client.Metrics(t.Context(), &metrics); err != nil || !strings.Contains(metrics.String(), "tender_edge_requests_total") ||
-		!strings.Contains(metrics.String(), "tender_edge_table_version 1\n") {
+		strings.Count(metrics.String(), "\ntender_edge_table_version 1\n") != 1 {
 		t.Errorf("metrics: %v\n%s", err, metrics.String())
 	}
 	until(t, "the report counts", func() bool {

@@ -81,7 +81,8 @@ type Rules struct {
 
 	mu      sync.Mutex
 	groups  []Group
-	running []*evaluator // by language: PromQL, LogQL; nil: none runs
+	running []*evaluator         // by language: PromQL, LogQL; nil: none runs
+	unseen  map[string]time.Time // since when Behind waits for the first evaluation of a group
 }
 
 var _ v1.RulesRetriever = (*Rules)(nil)
@@ -334,14 +335,28 @@ func (r *Rules) Behind(now time.Time) string {
 	if wanted > 0 && running == nil {
 		return "no rules are evaluated"
 	}
-	for _, g := range r.RuleGroups() {
-		last := g.GetLastEvaluation()
-		if most := max(time.Minute, 3*g.Interval()); now.Sub(last) > most {
-			if last.IsZero() {
-				return fmt.Sprintf("the rules of group %s have not been evaluated yet", g.Name())
+	groups := r.RuleGroups()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	unseen := map[string]time.Time{}
+	late := ""
+	for _, g := range groups {
+		last, most := g.GetLastEvaluation(), max(time.Minute, 3*g.Interval())
+		said := "have not been evaluated yet"
+		if !last.IsZero() {
+			said = fmt.Sprintf("were last evaluated %s ago", now.Sub(last).Round(time.Second))
+		} else {
+			// The first one comes up to an interval after it was loaded, and it may have been loaded just now.
+			key := g.File() + ";" + g.Name()
+			if last = r.unseen[key]; last.IsZero() {
+				last = now
 			}
-			return fmt.Sprintf("the rules of group %s were last evaluated %s ago", g.Name(), now.Sub(last).Round(time.Second))
+			unseen[key] = last
+		}
+		if late == "" && now.Sub(last) > most {
+			late = fmt.Sprintf("the rules of group %s %s", g.Name(), said)
 		}
 	}
-	return ""
+	r.unseen = unseen
+	return late
 }

@@ -165,6 +165,25 @@ func TestARestartKeepsHowLongAlertsWerePending(t *testing.T) {
 	})
 }
 
+// A group is evaluated for the first time up to its interval after it was loaded: that is in time.
+func TestRulesAreBehindOnlyWhereTheirIntervalIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		groups := full(0)
+		groups[0].Interval = time.Hour
+		b := begin(t, t.TempDir(), groups, RulesOptions{})
+		defer func() { b.stop() }()
+		for range 3 * 60 {
+			b.pass(time.Minute, 1)
+			if said := b.rules.Behind(time.Now()); said != "" {
+				t.Fatal(said)
+			}
+		}
+		if said := b.rules.Behind(time.Now().Add(5 * time.Hour)); !strings.Contains(said, "were last evaluated") {
+			t.Errorf("after hours without: %q", said)
+		}
+	})
+}
+
 func TestRulesOverLogs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		groups := []Group{{Source: "shop/web", Name: "logs", Logs: true, Rules: []Rule{
