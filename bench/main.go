@@ -10,6 +10,7 @@
 //	it, to a Loki (make loki builds one) and to grep
 //	go run ./bench sample [-n CONTAINERS]: what instances use, read from the kernel's files and asked of
 //	the engine's stats API
+//	go run ./bench metrics [-n SERIES] [-rounds 20] [-every 3s]: scraping and questions, against Debian's Prometheus
 package main
 
 import (
@@ -49,7 +50,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) > 1 {
-		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench}
+		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench, "metrics": metricBench}
 		if other := others[os.Args[1]]; other != nil {
 			if err := other(ctx, os.Args[2:]); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)
