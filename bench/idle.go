@@ -24,7 +24,7 @@ import (
 // idleFile is a project of n instances that write a line of JSON now and then, with a
 // route, an alert over samples and one over logs.
 const idleFile = `
-name: tb-idle
+name: %s
 services:
   app:
     image: %s
@@ -36,7 +36,7 @@ services:
       routes:
         - host: idle.localhost
       alerts:
-        - {alert: Busy, expr: sum(rate(container_cpu_usage_seconds_total[1m])) > 100}
+        - {alert: Busy, expr: 'sum(rate(container_cpu_usage_seconds_total[1m])) > 100'}
         - {alert: Panics, logql: 'sum(count_over_time({} |= "panic" [5m])) > 0'}
 `
 
@@ -55,7 +55,8 @@ func idleBench(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	var ports [3]string
+	project := filepath.Base(dir)
+	var ports [2]string
 	for i := range ports {
 		if ports[i], err = freeAddress(); err != nil {
 			return err
@@ -78,11 +79,13 @@ func idleBench(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	file := filepath.Join(dir, "idle.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, idleFile, image, *n), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, idleFile, project, image, *n), 0o600); err != nil {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, output(b.cmd(context.WithoutCancel(ctx), "down", "-v", "-p", "tb-idle")))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute) // an engine may never let go of a network
+		defer cancel()
+		err = errors.Join(err, output(b.cmd(ctx, "down", "-v", "-p", project)))
 	}()
 	if err := output(b.cmd(ctx, "up", "-f", file)); err != nil {
 		return err
@@ -188,8 +191,7 @@ func rollup(pid int) (map[string]float64, error) {
 	return kb, nil
 }
 
-// mapped is the PSS of a process by what it is of, in KB. Go keeps its heap, with the
-// stacks, from 0xc000000000 on.
+// mapped is the PSS of a process by what it is of, in KB.
 func mapped(pid int) (map[string]float64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
@@ -219,10 +221,8 @@ func mapped(pid int) (map[string]float64, error) {
 func mapping(w []string) string {
 	name := strings.Join(w[5:], " ")
 	switch {
-	case strings.HasPrefix(w[0], "c0"):
-		return "Go's heap and stacks"
-	case name == "":
-		return "Go's runtime, other anonymous"
+	case name == "", strings.HasPrefix(name, "[anon"):
+		return "Go's heap, stacks and runtime"
 	case strings.HasPrefix(name, "["):
 		return "kernel's: stack, vdso"
 	case filepath.Base(name) == "tender" && strings.Contains(w[1], "w"):

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -239,6 +240,7 @@ func metricChild(ctx context.Context, what string) error {
 	f := strings.Split(what, ",")
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
+	debug.SetGCPercent(50) // as serve does
 	db, err := metrics.Open(metrics.Options{Dir: f[0], Config: f[1], Node: "bench"})
 	if err != nil {
 		return err
