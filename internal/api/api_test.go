@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -670,6 +671,17 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 		name, _, _ := strings.Cut(part, `"`)
 		if doc.Components.Schemas[name] == nil && name != "" && !strings.HasPrefix(part, "{") {
 			t.Errorf("schema %s is missing", name)
+		}
+	}
+}
+
+// Clients that have a field for a password alone send the token there.
+func TestATokenAsPassword(t *testing.T) {
+	host, _ := serve(t, "tcp", &fake{tokens: people()}, api.Options{})
+	for password, want := range map[string]int{"r": http.StatusOK, "x": http.StatusUnauthorized, "": http.StatusUnauthorized} {
+		basic := "Basic " + base64.StdEncoding.EncodeToString([]byte("any:"+password))
+		if resp := raw(t, host, "GET", api.Prefix+"/projects", "", "", "Authorization", basic); resp.StatusCode != want {
+			t.Errorf("password %q: %s, not %d", password, resp.Status, want)
 		}
 	}
 }

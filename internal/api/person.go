@@ -111,9 +111,12 @@ func (h *handler) authenticate(r *http.Request) (Person, error) {
 			Hint("make one on the host: tender token create NAME, and put it into TENDER_TOKEN (HTTP: Authorization: Bearer TOKEN)")
 	}
 	scheme, token, _ := strings.Cut(header, " ")
+	if _, password, ok := r.BasicAuth(); ok { // what has a field for a password alone, and http://any:TOKEN@host
+		scheme, token = "Bearer", password
+	}
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return Person{}, tender.Errorf(tender.Denied, "the Authorization header holds no bearer token").
-			Hint("send: Authorization: Bearer TOKEN")
+		return Person{}, tender.Errorf(tender.Denied, "the Authorization header holds no token").
+			Hint("send: Authorization: Bearer TOKEN, or TOKEN as the password of basic authentication, with any name")
 	}
 	return h.backend.Authenticate(r.Context(), strings.TrimSpace(token))
 }

@@ -92,7 +92,7 @@ func metricsOf(s types.ServiceConfig) ([]tender.Metrics, error) {
 			case !labelName.MatchString(name) || strings.HasPrefix(name, "__"):
 				at.fail("labels", name, errors.New("want a name of letters, digits and _"))
 			case slices.Contains(kept, name):
-				at.fail("labels", name, errors.New("Tender sets it itself"))
+				at.fail("labels", name, errors.New("it is set by Tender itself"))
 			}
 		}
 		out = append(out, one)

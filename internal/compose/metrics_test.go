@@ -35,7 +35,7 @@ func TestMetricsAreReadAsWritten(t *testing.T) {
 		{name: "no port of this world", body: "    x-tender: {metrics: {port: 70000}}\n", err: "want a whole number from 1 to 65535"},
 		{name: "too often", body: "    x-tender: {metrics: {port: 1, interval: 10ms}}\n", err: "want a duration from 1s to 1h"},
 		{name: "longer than it may", body: "    x-tender: {metrics: {port: 1, interval: 5s, timeout: 6s}}\n", err: "it is longer than the interval"},
-		{name: "another's name", body: "    x-tender: {metrics: {port: 1, labels: {project: mine}}}\n", err: "Tender sets it itself"},
+		{name: "another's name", body: "    x-tender: {metrics: {port: 1, labels: {project: mine}}}\n", err: "it is set by Tender itself"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d, err := loadLogs(t, tt.body)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -164,7 +165,7 @@ func (d *DB) widest(ctx context.Context, project string) (label string, values i
 		return "", 0
 	}
 	for _, name := range names {
-		if name == labels.MetricName {
+		if name == model.MetricNameLabel {
 			continue
 		}
 		if v, err := r.LabelValues(ctx, name, nil, is); err == nil && len(v) > values {

@@ -66,7 +66,6 @@ type DB struct {
 	all      storage.Storage // tsdb, and what others keep for us
 	parser   parser.Parser
 	engine   *promql.Engine
-	queries  promql.QueryLogger
 	started  time.Time
 	bounds   *bounds
 	damage   *damage

@@ -22,9 +22,8 @@ type bench struct {
 	rules *Rules
 	stop  func()
 
-	mu    sync.Mutex
-	said  []Firing
-	value float64
+	mu   sync.Mutex
+	said []Firing
 }
 
 var gauge = &sample.Series{Name: "queue", Labels: []sample.Label{{Name: "service", Value: "web"}}}
