@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,10 +25,10 @@ import (
 )
 
 // asked is one question, in LogQL: to Tender's store, to Loki (whose fields are only
-// in the text), and to grep over the raw lines ("": it cannot).
+// in the text), and to ripgrep over the raw lines ("": it cannot).
 type asked struct {
-	name, query, loki, grep string
-	over                    bool // time, a minute a step; else at one time, or lines
+	name, query, loki, raw string
+	over                   bool // time, a minute a step; else at one time, or lines
 }
 
 // askLogs puts the same lines into a store of Tender's, into raw files and, where it
@@ -63,43 +64,73 @@ func askLogs(ctx context.Context, rows int, peer string) (err error) {
 	}
 	whole := fmt.Sprintf("[%ds]", rows/1000+60)
 	questions := []asked{
-		{name: "rare word", query: `sum(count_over_time({project="shop"} |= "zebra_crossing" ` + whole + `))`, grep: "zebra_crossing"},
-		{name: "common word", query: `sum(count_over_time({project="shop"} |= "retrying" ` + whole + `))`, grep: "retrying"},
+		{name: "rare word", query: `sum(count_over_time({project="shop"} |= "zebra_crossing" ` + whole + `))`, raw: "zebra_crossing"},
+		{name: "common word", query: `sum(count_over_time({project="shop"} |= "retrying" ` + whole + `))`, raw: "retrying"},
 		{name: "field, 1 h", query: `sum(count_over_time({project="shop"} | status="500" [1h]))`, loki: `sum(count_over_time({project="shop"} | json | status="500" [1h]))`},
 		{name: "field behind json, 1 h", query: `sum(count_over_time({project="shop"} | json | status="500" [1h]))`},
 		{name: "count by service over time", query: `sum by (service) (count_over_time({project="shop"}[1m]))`, over: true},
-		{name: "regular expression", query: `sum(count_over_time({project="shop"} |~ "reset by peer.*item 4[0-9]{4}\"" ` + whole + `))`, grep: `reset by peer.*item 4[0-9]{4}"`},
+		{name: "regular expression", query: `sum(count_over_time({project="shop"} |~ "reset by peer.*item 4[0-9]{4}\"" ` + whole + `))`, raw: `reset by peer.*item 4[0-9]{4}"`},
 		{name: "latest 100 of a service", query: `{service="checkout"}`},
 	}
-	fmt.Printf("\n%-28s %10s %10s %10s %14s\n", "CPU seconds", "tender", "loki", "grep", "found")
+	out, err := exec.CommandContext(ctx, "e2e/debian.sh", "ripgrep").Output()
+	if err != nil {
+		return fmt.Errorf("e2e/debian.sh ripgrep: %w", err)
+	}
+	rg := filepath.Join(strings.TrimSpace(string(out)), "usr/bin/rg")
+	fmt.Printf("\n%-28s %10s %10s %10s %14s %14s %14s\n", "CPU seconds", "tender", "loki", "ripgrep", "loki/tender", "rg/tender", "found")
 	engine := logql.New(store, logql.Limits{Timeout: time.Hour})
 	for _, q := range questions {
 		took, found, err := askTender(ctx, engine, q, start, end)
 		if err != nil {
 			return fmt.Errorf("%s: %w", q.name, err)
 		}
-		peer := "-"
+		peer, ofLoki := "-", "-"
 		if l != nil {
 			t, n, err := l.ask(ctx, q, start, end)
 			switch {
 			case err != nil:
 				peer = "no result"
 			case n != found:
-				peer = fmt.Sprintf("%.2f (%s)", t.Seconds(), n)
+				peer, ofLoki = fmt.Sprintf("%.2f (%s)", t.Seconds(), n), times(t, took)
 			default:
-				peer = fmt.Sprintf("%.2f", t.Seconds())
+				peer, ofLoki = fmt.Sprintf("%.2f", t.Seconds()), times(t, took)
 			}
 		}
-		floor := "-"
-		if q.grep != "" {
-			c := exec.CommandContext(ctx, "grep", "-E", "-c", q.grep, filepath.Join(dir, "raw.log"))
-			c.Env = append(os.Environ(), "LC_ALL=C")
-			_, _ = c.Output() // read, or grep ends at the first; that nothing is found is an answer, too
-			floor = fmt.Sprintf("%.2f", (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds())
+		floor, ofRaw := "-", "-"
+		if q.raw != "" {
+			t, n, err := ripgrep(ctx, rg, q.raw, filepath.Join(dir, "raw.log"))
+			if err != nil {
+				return err
+			}
+			floor, ofRaw = fmt.Sprintf("%.2f", t.Seconds()), times(t, took)
+			if n != found {
+				floor += " (" + n + ")"
+			}
 		}
-		fmt.Printf("%-28s %10.3f %10s %10s %14s\n", q.name, took.Seconds(), peer, floor, found)
+		fmt.Printf("%-28s %10.3f %10s %10s %14s %14s %14s\n", q.name, took.Seconds(), peer, floor, ofLoki, ofRaw, found)
 	}
 	return nil
+}
+
+// ripgrep counts the lines that match, as a store without a store would.
+func ripgrep(ctx context.Context, rg, pattern, file string) (time.Duration, string, error) {
+	c := exec.CommandContext(ctx, rg, "--no-config", "--count", "--include-zero", "--no-filename", pattern, file)
+	n, err := c.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 { // nothing is found
+		err = nil
+	}
+	if err != nil {
+		return 0, "", fmt.Errorf("rg %s: %w", pattern, err)
+	}
+	return c.ProcessState.UserTime() + c.ProcessState.SystemTime(), strings.TrimSpace(string(n)), nil
+}
+
+// times is how many times as much the peer took.
+func times(peer, ours time.Duration) string {
+	if ours <= 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(peer.Seconds()/ours.Seconds(), 'g', 3, 64)
 }
 
 func newestLoki() string {
@@ -274,29 +305,20 @@ func (l *lokiPeer) stop() {
 
 // cpu is what the process has used.
 func (l *lokiPeer) cpu() time.Duration {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.cmd.Process.Pid))
+	s, err := cpuOfPID(l.cmd.Process.Pid)
 	if err != nil {
 		return 0
 	}
-	f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	user, _ := strconv.Atoi(f[11])
-	system, _ := strconv.Atoi(f[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
+	return time.Duration(s * float64(time.Second))
 }
 
 // peak is the most memory that the process has had, in bytes.
 func (l *lokiPeer) peak() int64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.cmd.Process.Pid))
+	n, err := peakOf(l.cmd.Process.Pid)
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmHWM:" {
-			kb, _ := strconv.ParseInt(f[1], 10, 64)
-			return kb << 10
-		}
-	}
-	return 0
+	return n
 }
 
 func (l *lokiPeer) push(ctx context.Context, b logs.Batch) error {

@@ -7,9 +7,11 @@
 //	go run ./bench proxy: the edge's proxy against HAProxy, nginx and Caddy
 //	go run ./bench wire: the same over TLS and HTTP/2, with idle connections and TCP
 //	go run ./bench logs [-n LINES] [-only ask]: from the engine's files into the store, and questions to
-//	it, to a Loki (make loki builds one) and to grep
+//	it, to a Loki (make loki builds one) and to ripgrep
 //	go run ./bench sample [-n CONTAINERS]: what instances use, read from the kernel's files and asked of
 //	the engine's stats API
+//	go run ./bench metrics [-n SERIES] [-rounds 20] [-every 3s]: scraping and questions, against Debian's Prometheus
+//	go run ./bench idle [-n INSTANCES] [-settle 1m] [-for 1m] [-tender BINARY]: what serve and the edge hold and use
 package main
 
 import (
@@ -40,6 +42,8 @@ type bench struct {
 	runs    int
 	dir     string
 	tender  string
+	built   string   // a binary that is there already; "": one is built
+	flags   []string // of serve, beside its own
 	compose string
 	serve   *exec.Cmd
 	engine  *client.Client
@@ -49,7 +53,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) > 1 {
-		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench}
+		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench, "metrics": metricBench, "idle": idleBench}
 		if other := others[os.Args[1]]; other != nil {
 			if err := other(ctx, os.Args[2:]); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)
@@ -104,10 +108,18 @@ func run(ctx context.Context, runs int, sizes, only string) (err error) {
 }
 
 func (b *bench) prepare(ctx context.Context) error {
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.tender, "./cmd/tender")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+	if b.built != "" {
+		path, err := filepath.Abs(b.built)
+		if err != nil {
+			return err
+		}
+		b.tender = path
+	} else {
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.tender, "./cmd/tender")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build: %w\n%s", err, out)
+		}
 	}
 	out, err := exec.CommandContext(ctx, "bench/compose.sh").Output()
 	if err != nil {
@@ -126,8 +138,10 @@ func (b *bench) prepare(ctx context.Context) error {
 	if err := os.Mkdir(filepath.Join(b.dir, "run"), 0o700); err != nil {
 		return err
 	}
-	b.serve = exec.Command(b.tender, "serve", "--data-dir", filepath.Join(b.dir, "data"), "--run-dir", filepath.Join(b.dir, "run"),
-		"--vault-key", filepath.Join(b.dir, "vault.key"), "--listen", "")
+	b.serve = exec.Command(b.tender, append([]string{
+		"serve", "--data-dir", filepath.Join(b.dir, "data"), "--run-dir", filepath.Join(b.dir, "run"),
+		"--vault-key", filepath.Join(b.dir, "vault.key"), "--listen", "",
+	}, b.flags...)...)
 	b.serve.Stdout, b.serve.Stderr = log, log
 	if err := b.serve.Start(); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,10 @@ import (
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/daemon"
 )
+
+// servePercent is how much garbage the daemon lets grow, in percent of what lives:
+// it rests most of the time, and memory that waits to be collected is the host's.
+const servePercent = 50
 
 func (a *app) serveCommand() *cobra.Command {
 	var configured func() (daemon.Config, error)
@@ -37,6 +42,9 @@ over a variable, a variable over the file.`,
 			cfg, err := configured()
 			if err != nil {
 				return fmt.Errorf("serve: %w", err)
+			}
+			if a.getenv("GOGC") == "" {
+				debug.SetGCPercent(servePercent)
 			}
 			log := slog.New(slog.NewTextHandler(a.Err, nil))
 			if err := daemon.Run(c.Context(), cfg, daemon.Options{Version: a.Version, Log: log}); err != nil {
