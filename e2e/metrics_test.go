@@ -16,7 +16,7 @@ import (
 // says where they are: x-tender, labels, or a prometheus.yml that is read again.
 func TestMetricsMustBeScrapedAndAsked(t *testing.T) {
 	t.Parallel()
-	listen := unused(t)
+	listen := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	h := makeHost(t, "--listen="+listen)
 	yml := h.file("prometheus.yml", "global: {scrape_interval: 1s}\n")
 	h.flags = append(h.flags, "--metrics-config="+yml)
