@@ -226,12 +226,16 @@ func (a *app) figuresOver(ctx context.Context, d *api.Client, expr string, start
 		return nil
 	}
 	common, names := sharedLabels(f.Series)
+	telling := names
+	if one := tellsApart(f.Series, names); one != "" {
+		telling = []string{one}
+	}
 	var lines []curve
 	for _, s := range f.Series {
 		l := curve{}
 		if len(names) > 0 {
 			own := map[string]string{}
-			for _, n := range names {
+			for _, n := range telling {
 				own[n] = s.Labels[n]
 			}
 			l.name = labelText(own)
@@ -313,6 +317,21 @@ func sharedLabels(series []api.FigureSeries) (common map[string]string, names []
 		return strings.Compare(x, y)
 	})
 	return common, names
+}
+
+// tellsApart is the label that is enough to know the series by, if there is one: a
+// legend has no room for all of them.
+func tellsApart(series []api.FigureSeries, names []string) string {
+	for _, n := range []string{"instance", "service", "project"} {
+		values := map[string]bool{}
+		for _, s := range series {
+			values[s.Labels[n]] = true
+		}
+		if slices.Contains(names, n) && len(values) == len(series) {
+			return n
+		}
+	}
+	return ""
 }
 
 // selector writes labels as PromQL does, with the name of the series before them.

@@ -27,7 +27,7 @@ type alertRoom struct {
 	log  *slog.Logger
 	room *alert.Room
 	file string // "": there is none, or an Alertmanager outside does it
-	tell func(problem string)
+	tell func(problem, note string)
 }
 
 // nobodyTold is what is said where alerts find no way out.
@@ -37,7 +37,7 @@ const nobodyTold = "no receiver: alerts are only shown here; set alertmanager: F
 func openAlerts(b *backend, log *slog.Logger) *alertRoom {
 	c := b.config
 	o := alert.Options{Dir: filepath.Join(c.DataDir, "alerts"), Log: log, ExternalURL: outerURL(c), Enrich: b.annotate}
-	a := &alertRoom{log: log, tell: func(problem string) { b.board.set("alerts", func(p *api.Part) { p.Error = problem }) }}
+	a := &alertRoom{log: log, tell: func(problem, note string) { b.board.set("alerts", func(p *api.Part) { p.Error, p.Note = problem, note }) }}
 	if list, err := alertmanagers(c.Alertmanager); err == nil && len(list) > 0 {
 		for _, u := range list {
 			o.Outside = append(o.Outside, alert.Outside{URL: u})
@@ -142,8 +142,11 @@ func (a *alertRoom) look(ctx context.Context, hup <-chan os.Signal) {
 	seen, said := lastChange(a.file), ""
 	for {
 		if now := a.problem(); now != said {
-			said = now
-			a.tell(said)
+			if said = now; said == nobodyTold { // as it is where nobody has asked for more
+				a.tell("", said)
+			} else {
+				a.tell(said, "")
+			}
 		}
 		select {
 		case <-ctx.Done():

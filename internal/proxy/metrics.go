@@ -22,7 +22,7 @@ func (s *Server) Metrics(w io.Writer) {
 		for _, k := range kinds {
 			for _, route := range k.routes {
 				for _, t := range merged(route.Targets) {
-					f(labels("project", route.Project, k.kind, route.ID, "aim", t.Aim, "revision", t.Revision, "instance", t.Name), t)
+					f(labels("project", route.Project, k.kind, route.ID, "aim", t.Aim, "service", serviceOf(t.Aim), "revision", t.Revision, "instance", t.Name), t)
 				}
 			}
 		}
@@ -49,7 +49,7 @@ func (s *Server) Metrics(w io.Writer) {
 			}
 			for class, n := range own.Class {
 				if n > 0 {
-					fmt.Fprintf(b, "tender_edge_requests_total{%s,code_class=\"%dxx\"} %d\n", labels("project", route.Project, k.kind, route.ID, "aim", "", "revision", "", "instance", ""), class, n)
+					fmt.Fprintf(b, "tender_edge_requests_total{%s,code_class=\"%dxx\"} %d\n", labels("project", route.Project, k.kind, route.ID, "aim", "", "service", "", "revision", "", "instance", ""), class, n)
 				}
 			}
 		}
@@ -149,6 +149,14 @@ func merged(list []TargetReport) (out []TargetReport) {
 		out = append(out, t)
 	}
 	return out
+}
+
+// serviceOf is the service that an aim is; "" where it lies outside.
+func serviceOf(aim string) string {
+	if strings.Contains(aim, "://") {
+		return ""
+	}
+	return aim
 }
 
 var escapes = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)

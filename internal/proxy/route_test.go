@@ -829,7 +829,7 @@ func TestMetrics(t *testing.T) {
 	e.do(t, "GET", "/", nil)
 	var b bytes.Buffer
 	e.Metrics(&b)
-	l := `project="shop",route="shop/web",aim="web",revision="a1",instance="web-1"`
+	l := `project="shop",route="shop/web",aim="web",service="web",revision="a1",instance="web-1"`
 	for _, want := range []string{
 		"tender_edge_requests_total{" + l + `,code_class="2xx"} 4`,
 		"tender_edge_open{" + l + "} 0",
@@ -839,6 +839,15 @@ func TestMetrics(t *testing.T) {
 	} {
 		if !strings.Contains(b.String(), want+"\n") {
 			t.Errorf("no %s in\n%s", want, b.String())
+		}
+	}
+}
+
+// Rules and boards ask by service; what lies outside is none.
+func TestWhatIsAService(t *testing.T) {
+	for aim, want := range map[string]string{"web": "web", "": "", "http://10.0.0.8:8081": ""} {
+		if got := serviceOf(aim); got != want {
+			t.Errorf("%q is %q, not %q", aim, got, want)
 		}
 	}
 }
@@ -861,7 +870,7 @@ func TestMetricsSayASeriesOnce(t *testing.T) {
 		}
 		said[series] = true
 	}
-	l := `project="shop",route="shop/web",aim="web",revision="a1",instance="web-1"`
+	l := `project="shop",route="shop/web",aim="web",service="web",revision="a1",instance="web-1"`
 	for _, want := range []string{"tender_edge_requests_total{" + l + `,code_class="2xx"} 5`, "tender_edge_up{" + l + "} 1"} {
 		if !strings.Contains(b.String(), want+"\n") {
 			t.Errorf("no %s in\n%s", want, b.String())
