@@ -37,7 +37,9 @@ const nobodyTold = "no receiver: alerts are only shown here; set alertmanager: F
 func openAlerts(b *backend, log *slog.Logger) *alertRoom {
 	c := b.config
 	o := alert.Options{Dir: filepath.Join(c.DataDir, "alerts"), Log: log, ExternalURL: outerURL(c), Enrich: b.annotate}
-	a := &alertRoom{log: log, tell: func(problem, note string) { b.board.set("alerts", func(p *api.Part) { p.Error, p.Note = problem, note }) }}
+	a := &alertRoom{log: log, tell: func(problem, note string) {
+		b.board.set("alerts", func(p *api.Part) { p.Error, p.Note = problem, note })
+	}}
 	if list, err := alertmanagers(c.Alertmanager); err == nil && len(list) > 0 {
 		for _, u := range list {
 			o.Outside = append(o.Outside, alert.Outside{URL: u})
