@@ -17,6 +17,7 @@ type tracked struct {
 	seen   uint64  // in which round
 	ours   []Label // of series that are there without a control group
 	theirs []Label // of those that cAdvisor has too; nil before the group is known
+	guess  string  // the group that theirs names, where it was not seen
 	series [metrics]*Series
 	disks  map[uint64]*ofDisk
 	nics   map[string]*ofInterface
@@ -119,11 +120,22 @@ func (s *Sampler) attach(t *tracked) {
 		return // it has ended since, and the next picture will say so
 	}
 	t.life = l
-	if t.theirs == nil {
-		t.theirs = with(slices.DeleteFunc(slices.Clone(t.ours), func(l Label) bool { return l.Name == "container" }),
-			Label{"id", name}, Label{"name", t.is.Name}, Label{"image", t.is.Image})
-		if s.o.ComposeLabels {
-			t.theirs = with(t.theirs, Label{"container_label_com_docker_compose_project", t.is.Project}, Label{"container_label_com_docker_compose_service", t.is.Service})
+	if t.theirs == nil || t.guess != "" && t.guess != name {
+		s.call(t, name)
+	}
+	t.guess = ""
+}
+
+// call makes the labels of an instance whose control group is called so.
+func (s *Sampler) call(t *tracked, name string) {
+	t.theirs = with(slices.DeleteFunc(slices.Clone(t.ours), func(l Label) bool { return l.Name == "container" }),
+		Label{"id", name}, Label{"name", t.is.Name}, Label{"image", t.is.Image})
+	if s.o.ComposeLabels {
+		t.theirs = with(t.theirs, Label{"container_label_com_docker_compose_project", t.is.Project}, Label{"container_label_com_docker_compose_service", t.is.Service})
+	}
+	for m := range metrics {
+		if !m.ours() {
+			t.series[m] = nil
 		}
 	}
 }
@@ -177,6 +189,10 @@ func (s *Sampler) look(t *tracked) {
 		if r.has[oomEvents] {
 			t.oom = r.value[oomEvents]
 		}
+	}
+	if t.theirs == nil && is.OOMs > 0 { // it never lives long enough to be met
+		t.guess = s.groups.likely(is.ID)
+		s.call(t, t.guess)
 	}
 	if t.theirs != nil {
 		// The last one of a life is gone with its control group: the engine has told of it.

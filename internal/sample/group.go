@@ -208,6 +208,18 @@ func (h *hierarchies) usual(id string) groups {
 	return nil
 }
 
+// likely is what the group of an instance is called that has none now.
+func (h *hierarchies) likely(id string) string {
+	look := h.v2
+	if at, ok := h.v1["memory"]; ok {
+		look = at
+	}
+	if _, err := os.Stat(look.dir("/docker")); err == nil {
+		return "/docker/" + id
+	}
+	return "/system.slice/docker-" + id + ".scope"
+}
+
 // gone reports whether an error says that what was read has ended meanwhile.
 func gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH)

@@ -306,3 +306,23 @@ func TestInterfacesThatComeAndGo(t *testing.T) {
 		t.Errorf("%d interfaces are remembered", n)
 	}
 }
+
+// One that runs out of memory as soon as it has started is never met with its control
+// group: nothing told of its end but a series that was not there.
+func TestAnInstanceThatIsNeverMet(t *testing.T) {
+	files := recorded(t, "v1-cgroupfs")
+	s := in(t, tree(t, files))
+	i := web()
+	i.Running, i.PID, i.OOMs = false, 0, 3
+	if got := value(t, s.Take(t.Context(), []Instance{i}).Points, "container_oom_events_total"); got != 3 {
+		t.Errorf("the first round says %v", got)
+	}
+	// Met at last, it goes on by the name of its own group, once.
+	i = web()
+	i.OOMs = 4
+	for range 2 {
+		if got := value(t, s.Take(t.Context(), []Instance{i}).Points, "container_oom_events_total"); got != 4 {
+			t.Errorf("met, it says %v", got)
+		}
+	}
+}
