@@ -53,7 +53,9 @@ func openAlerts(b *backend, log *slog.Logger) *alertRoom {
 		b.board.set("alerts", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), err.Error() })
 		return nil
 	}
-	a.load()
+	if a.file != "" { // the room begins with none
+		a.load()
+	}
 	return a
 }
 

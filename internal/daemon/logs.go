@@ -42,18 +42,12 @@ type logRoom struct {
 	down      atomic.Bool // the store has failed for good
 
 	mu       sync.Mutex
-	settings map[string]projectLogs
-}
-
-// projectLogs are the settings of a project's services, as of one generation.
-type projectLogs struct {
-	generation int
-	services   map[string]tender.Logs
+	settings map[string]ofHead[map[string]tender.Logs] // of services, by project
 }
 
 // openLogs opens the store and what the last daemon left to read.
 func openLogs(c Config, st *store.Store, log *slog.Logger) (*logRoom, error) {
-	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), settings: map[string]projectLogs{}, tell: func(string, string) {}, fail: func(string) {}, access: filepath.Join(c.DataDir, "edge", edge.AccessDir)}
+	l := &logRoom{log: log, state: st, wake: make(chan struct{}, 1), tell: func(string, string) {}, fail: func(string) {}, access: filepath.Join(c.DataDir, "edge", edge.AccessDir)}
 	if err := l.read(context.Background()); err != nil {
 		return nil, err
 	}
@@ -200,33 +194,21 @@ func (l *logRoom) read(ctx context.Context) error {
 	l.mu.Lock()
 	before := l.settings
 	l.mu.Unlock()
-	next := map[string]projectLogs{}
-	err := l.state.View(ctx, func(tx *store.Tx) error {
-		names, err := tx.Projects()
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			g, err := tx.Head(name)
-			if err != nil {
-				return err
-			}
-			if old, ok := before[name]; ok && old.generation == g.N {
-				next[name] = old
-				continue
-			}
-			p := projectLogs{generation: g.N, services: map[string]tender.Logs{}}
+	var next map[string]ofHead[map[string]tender.Logs]
+	err := l.state.View(ctx, func(tx *store.Tx) (err error) {
+		_, next, err = readHeads(tx, before, func(g store.Generation) map[string]tender.Logs {
+			services := map[string]tender.Logs{}
 			for _, s := range g.Services {
 				set, err := compose.Logs(s.Service.Spec)
 				if err != nil { // written by another version; its lines are read without
-					l.log.Warn("x-tender.logs is not understood", "project", name, "service", s.Service.Name, "err", err)
+					l.log.Warn("x-tender.logs is not understood", "project", g.Project, "service", s.Service.Name, "err", err)
 					continue
 				}
-				p.services[s.Service.Name] = set
+				services[s.Service.Name] = set
 			}
-			next[name] = p
-		}
-		return nil
+			return services
+		})
+		return err
 	})
 	if err != nil {
 		return err
@@ -241,7 +223,7 @@ func (l *logRoom) settingsOf(project, service string) (tender.Logs, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p, ok := l.settings[project]
-	return p.services[service], ok
+	return p.is[service], ok
 }
 
 func (l *logRoom) retain(project, service string) logs.Retention {

@@ -36,7 +36,7 @@ type metricRoom struct {
 	tell      func(problem string)
 
 	mu       sync.Mutex
-	projects map[string]projectMetrics
+	projects map[string]ofHead[projectMetrics]
 }
 
 // projectMetrics are the places of a project's services at which they tell figures,
@@ -59,7 +59,7 @@ func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 		b.board.set("metrics", func(p *api.Part) { p.State, p.Since = "off", time.Now().UTC() })
 		return nil
 	}
-	m := &metricRoom{log: log, state: b.store, inventory: b.inventory, node: nodeName(), projects: map[string]projectMetrics{}}
+	m := &metricRoom{log: log, state: b.store, inventory: b.inventory, node: nodeName()}
 	if u, err := url.Parse(c.Engine); err == nil {
 		m.elsewhere = u.Hostname()
 	}
@@ -146,33 +146,21 @@ func (m *metricRoom) read(ctx context.Context) error {
 	m.mu.Lock()
 	before := m.projects
 	m.mu.Unlock()
-	next := map[string]projectMetrics{}
-	err := m.state.View(ctx, func(tx *store.Tx) error {
-		names, err := tx.Projects()
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			g, err := tx.Head(name)
-			if err != nil {
-				return err
-			}
-			if old, ok := before[name]; ok && old.head.N == g.N && old.head.At.Equal(g.At) { // it may have gone and come again
-				next[name] = old
-				continue
-			}
+	var next map[string]ofHead[projectMetrics]
+	err := m.state.View(ctx, func(tx *store.Tx) (err error) {
+		_, next, err = readHeads(tx, before, func(g store.Generation) projectMetrics {
 			p := projectMetrics{head: g, services: map[string][]tender.Metrics{}}
 			for _, s := range g.Services {
 				said, err := compose.Metrics(s.Service.Spec)
 				if err != nil { // written by another version
-					m.log.Warn("x-tender.metrics is not understood", "project", name, "service", s.Service.Name, "err", err)
+					m.log.Warn("x-tender.metrics is not understood", "project", g.Project, "service", s.Service.Name, "err", err)
 					continue
 				}
 				p.services[s.Service.Name] = said
 			}
-			next[name] = p
-		}
-		return nil
+			return p
+		})
+		return err
 	})
 	if err == nil {
 		m.mu.Lock()
@@ -188,7 +176,7 @@ func (m *metricRoom) targets(picture tender.Picture) (out []metrics.Target) {
 	defer m.mu.Unlock()
 	for name, p := range m.projects {
 		there := picture.Of(name)
-		at := making{served: served{head: p.head}, there: there}
+		at := making{served: served{head: p.is.head}, there: there}
 		for k := range there {
 			i := &there[k]
 			if i.Oneoff || i.State != tender.Running {
@@ -198,7 +186,7 @@ func (m *metricRoom) targets(picture tender.Picture) (out []metrics.Target) {
 			if address == "" {
 				continue
 			}
-			for _, said := range p.services[i.Service] {
+			for _, said := range p.is.services[i.Service] {
 				out = append(out, m.target(i, address, said))
 			}
 		}
@@ -258,7 +246,7 @@ func (m *metricRoom) resolve(host string) string {
 		if !known || found[i.Project] != "" {
 			continue
 		}
-		at := making{served: served{head: p.head}, there: picture.Of(i.Project)}
+		at := making{served: served{head: p.is.head}, there: picture.Of(i.Project)}
 		if address := m.address(at, i); address != "" {
 			found[i.Project] = address
 		}

@@ -20,9 +20,9 @@ func TestTargetsOfAnEngineElsewhere(t *testing.T) {
 		{ID: "c", Project: "shop", Service: "web", Slot: 2, Name: "shop-web-2", State: tender.Exited},
 	}}
 	for elsewhere, want := range map[string]string{"": "127.0.0.1:9100 172.20.0.3:8080", "10.0.0.7": "10.0.0.7:9100 172.20.0.3:8080"} {
-		m := metricRoom{elsewhere: elsewhere, projects: map[string]projectMetrics{"shop": {head: head, services: map[string][]tender.Metrics{
+		m := metricRoom{elsewhere: elsewhere, projects: map[string]ofHead[projectMetrics]{"shop": {is: projectMetrics{head: head, services: map[string][]tender.Metrics{
 			"agent": {{Port: 9100}}, "web": {{Port: 8080}},
-		}}}}
+		}}}}}
 		var got []string
 		for _, target := range m.targets(picture) {
 			got = append(got, target.Address)

@@ -45,16 +45,14 @@ type ruleRoom struct {
 
 	// Of the one goroutine that gathers:
 	good     map[string][]metrics.Group // what was right of a source when it was last
-	projects map[string]projectRules
+	projects map[string]ofHead[projectRules]
 	set      []metrics.Group
 }
 
 // projectRules are those of one generation.
 type projectRules struct {
-	generation int
-	at         time.Time // of the generation: a project that was removed begins to count anew
-	groups     []metrics.Group
-	problems   []string
+	groups   []metrics.Group
+	problems []string
 }
 
 // openRules makes the room; nil: there is no store of samples.
@@ -115,7 +113,7 @@ func newRuleRoom(b *backend, db *metrics.DB, log *slog.Logger, notify func(conte
 	}
 	r := &ruleRoom{
 		log: log, config: b.config, state: b.store, rules: rules, wake: make(chan struct{}, 1), moreFiles: func() []string { return nil }, tell: func(string) {},
-		good: map[string][]metrics.Group{}, projects: map[string]projectRules{},
+		good: map[string][]metrics.Group{},
 	}
 	return r, nil
 }
@@ -268,22 +266,14 @@ func (r *ruleRoom) files(logs bool) (out []metrics.Group, problems []string) {
 
 // stored are the rules of projects, and those that were set over the API.
 func (r *ruleRoom) stored(ctx context.Context) (out []metrics.Group, problems []string, err error) {
-	next := map[string]projectRules{}
-	err = r.state.View(ctx, func(tx *store.Tx) error {
-		names, err := tx.Projects()
-		if err != nil {
+	var next map[string]ofHead[projectRules]
+	err = r.state.View(ctx, func(tx *store.Tx) (err error) {
+		var names []string
+		if names, next, err = readHeads(tx, r.projects, rulesOf); err != nil {
 			return err
 		}
 		for _, name := range names {
-			g, err := tx.Head(name)
-			if err != nil {
-				return err
-			}
-			p, known := r.projects[name]
-			if !known || p.generation != g.N || !p.at.Equal(g.At) {
-				p = rulesOf(g)
-			}
-			next[name] = p
+			p := next[name].is
 			out, problems = append(out, p.groups...), append(problems, p.problems...)
 		}
 		set, err := tx.RuleGroups()
@@ -303,8 +293,7 @@ func (r *ruleRoom) stored(ctx context.Context) (out []metrics.Group, problems []
 }
 
 // rulesOf are those that x-tender.alerts of a generation's services say.
-func rulesOf(g store.Generation) projectRules {
-	p := projectRules{generation: g.N, at: g.At}
+func rulesOf(g store.Generation) (p projectRules) {
 	if g.Down != nil {
 		return p
 	}
