@@ -46,6 +46,11 @@ var rooms = map[string]string{
 	"internal/metrics": "internal/sample", // keeps, scrapes, asks, evaluates rules
 	"internal/alert":   "",                // groups and sends
 
+	// Images: where they are kept, what is wrong with them, and whether they may run.
+	"internal/registry": "internal/store",
+	"internal/scan":     "",
+	"internal/policy":   "", // pure
+
 	// Who knocks.
 	"internal/api":     "",
 	"internal/daemon":  "*", // introduces all others to each other
