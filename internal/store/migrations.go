@@ -26,6 +26,7 @@ var migrations = []string{
 	sinksExpired,
 	scalingsTable,
 	rulesTable,
+	imagesTables,
 }
 
 // applicationID marks the file as ours ("TNDR").
