@@ -59,6 +59,10 @@ type Registry struct {
 	driver storagedriver.StorageDriver
 	cancel context.CancelFunc
 
+	leases *leases
+	turn   chan struct{}         // of the one sweep
+	crash  func(at, what string) // tests end the process here; nil: nothing
+
 	mu    sync.Mutex
 	locks map[string]*repositoryLock
 	met   meter
@@ -77,7 +81,15 @@ func Open(ctx context.Context, o Options) (_ *Registry, err error) {
 	if err != nil {
 		return nil, tender.Errorf(tender.Unavailable, "open the registry in %s: %w", o.Dir, err).Hint("see that the daemon may write there, and that the disk is not full: df -h %s", o.Dir)
 	}
-	r := &Registry{o: o, locks: map[string]*repositoryLock{}}
+	r := &Registry{o: o, locks: map[string]*repositoryLock{}, leases: newLeases(o.Dir, o.Now), turn: make(chan struct{}, 1)}
+	if told := o.Touched; told != nil {
+		r.o.Touched = func(digest string) func() {
+			first, second := r.leases.touch(digest), told(digest)
+			return func() { second(); first() }
+		}
+	} else {
+		r.o.Touched = r.leases.touch
+	}
 	// The library logs every request to a logger that the process has one of. What failed is
 	// in its answers, which are logged here.
 	logrus.SetOutput(io.Discard)

@@ -130,6 +130,9 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request) {
 		}
 		defer done()
 		r.pass(w, req)
+		if d := w.Header().Get("Docker-Content-Digest"); d != "" && rt.kind == "manifests" && d != rt.reference && r.o.Touched != nil {
+			r.o.Touched(d)() // who asks for a tag goes on with its digest
+		}
 	}
 }
 
