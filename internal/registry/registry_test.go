@@ -84,7 +84,10 @@ type site struct {
 }
 
 func listening(t *testing.T, o Options) *site {
-	r := opened(t, o)
+	return serving(t, opened(t, o))
+}
+
+func serving(t *testing.T, r *Registry) *site {
 	s := httptest.NewServer(r.Handler())
 	t.Cleanup(s.Close)
 	return &site{r, t, s.URL, strings.TrimPrefix(s.URL, "http://")}
