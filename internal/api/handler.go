@@ -89,6 +89,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.sinkRoutes()
 	h.ruleRoutes()
 	h.alertRoutes()
+	h.registryRoutes()
 	h.changeRoutes()
 	h.steerRoutes()
 	h.consoleRoutes()

@@ -21,6 +21,7 @@ import (
 	"github.com/tenderhq/tender/internal/forward"
 	"github.com/tenderhq/tender/internal/metrics"
 	"github.com/tenderhq/tender/internal/plan"
+	"github.com/tenderhq/tender/internal/registry"
 )
 
 // ConfigFile is where serve looks when --config does not say otherwise.
@@ -50,6 +51,10 @@ type Config struct {
 	// host:port of the registry's own beside the API, "" none.
 	NoRegistry                  bool
 	RegistryDir, ListenRegistry string
+	// RegistryRetain says what goes of it, each day at RegistryGC after midnight.
+	RegistryRetain []registry.Rule
+	RegistryGC     time.Duration
+	NoRegistryGC   bool
 
 	// How long logs are kept, where the service does not say: the oldest go first.
 	LogsAge  time.Duration
@@ -104,7 +109,7 @@ type Key struct {
 }
 
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
-var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat}
+var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "registry.retain": treeRetain}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }
@@ -190,6 +195,8 @@ func Keys() []Key {
 			"listen.registry", "listen-registry", "TENDER_LISTEN_REGISTRY", "", "address of the registry alone, beside the API's, such as :5000; TLS as for --listen",
 			text(func(c *Config) *string { return &c.ListenRegistry }),
 		},
+		{"registry.gc", "registry-gc", "TENDER_REGISTRY_GC", "03:00", "time of day at which the registry is cleaned up, or off", setClean},
+		{"registry.retain", "registry-retain", "TENDER_REGISTRY_RETAIN", "", "which tags go then, as YAML: docs/registry-cleanup.md", treeSetter(treeRetain)},
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},

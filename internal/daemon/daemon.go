@@ -181,6 +181,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if b.images != nil {
 		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, ownPort) }})
 	}
+	if b.images != nil && !c.NoRegistryGC {
+		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})
+	}
 	if c.Heartbeat != "" {
 		parts = append(parts, part{name: "heartbeat", run: b.heartbeat().run, grace: 15 * time.Second})
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +22,7 @@ type RetainOptions struct {
 	Rules []Rule
 	// Repository is a pattern of those that are looked at; "": all.
 	Repository string
-	// Needed are the digests that must stay, with the reason: what runs, what a rollback or a promotion needs.
+	// Needed must stay, with the reason, as Decide takes it: what runs, what a rollback or a promotion needs.
 	Needed map[string]string
 	Who    string // stands in the audit
 	DryRun bool
@@ -73,11 +74,12 @@ func (r *Registry) manifests(ctx context.Context, repository string) (ms []store
 }
 
 func (r *Registry) withLeases(needed map[string]string, ms []store.Manifest) map[string]string {
-	all := map[string]string{}
+	all := maps.Clone(needed)
+	if all == nil {
+		all = map[string]string{}
+	}
 	for _, m := range ms {
-		if why := needed[m.Digest]; why != "" {
-			all[m.Digest] = why
-		} else if r.leases.leased(m.Digest) {
+		if all[m.Digest] == "" && r.leases.leased(m.Digest) {
 			all[m.Digest] = "pulled or pushed within the hour"
 		}
 	}

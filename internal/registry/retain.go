@@ -18,7 +18,7 @@ import (
 // and what no rule fits stays. A tag goes when it is beyond Keep and older than OlderThan;
 // one of the two may be left out. A rule without both keeps what it fits.
 type Rule struct {
-	Repositories []string // patterns as those of a Grant, team/** too; none: all
+	Repositories []string // patterns as those of a Grant; none: all
 	Tags         []string // patterns as of path.Match; none: all
 	Keep         int      // so many of the newest stay, in each repository; 0: their number does not matter
 	OlderThan    time.Duration
@@ -55,18 +55,9 @@ func (s Step) String() string {
 	return fmt.Sprintf("%s%s %s: %s", s.Repository, what, does, s.Why)
 }
 
-// fits says whether the pattern is of this repository: a path.Match pattern; ** alone is
-// all of them, and at the end any number of levels.
+// fits says whether the pattern is of this repository; "" is of all.
 func fits(pattern, repository string) bool {
-	if pattern == "" || pattern == "**" {
-		return true
-	}
-	if under, ok := strings.CutSuffix(pattern, "/**"); ok {
-		levels := strings.Split(repository, "/")
-		n := strings.Count(under, "/") + 1
-		return len(levels) > n && matches(under, strings.Join(levels[:n], "/"))
-	}
-	return matches(pattern, repository)
+	return pattern == "" || matches(strings.Split(pattern, "/"), strings.Split(repository, "/"))
 }
 
 func (r Rule) fits(repository string) bool {
@@ -102,7 +93,8 @@ func signature(artifact string) bool {
 }
 
 // Decide says of every tag and manifest whether it stays and why: by repository, tags before
-// manifests. needed are digests that must stay, with the reason; what is a part of the same
+// manifests. needed are what must stay, with the reason: digests of
+// manifests or of their configurations, or repository:tag; what is a part of the same
 // index stays with them, and what refers to them. It is pure.
 func Decide(rules []Rule, tags []store.Tag, manifests []store.Manifest, needed map[string]string, now time.Time) []Step {
 	known := make(map[string]bool, len(manifests))
@@ -234,13 +226,28 @@ func (d *decision) link() {
 	}
 }
 
+// emptyConfig is the {} that artifacts have as a configuration.
+const emptyConfig = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+
 // need spreads what is needed to indexes that hold it.
 func (d *decision) need() {
 	var queue []*fate
 	for _, digest := range slices.Sorted(maps.Keys(d.manifests)) {
-		if why := d.needed[digest]; why != "" {
+		m := d.manifests[digest]
+		why := d.needed[digest]
+		for _, ref := range m.Refs {
+			if why == "" && ref.Kind == "config" && ref.Digest != emptyConfig {
+				why = d.needed[ref.Digest]
+			}
+		}
+		for _, t := range m.tags {
+			if why == "" {
+				why = d.needed[t.Repository+":"+t.Tag.Tag]
+			}
+		}
+		if why != "" {
 			d.why[digest] = why
-			queue = append(queue, d.manifests[digest])
+			queue = append(queue, m)
 		}
 	}
 	for len(queue) > 0 {
