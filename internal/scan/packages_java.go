@@ -82,7 +82,7 @@ func (j *jars) look(name string, body io.ReaderAt, size int64, depth int) error 
 			if err != nil {
 				continue
 			}
-			p := properties(text)
+			p := keyValues(text)
 			if p["groupId"] == "" || p["artifactId"] == "" || p["version"] == "" {
 				continue
 			}
@@ -268,7 +268,7 @@ func attributes(text []byte) map[string]string {
 	return out
 }
 
-func properties(text []byte) map[string]string {
+func keyValues(text []byte) map[string]string {
 	out := map[string]string{}
 	for line := range strings.Lines(string(text)) {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(k, "#") {

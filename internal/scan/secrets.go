@@ -89,7 +89,7 @@ func base(names ...string) func(_, base string) bool {
 // quiet says whether what looks like a secret is there to be read: documentation and
 // tests. What a distribution brought is left out later.
 func quiet(name string) bool {
-	for _, dir := range []string{"usr/share/doc/", "usr/share/man/", "usr/share/info/", "usr/share/locale/", "usr/share/zoneinfo/", "usr/share/perl", "proc/", "sys/"} {
+	for _, dir := range []string{"usr/share/doc/", "usr/share/man/", "usr/share/info/", "usr/share/locale/", "usr/share/zoneinfo/", "usr/share/perl", "usr/local/go/src/", "proc/", "sys/"} {
 		if strings.HasPrefix(name, dir) {
 			return true
 		}

@@ -146,8 +146,10 @@ func modes(img image, seen map[string]alive) []tender.Finding {
 		}
 		own := slices.ContainsFunc(img.layers, func(l *layer) bool { return has(l.owned, hashOf(usr(p))) })
 		switch {
+		case a.mode&0o6000 != 0 && !a.dir && basic[path.Base(p)] && dirs[usr(path.Dir(p))]:
+			add("setuid", tender.Negligible, p, a.layer, fmt.Sprintf("It runs %s, as in every distribution. chmod a-s takes that away if nobody needs it.", whose(a)))
 		case a.mode&0o6000 != 0 && !a.dir && own:
-			add("setuid", tender.Negligible, p, a.layer, fmt.Sprintf("It runs %s, as its package wants it. chmod a-s takes that away if nobody needs it.", whose(a)))
+			add("setuid", tender.Low, p, a.layer, fmt.Sprintf("It runs %s, as its package wants it. chmod a-s takes that away if nobody needs it.", whose(a)))
 		case a.mode&0o4000 != 0 && !a.dir:
 			s := tender.Low
 			if a.uid == 0 {
@@ -167,6 +169,13 @@ func modes(img image, seen map[string]alive) []tender.Finding {
 		}
 	}
 	return out
+}
+
+// basic are the programs of that kind that a distribution brings without being asked.
+var basic = map[string]bool{
+	"su": true, "mount": true, "umount": true, "passwd": true, "gpasswd": true, "chsh": true, "chfn": true, "newgrp": true, "chage": true, "expiry": true,
+	"unix_chkpwd": true, "unix_update": true, "pam_timestamp_check": true, "wall": true, "write": true, "write.ul": true, "bbsuid": true,
+	"ping": true, "ping6": true, "utempter": true, "newuidmap": true, "newgidmap": true, "ssh-agent": true, "crontab": true,
 }
 
 func whose(a alive) string {
