@@ -64,14 +64,22 @@ func TestPackagesOfDistributions(t *testing.T) {
 		"Package: half\nStatus: install ok unpacked\nVersion: 1:2-3\nArchitecture: all\n"
 	apk := "C:Q1\nP:libcrypto3\nV:3.3.0-r2\nA:x86_64\nL:Apache-2.0\no:openssl\nF:usr/lib\nR:libcrypto.so.3\n\nP:musl\nV:1.2.5-r0\nA:x86_64\no:musl\n\n"
 	for name, c := range map[string]struct{ release, path, text, want string }{
-		"dpkg": {"ID=ubuntu\nVERSION_ID=\"22.04\"\n", "var/lib/dpkg/status", status,
-			"half 1:2-3   pkg:deb/ubuntu/half@1:2-3?arch=all&distro=ubuntu-22.04 Ubuntu:22.04:LTS\nlibssl3 3.0.11-1+b1 openssl 3.0.11-1 pkg:deb/ubuntu/libssl3@3.0.11-1%2Bb1?arch=amd64&distro=ubuntu-22.04 Ubuntu:22.04:LTS\n"},
-		"distroless": {debian12, "var/lib/dpkg/status.d/tzdata", "Package: tzdata\nVersion: 2024a\nArchitecture: all\n",
-			"tzdata 2024a   pkg:deb/debian/tzdata@2024a?arch=all&distro=debian-12 Debian:12\n"},
-		"apk": {"ID=alpine\nVERSION_ID=3.20.1\n", "lib/apk/db/installed", apk,
-			"libcrypto3 3.3.0-r2 openssl 3.3.0-r2 pkg:apk/alpine/libcrypto3@3.3.0-r2?arch=x86_64&distro=alpine-3.20.1 Alpine:v3.20\nmusl 1.2.5-r0   pkg:apk/alpine/musl@1.2.5-r0?arch=x86_64&distro=alpine-3.20.1 Alpine:v3.20\n"},
-		"rpm": {"ID=\"rocky\"\nVERSION_ID=\"9.3\"\n", "var/lib/rpm/Packages", string(unzipped(t, "testdata/rpm/Packages.gz")),
-			"libuuid 2.32.1-42.el8_8 util-linux 2.32.1-42.el8_8 pkg:rpm/rocky/libuuid@2.32.1-42.el8_8?arch=x86_64&distro=rocky-9.3 Rocky Linux:9\n"},
+		"dpkg": {
+			"ID=ubuntu\nVERSION_ID=\"22.04\"\n", "var/lib/dpkg/status", status,
+			"half 1:2-3   pkg:deb/ubuntu/half@1:2-3?arch=all&distro=ubuntu-22.04 Ubuntu:22.04:LTS\nlibssl3 3.0.11-1+b1 openssl 3.0.11-1 pkg:deb/ubuntu/libssl3@3.0.11-1%2Bb1?arch=amd64&distro=ubuntu-22.04 Ubuntu:22.04:LTS\n",
+		},
+		"distroless": {
+			debian12, "var/lib/dpkg/status.d/tzdata", "Package: tzdata\nVersion: 2024a\nArchitecture: all\n",
+			"tzdata 2024a   pkg:deb/debian/tzdata@2024a?arch=all&distro=debian-12 Debian:12\n",
+		},
+		"apk": {
+			"ID=alpine\nVERSION_ID=3.20.1\n", "lib/apk/db/installed", apk,
+			"libcrypto3 3.3.0-r2 openssl 3.3.0-r2 pkg:apk/alpine/libcrypto3@3.3.0-r2?arch=x86_64&distro=alpine-3.20.1 Alpine:v3.20\nmusl 1.2.5-r0   pkg:apk/alpine/musl@1.2.5-r0?arch=x86_64&distro=alpine-3.20.1 Alpine:v3.20\n",
+		},
+		"rpm": {
+			"ID=\"rocky\"\nVERSION_ID=\"9.3\"\n", "var/lib/rpm/Packages", string(unzipped(t, "testdata/rpm/Packages.gz")),
+			"libuuid 2.32.1-42.el8_8 util-linux 2.32.1-42.el8_8 pkg:rpm/rocky/libuuid@2.32.1-42.el8_8?arch=x86_64&distro=rocky-9.3 Rocky Linux:9\n",
+		},
 	} {
 		got := read(t, saved(t, nil, made{"x", tarOf(t, "etc/os-release", c.release, c.path, c.text)}))
 		var b strings.Builder

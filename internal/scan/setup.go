@@ -88,8 +88,10 @@ func (r *reading) setup(img image, seen map[string]alive, d Distro) []tender.Fin
 	}
 	for i, by := range layerSteps(&img.config) {
 		if fetched := addOfURL(by); fetched != "" {
-			f := tender.Finding{Kind: tender.Setup, ID: "setup/add-url", Severity: tender.Low, Layer: i,
-				Title: fmt.Sprintf("ADD fetches %s without comparing it. Use ADD --checksum=, or curl and sha256sum.", short(fetched))}
+			f := tender.Finding{
+				Kind: tender.Setup, ID: "setup/add-url", Severity: tender.Low, Layer: i,
+				Title: fmt.Sprintf("ADD fetches %s without comparing it. Use ADD --checksum=, or curl and sha256sum.", short(fetched)),
+			}
 			out = append(out, f)
 		}
 	}
