@@ -73,7 +73,12 @@ func alertBench(ctx context.Context, args []string) (err error) {
 		if err != nil {
 			return fmt.Errorf("e2e/debian.sh %s: %w", p.pack, err)
 		}
-		c := exec.Command(filepath.Join(strings.TrimSpace(string(out)), "usr/bin", p.binary), append(p.args, "--log.level=error")...)
+		usr := filepath.Join(strings.TrimSpace(string(out)), "usr")
+		// Debian's Alertmanager reads templates from /usr/share: it sees its package's there.
+		c := exec.Command("unshare", append([]string{
+			"--mount", "sh", "-c", `mount --bind "$0/share" /usr/share && exec "$@"`,
+			usr, filepath.Join(usr, "bin", p.binary), "--log.level=error",
+		}, p.args...)...)
 		c.Stderr = os.Stderr
 		if err := c.Start(); err != nil {
 			return err
