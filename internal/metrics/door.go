@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
@@ -174,6 +175,23 @@ func (d *DB) Query(ctx context.Context, expr string, at time.Time) ([]Value, err
 	default:
 		return nil, fmt.Errorf("ask %s: the answer is a %s, not one value for each series", expr, r.Value.Type())
 	}
+}
+
+// Last is the newest value that was kept of a series within the last hour, also of one that has
+// ended since; false: there is none.
+func (d *DB) Last(s *sample.Series) (float64, bool) {
+	now := time.Now()
+	var matchers []*labels.Matcher
+	labelsOf(s).Range(func(l labels.Label) {
+		matchers = append(matchers, labels.MustNewMatcher(labels.MatchEqual, l.Name, l.Value))
+	})
+	value, found := 0.0, false
+	err := d.each(context.Background(), matchers, now.Add(-time.Hour), now, func(l labels.Labels, all []moment, _ bool) {
+		if len(all) > 0 && l.Len() == len(matchers) { // no series with more labels
+			value, found = all[len(all)-1].value, true
+		}
+	})
+	return value, found && err == nil
 }
 
 // Storage is what rules read from and write to; what they write is bounded as all is.
