@@ -85,10 +85,7 @@ func (b *backend) fired(ctx context.Context, all []metrics.Firing) {
 	for _, f := range all {
 		a := alert.Alert{Labels: maps.Clone(outside), Annotations: maps.Clone(f.Annotations), StartsAt: f.StartsAt, EndsAt: f.EndsAt, GeneratorURL: link(base, f)}
 		maps.Copy(a.Labels, f.Labels)
-		if a.Annotations == nil {
-			a.Annotations = map[string]string{}
-		}
-		if _, said := a.Annotations["value"]; !said {
+		if _, said := a.Annotations["value"]; !said && f.Annotations != nil {
 			a.Annotations["value"] = strconv.FormatFloat(f.Value, 'g', 6, 64)
 		}
 		out = append(out, a)

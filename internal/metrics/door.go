@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
@@ -86,6 +87,8 @@ type DB struct {
 
 	mu   sync.Mutex
 	refs map[string]*source // by name
+	// described are the series that rounds brought, by name.
+	described map[string]metadata.Metadata
 }
 
 // settings are what prometheus.yml says.
@@ -110,7 +113,7 @@ func Open(o Options) (*DB, error) {
 		o.Limit = DefaultLimit
 	}
 	d := &DB{
-		o: o, log: o.Log, quiet: slog.New(quiet{o.Log.Handler()}), registry: prometheus.NewRegistry(), refs: map[string]*source{}, started: time.Now(),
+		o: o, log: o.Log, quiet: slog.New(quiet{o.Log.Handler()}), registry: prometheus.NewRegistry(), refs: map[string]*source{}, described: map[string]metadata.Metadata{}, started: time.Now(),
 		reload: make(chan struct{}, 1), moved: make(chan struct{}, 1), damage: newDamage(o.Dir, o.Log),
 	}
 	d.bounds = newBounds(o.Limit)
