@@ -157,7 +157,11 @@ type Value struct {
 // Query answers an expression of PromQL for one time: a vector, or a scalar as one
 // value without labels.
 func (d *DB) Query(ctx context.Context, expr string, at time.Time) ([]Value, error) {
-	q, err := d.engine.NewInstantQuery(ctx, d.all, nil, expr, at)
+	return d.query(ctx, nil, expr, at)
+}
+
+func (d *DB) query(ctx context.Context, o promql.QueryOpts, expr string, at time.Time) ([]Value, error) {
+	q, err := d.engine.NewInstantQuery(ctx, d.all, o, expr, at)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", expr, err)
 	}

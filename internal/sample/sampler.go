@@ -24,7 +24,7 @@ type Options struct {
 	// Last is asked once for a counter that the kernel begins anew, when its instance is met: the
 	// last value that was kept of it, false: none. nil: none.
 	Last func(*Series) (float64, bool)
-	Log           *slog.Logger
+	Log  *slog.Logger
 }
 
 // Status is how the sampling fares.
