@@ -21,9 +21,12 @@ func TestOneProjectSeesNothingOfAnother(t *testing.T) {
 		return series(name, append(more, "project", project)...)
 	}
 	points := []sample.Point{
-		{Series: of("orders", "shop", "color", "green"), Value: 1}, {Series: of("orders", "blog", "color", "black"), Value: 1},
-		{Series: of("orders", "shopping", "color", "pink"), Value: 1}, {Series: of("secretname", "blog"), Value: 1},
-		{Series: of("orders", "a.b", "color", "white"), Value: 1}, {Series: of("orders", "aXb", "color", "grey"), Value: 1},
+		{Series: of("orders", "shop", "color", "green"), Value: 1},
+		{Series: of("orders", "blog", "color", "black"), Value: 1},
+		{Series: of("orders", "shopping", "color", "pink"), Value: 1},
+		{Series: of("secretname", "blog"), Value: 1},
+		{Series: of("orders", "a.b", "color", "white"), Value: 1},
+		{Series: of("orders", "aXb", "color", "grey"), Value: 1},
 		{Series: series("ofnobody", "color", "brown"), Value: 1},
 	}
 	now := time.Now().Truncate(time.Second)
@@ -108,10 +111,27 @@ func TestOneProjectSeesNothingOfAnother(t *testing.T) {
 	quiet("two projects", body, "white")
 
 	for _, k := range []struct{ method, path string }{
-		{"GET", "/federate"}, {"GET", "/api/v1/targets"}, {"GET", "/api/v1/targets/metadata"}, {"GET", "/api/v1/metadata"}, {"GET", "/api/v1/rules"}, {"GET", "/api/v1/alerts"},
-		{"GET", "/api/v1/status/config"}, {"GET", "/api/v1/status/tsdb"}, {"GET", "/api/v1/query_exemplars"}, {"POST", "/api/v1/read"}, {"POST", "/api/v1/write"},
-		{"POST", "/api/v1/otlp/v1/metrics"}, {"DELETE", "/api/v1/series"}, {"GET", "/api/v1/alertmanagers"}, {"GET", "/api/v1/query/"}, {"GET", "/api/v1/label/a/b/values"},
-		{"GET", "/api/v1/status/tsdb/query"}, {"POST", "/-/reload"}, {"GET", "/api/v1/scrape_pools"}, {"PUT", "/api/v1/query"}, {"GET", "/api/v1/features"},
+		{"GET", "/federate"},
+		{"GET", "/api/v1/targets"},
+		{"GET", "/api/v1/targets/metadata"},
+		{"GET", "/api/v1/metadata"},
+		{"GET", "/api/v1/rules"},
+		{"GET", "/api/v1/alerts"},
+		{"GET", "/api/v1/status/config"},
+		{"GET", "/api/v1/status/tsdb"},
+		{"GET", "/api/v1/query_exemplars"},
+		{"POST", "/api/v1/read"},
+		{"POST", "/api/v1/write"},
+		{"POST", "/api/v1/otlp/v1/metrics"},
+		{"DELETE", "/api/v1/series"},
+		{"GET", "/api/v1/alertmanagers"},
+		{"GET", "/api/v1/query/"},
+		{"GET", "/api/v1/label/a/b/values"},
+		{"GET", "/api/v1/status/tsdb/query"},
+		{"POST", "/-/reload"},
+		{"GET", "/api/v1/scrape_pools"},
+		{"PUT", "/api/v1/query"},
+		{"GET", "/api/v1/features"},
 	} {
 		if code, body := ask([]string{"shop"}, k.method, k.path, ""); code != 403 || !strings.Contains(body, "this token is for shop only") {
 			t.Errorf("%s %s: %d %s", k.method, k.path, code, body)
