@@ -10,8 +10,10 @@ import (
 
 // notices are advisories that announce an update: they may be about many flaws, and
 // their flaws are not their aliases.
-var notices = []string{"DSA-", "DLA-", "DTSA-", "USN-", "LSN-", "RHSA-", "RHBA-", "RHEA-", "ALSA-", "ALBA-", "ALEA-", "RLSA-", "RXSA-",
-	"SUSE-", "openSUSE-", "MGASA-", "OESA-", "ELSA-", "BELL-"}
+var notices = []string{
+	"DSA-", "DLA-", "DTSA-", "USN-", "LSN-", "RHSA-", "RHBA-", "RHEA-", "ALSA-", "ALBA-", "ALEA-", "RLSA-", "RXSA-",
+	"SUSE-", "openSUSE-", "MGASA-", "OESA-", "ELSA-", "BELL-",
+}
 
 func isNotice(id string) bool {
 	return slices.ContainsFunc(notices, func(prefix string) bool { return strings.HasPrefix(id, prefix) })
