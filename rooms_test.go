@@ -90,6 +90,7 @@ var owners = map[string]string{
 	"github.com/jackc/pgx/v5":                     "examples/shop/web",
 	"github.com/klauspost/compress":               "internal/logs internal/forward internal/scan",
 	"github.com/klauspost/compress/snappy":        "internal/logql internal/forward", // in which Loki is pushed to
+	"github.com/pandatix/go-cvss":                 "internal/scan",
 	"github.com/coder/websocket":                  "internal/logql",
 	"github.com/prometheus/prometheus":            "internal/metrics",
 	"github.com/prometheus/alertmanager":          "internal/alert",
