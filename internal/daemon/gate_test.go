@@ -98,7 +98,7 @@ func TestAGateDeniesUntilItIsWaived(t *testing.T) {
 	}
 	err = ask()
 	want := "the gate denies it, nothing has changed:\nweb: gate/registry: it comes from docker.io/library/nginx, which is not among the allowed: registry.company.com: " +
-		"push it there: tender image tag, tender push; or allow it under registries: in tender.yaml\nweb: no-privileged: it is false: !service.privileged: drop it"
+		"push it to one of these, or allow it under registries: in tender.yaml\nweb: no-privileged: it is false: !service.privileged: drop it"
 	if err == nil || err.Error() != want || tender.KindOf(err) != tender.Denied {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

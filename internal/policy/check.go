@@ -130,7 +130,7 @@ func (c *check) registries(g Gate) {
 		}
 	}
 	c.deny("gate/registry", fmt.Sprintf("it comes from %s, which is not among the allowed: %s", name.Name(), allowed),
-		"push it there: tender image tag, tender push; or allow it under registries: in tender.yaml")
+		"push it to one of these, or allow it under registries: in tender.yaml")
 }
 
 // CheckRegistry says what is wrong with an entry of Gate.Registries.

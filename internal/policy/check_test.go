@@ -150,7 +150,7 @@ deny web gate/scan: its scan is 3 hours old, more than 1 hour
 			},
 			want: `
 deny web gate/registry: it comes from registry.company.com/shop/web, which is not among the allowed: docker.io/library
-  push it there: tender image tag, tender push; or allow it under registries: in tender.yaml
+  push it to one of these, or allow it under registries: in tender.yaml
 warn web gate/scan: it is not here yet: up asks again when it is
   tender pull web
 `,
@@ -223,13 +223,13 @@ deny old gate/age: it does not say when it was built, as images do that are made
 			}},
 			want: `
 deny d gate/registry: it comes from docker.io/shop/web, which is not among the allowed: docker.io/library, registry.company.com
-  push it there: tender image tag, tender push; or allow it under registries: in tender.yaml
+  push it to one of these, or allow it under registries: in tender.yaml
 deny e gate/registry: it comes from docker.io/librarymen/x, which is not among the allowed: docker.io/library, registry.company.com
-  push it there: tender image tag, tender push; or allow it under registries: in tender.yaml
+  push it to one of these, or allow it under registries: in tender.yaml
 deny f gate/registry: it comes from registry.company.com.evil.io/x, which is not among the allowed: docker.io/library, registry.company.com
-  push it there: tender image tag, tender push; or allow it under registries: in tender.yaml
+  push it to one of these, or allow it under registries: in tender.yaml
 deny g gate/registry: it comes from registry.company.com:5000/x, which is not among the allowed: docker.io/library, registry.company.com
-  push it there: tender image tag, tender push; or allow it under registries: in tender.yaml
+  push it to one of these, or allow it under registries: in tender.yaml
 `,
 		},
 		{
