@@ -146,9 +146,11 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 			err = errors.Join(err, b.metered.db.Close())
 		}
 	}()
-	maps.Copy(mounts, b.prometheus())
+	figures, own := b.prometheus()
+	maps.Copy(mounts, figures)
+	maps.Copy(own, map[string]http.Handler{"/loki/": loki, "/ready": loki})
 	b.rules = openRules(b, log.With("part", "rules"))
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: map[string]http.Handler{"/loki/": loki, "/ready": loki}})
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: own})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -165,4 +167,33 @@ func TestASyslogServerThatComesLaterGetsAll(t *testing.T) {
 	}
 	d := newDrain(t, l)
 	soon(t, "all is there", func() bool { return k.state("s").Cursor == "1" && len(d.got()) == 5 })
+}
+
+// The end of a batch whose context was over already was taken back by the deadline
+// that was set after it: the sink then held up its own stop for half a minute.
+func TestABatchOfSyslogEndsWithItsContext(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // nobody accepts: what the kernel's buffers do not hold waits
+	w := &syslog{address: l.Addr().String()}
+	if err := w.dial(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.send(ctx, "", []item{{body: make([]byte, 64<<20)}})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("64 MiB that nobody reads were sent")
+		}
+	case <-time.After(confirmTime / 2):
+		t.Fatal("send goes on although its context is over")
+	}
 }
