@@ -221,7 +221,7 @@ func pass(project, environment string, all []tender.Verdict, report func(api.Eve
 	if environment != "" {
 		gate = "the gate of " + environment + " denies it"
 	}
-	return tender.Errorf(tender.Denied, "%s, nothing has changed:\n%s", gate, strings.Join(reasons, "\n")).
+	return tender.Errorf(tender.Denied, "%s:\n%s", gate+", nothing has changed", strings.Join(reasons, "\n")).
 		Hint("tender policy check says it again; an exception: tender policy waive WHAT --project %s --until 30d --reason '…'", project)
 }
 
