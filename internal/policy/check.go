@@ -59,6 +59,7 @@ func least(a, b time.Duration) time.Duration {
 func (c *check) deny(rule, why, fix string) {
 	c.say(tender.Verdict{Rule: rule, Why: why, Fix: fix, Deny: true})
 }
+
 func (c *check) warn(rule, why, fix string) { c.say(tender.Verdict{Rule: rule, Why: why, Fix: fix}) }
 
 // say adds a verdict, unless a waiver stands against it; ids are what it may be called by
