@@ -92,6 +92,10 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if req.URL.Path == "/v2/_catalog" {
+		if account.Name == "" && !account.Admin && len(account.Grants) == 0 {
+			challenge(w, "authentication is needed")
+			return
+		}
 		r.catalog(w, req, account)
 		return
 	}
