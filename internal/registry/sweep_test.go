@@ -251,33 +251,9 @@ type killed struct{}
 // The process ends at every step in turn. What it leaves is whole, and the next sweep frees
 // as much as one that nobody ended.
 func TestKilledAtEveryStep(t *testing.T) {
-	for n, ended := 1, true; ended; n++ {
-		ended = killAt(t, n)
-		if n > 500 {
-			t.Fatal("it does not end")
-		}
-	}
-}
-
-func killAt(t *testing.T, n int) (ended bool) {
 	c := newClock()
-	dir, rows := t.TempDir(), t.TempDir()
-	open := func() (*Registry, func()) {
-		st, err := store.Open(rows, store.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := Open(t.Context(), Options{Dir: dir, Store: st, Enter: enter, Now: c.now})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r, func() {
-			if err := errors.Join(r.Close(), st.Close()); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	first, end := open()
+	dir := t.TempDir()
+	first, end := reopened(t, dir, c)
 	s := serving(t, first)
 	stays := s.push("shop/web:v3")
 	for _, ref := range []string{"shop/web:v1", "shop/api:v1"} {
@@ -292,7 +268,43 @@ func killAt(t *testing.T, n int) (ended bool) {
 	}
 	c.add(48 * time.Hour)
 	s.push("shop/api:v2")
+	end()
+	for n, ended := 1, true; ended; n++ {
+		copied := t.TempDir()
+		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		ended = killAt(t, copied, c, n)
+		if err := os.RemoveAll(copied); err != nil {
+			t.Fatal(err)
+		}
+		if n > 500 {
+			t.Fatal("it does not end")
+		}
+	}
+}
+
+// reopened is a registry whose blobs and rows lie in one directory.
+func reopened(t *testing.T, dir string, c *clock) (r *Registry, end func()) {
+	t.Helper()
+	st, err := store.Open(filepath.Join(dir, "rows"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err = Open(t.Context(), Options{Dir: filepath.Join(dir, "images"), Store: st, Enter: enter, Now: c.now}); err != nil {
+		t.Fatal(err)
+	}
+	return r, func() {
+		if err := errors.Join(r.Close(), st.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// killAt ends the process at the nth step, and says whether there is one.
+func killAt(t *testing.T, dir string, c *clock, n int) (ended bool) {
 	rules := []Rule{{OlderThan: 24 * time.Hour, KeepTags: []string{"v3"}}}
+	first, end := reopened(t, dir, c)
 	steps := 0
 	first.crash = func(string, string) {
 		if steps++; steps == n {
@@ -313,18 +325,19 @@ func killAt(t *testing.T, n int) (ended bool) {
 		}
 		first.sweepNow(t)
 	}()
-	whole(t, dir)
+	images := filepath.Join(dir, "images")
+	whole(t, images)
 	end()
-	second, end := open()
+	second, end := reopened(t, dir, c)
 	defer end()
 	if _, err := second.Retain(t.Context(), RetainOptions{Rules: rules}); err != nil {
 		t.Fatal(err)
 	}
 	second.sweepNow(t)
-	if got := whole(t, dir); got != 2 {
+	if got := whole(t, images); got != 2 {
 		t.Errorf("killed at step %d: %d manifests stay, not v3 and the new one", n, got)
 	}
-	if got := len(data(t, dir)); got != 8 {
+	if got := len(data(t, images)); got != 8 {
 		t.Errorf("killed at step %d: %d blobs stay, not two times a manifest, a configuration and two layers", n, got)
 	}
 	return ended
