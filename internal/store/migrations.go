@@ -27,6 +27,7 @@ var migrations = []string{
 	scalingsTable,
 	rulesTable,
 	imagesTables,
+	accountsTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
