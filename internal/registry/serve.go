@@ -11,12 +11,14 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/store"
@@ -29,6 +31,7 @@ var (
 	// names are the grammar of the specification.
 	names  = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 	tags   = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	uuid   = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	routes = regexp.MustCompile(`^/v2/(.+)/(?:(manifests|referrers)/([^/]+)|blobs/(uploads)(?:/([^/]*))?|(blobs)/([^/]+)|(tags)/list)$`)
 )
 
@@ -39,8 +42,8 @@ type route struct {
 	reference  string // a tag, a digest or an upload
 }
 
-func parse(path string) (route, bool) {
-	m := routes.FindStringSubmatch(path)
+func parse(address string) (route, bool) {
+	m := routes.FindStringSubmatch(address)
 	if m == nil {
 		return route{}, false
 	}
@@ -140,32 +143,54 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// pass lets the library answer, and logs what it failed at.
+// pass lets the library answer. What it failed at is logged, and told without what it says of
+// the host.
 func (r *Registry) pass(w http.ResponseWriter, req *http.Request) {
 	watch := &failing{ResponseWriter: w}
 	r.app.ServeHTTP(watch, req)
-	if watch.status >= 500 {
-		r.o.Log.Error("the registry failed", "method", req.Method, "path", req.URL.Path, "status", watch.status, "answer", watch.said.String())
+	if watch.status < 500 {
+		return
 	}
+	said := watch.said.String()
+	r.o.Log.Error("the registry failed", "method", req.Method, "path", req.URL.Path, "status", watch.status, "answer", said)
+	w.Header().Del("Content-Length")
+	if !strings.Contains(said, unix.ENOSPC.Error()) && !strings.Contains(said, unix.EDQUOT.Error()) {
+		problem(w, watch.status, "UNKNOWN", "the registry failed; its log says at what")
+		return
+	}
+	// What arrived of it would fill the disk for a week, and clients begin anew.
+	if rt, ok := parse(req.URL.Path); ok && rt.kind == "uploads" && uuid.MatchString(rt.reference) {
+		if err := r.driver.Delete(context.WithoutCancel(req.Context()), path.Join(tree, rt.repository, "_uploads", rt.reference)); err != nil {
+			r.o.Log.Warn("what arrived of an upload stays", "repository", rt.repository, "error", err)
+		}
+	}
+	problem(w, http.StatusInsufficientStorage, "UNKNOWN", "there is no space left on the registry's disk")
 }
 
-// failing keeps the beginning of an answer that tells of a failure.
+// failing holds back an answer that tells of a failure.
 type failing struct {
 	http.ResponseWriter
 	status int
-	said   bytes.Buffer
+	said   bytes.Buffer // its beginning
 }
 
 func (f *failing) WriteHeader(status int) {
-	f.status = status
-	f.ResponseWriter.WriteHeader(status)
+	if f.status >= 200 {
+		return // the library says it twice where a client has gone
+	}
+	if f.status = status; status < 500 {
+		f.ResponseWriter.WriteHeader(status)
+	}
 }
 
 func (f *failing) Write(b []byte) (int, error) {
-	if f.status >= 500 && f.said.Len() < 1<<10 {
-		f.said.Write(b[:min(len(b), 1<<10)])
+	if f.status < 500 {
+		return f.ResponseWriter.Write(b)
 	}
-	return f.ResponseWriter.Write(b)
+	if room := 4<<10 - f.said.Len(); room > 0 {
+		f.said.Write(b[:min(len(b), room)])
+	}
+	return len(b), nil
 }
 
 func (f *failing) Unwrap() http.ResponseWriter { return f.ResponseWriter }
@@ -378,8 +403,18 @@ func (r *Registry) catalog(w http.ResponseWriter, req *http.Request, a Account) 
 	_ = json.NewEncoder(w).Encode(map[string]any{"repositories": found})
 }
 
-// refuse answers with an error of ours.
+// refuse answers with an error of ours, and logs what is nobody's fault outside.
 func (r *Registry) refuse(w http.ResponseWriter, err error) {
+	switch tender.KindOf(err) {
+	case tender.Invalid, tender.NotFound, tender.Conflict, tender.Denied:
+	default:
+		r.o.Log.Error("the registry failed", "error", err)
+	}
+	Refuse(w, err)
+}
+
+// Refuse answers a client of a registry with an error of ours.
+func Refuse(w http.ResponseWriter, err error) {
 	text := err.Error()
 	if advice := tender.AdviceOf(err); advice != "" {
 		text += " (" + advice + ")"
@@ -400,7 +435,6 @@ func (r *Registry) refuse(w http.ResponseWriter, err error) {
 		w.Header().Set("Retry-After", "10")
 		problem(w, http.StatusServiceUnavailable, "UNAVAILABLE", text)
 	default:
-		r.o.Log.Error("the registry failed", "error", err)
 		problem(w, http.StatusInternalServerError, "UNKNOWN", text)
 	}
 }
