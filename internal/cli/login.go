@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) registryCommand() *cobra.Command {
-	c := a.family("registry", "Log the daemon in at image registries", a.registryLogin(), a.registryLogout(), a.registryList())
+	c := a.family("registry", "Log the daemon in at image registries", a.registryLogin(), a.registryLogout(), a.registryList(), a.registryUserCommand())
 	c.Long = `The daemon's own logins lie sealed in its vault, and serve every pull, push and build.
 Those of docker login on this machine, with their credential helpers, are sent along
 with each up, build, pull and push, win over the daemon's, and are not kept.`

@@ -21,6 +21,7 @@ import (
 	"github.com/tenderhq/tender/internal/forward"
 	"github.com/tenderhq/tender/internal/metrics"
 	"github.com/tenderhq/tender/internal/plan"
+	"github.com/tenderhq/tender/internal/registry"
 )
 
 // ConfigFile is where serve looks when --config does not say otherwise.
@@ -50,6 +51,9 @@ type Config struct {
 	// host:port of the registry's own beside the API, "" none.
 	NoRegistry                  bool
 	RegistryDir, ListenRegistry string
+	RegistryAnonymous           []string // patterns of repositories that everybody may pull from
+	RegistryImmutable           []registry.Immutable
+	RegistryQuotas              []registry.Quota
 
 	// How long logs are kept, where the service does not say: the oldest go first.
 	LogsAge  time.Duration
@@ -104,7 +108,10 @@ type Key struct {
 }
 
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
-var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat}
+var trees = map[string]func(*Config, *yaml.Node) error{
+	"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat,
+	"registry.anonymous": treeAnonymous, "registry.immutable": treeImmutable, "registry.quota": treeQuotas,
+}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }
@@ -186,6 +193,9 @@ func Keys() []Key {
 			"registry.dir", "registry-dir", "TENDER_REGISTRY_DIR", "", "where images are kept (default registry in --data-dir); the directory of a registry:2 is served as it is",
 			text(func(c *Config) *string { return &c.RegistryDir }),
 		},
+		{"registry.anonymous", "registry-anonymous", "TENDER_REGISTRY_ANONYMOUS", "", "repositories that everybody may pull from, as YAML: docs/registry-accounts.md", treeSetter(treeAnonymous)},
+		{"registry.immutable", "registry-immutable", "TENDER_REGISTRY_IMMUTABLE", "", "tags that keep their digest, as YAML: docs/registry-accounts.md", treeSetter(treeImmutable)},
+		{"registry.quota", "registry-quota", "TENDER_REGISTRY_QUOTA", "", "how much repositories may hold, as YAML: docs/registry-accounts.md", treeSetter(treeQuotas)},
 		{
 			"listen.registry", "listen-registry", "TENDER_LISTEN_REGISTRY", "", "address of the registry alone, beside the API's, such as :5000; TLS as for --listen",
 			text(func(c *Config) *string { return &c.ListenRegistry }),
