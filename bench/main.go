@@ -10,7 +10,10 @@
 //	it, to a Loki (make loki builds one) and to ripgrep
 //	go run ./bench sample [-n CONTAINERS]: what instances use, read from the kernel's files and asked of
 //	the engine's stats API
-//	go run ./bench metrics [-n SERIES] [-rounds 20] [-every 3s]: scraping and questions, against Debian's Prometheus
+//	go run ./bench metrics [-n SERIES] [-rounds 20] [-every 3s] [-only scrape] [-profile DIR]: scraping and
+//	questions, against Debian's Prometheus
+//	go run ./bench alert [-n ALERTS] [-every 1s]: from a condition true to the webhook, against Debian's
+//	Prometheus and Alertmanager
 //	go run ./bench idle [-n INSTANCES] [-settle 1m] [-for 1m] [-tender BINARY]: what serve and the edge hold and use
 package main
 
@@ -53,7 +56,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) > 1 {
-		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench, "metrics": metricBench, "idle": idleBench}
+		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench, "metrics": metricBench, "idle": idleBench, "alert": alertBench}
 		if other := others[os.Args[1]]; other != nil {
 			if err := other(ctx, os.Args[2:]); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)
@@ -79,6 +82,11 @@ func run(ctx context.Context, runs int, sizes, only string) (err error) {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{runs: runs, dir: dir, tender: filepath.Join(dir, "tender")}
+	out, err := exec.CommandContext(ctx, "bench/compose.sh").Output()
+	if err != nil {
+		return fmt.Errorf("bench/compose.sh: %w", err)
+	}
+	b.compose = strings.TrimSpace(string(out))
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -121,13 +129,8 @@ func (b *bench) prepare(ctx context.Context) error {
 			return fmt.Errorf("go build: %w\n%s", err, out)
 		}
 	}
-	out, err := exec.CommandContext(ctx, "bench/compose.sh").Output()
-	if err != nil {
-		return fmt.Errorf("bench/compose.sh: %w", err)
-	}
-	b.compose = strings.TrimSpace(string(out))
-	b.engine, err = client.New(client.FromEnv)
-	if err != nil {
+	var err error
+	if b.engine, err = client.New(client.FromEnv); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(b.dir, "serve.log"))

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/url"
 	"os"
 	"os/exec"
@@ -21,6 +23,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tenderhq/tender/internal/metrics"
 )
@@ -50,6 +54,8 @@ func metricBench(ctx context.Context, args []string) (err error) {
 	n := set.Int("n", 50_000, "series")
 	rounds := set.Int("rounds", 20, "scrapes of all targets that are measured")
 	every := set.Duration("every", 3*time.Second, "between scrapes")
+	profile := set.String("profile", "", "folder for CPU profiles of both while they scrape")
+	only := set.String("only", "scrape,ask", "which parts")
 	child := set.String("child", "", "used by the command itself")
 	if err := set.Parse(args); err != nil {
 		return err
@@ -116,7 +122,18 @@ func metricBench(ctx context.Context, args []string) (err error) {
 		s.seen, s.first = x.seen(s.name), s.before
 	}
 	began := time.Now()
+	profiles, cctx := errgroup.WithContext(ctx)
+	if *profile != "" {
+		for _, s := range both {
+			profiles.Go(func() error {
+				return s.profile(cctx, filepath.Join(*profile, s.name+".prof"), time.Duration(*rounds)**every)
+			})
+		}
+	}
 	if err := x.wait(ctx, both, (first+*rounds)*targets); err != nil {
+		return err
+	}
+	if err := profiles.Wait(); err != nil {
 		return err
 	}
 	for _, s := range both {
@@ -143,6 +160,9 @@ func metricBench(ctx context.Context, args []string) (err error) {
 	row("a scrape of all, CPU", "ms", 1000*ours.scrape, 1000*theirs.scrape)
 	row("the first 3, with the start, CPU", "ms", 1000*ours.first, 1000*theirs.first)
 	for _, q := range asks {
+		if !strings.Contains(*only, "ask") {
+			break
+		}
 		if err := askBoth(ctx, both, q.query, began, end, *every); err != nil {
 			return fmt.Errorf("%s: %w", q.name, err)
 		}
@@ -212,6 +232,25 @@ func askBoth(ctx context.Context, both []*scraper, query string, from, to time.T
 	return nil
 }
 
+// profile has the process write down where it is for a while.
+func (s *scraper) profile(ctx context.Context, path string, span time.Duration) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", s.base, max(1, int(span.Seconds()))), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, resp.Body)
+	return errors.Join(err, f.Close())
+}
+
 func (s *scraper) ask(ctx context.Context, v url.Values) (int, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"/api/v1/query_range?"+v.Encode(), nil)
 	if err != nil {
@@ -249,7 +288,10 @@ func metricChild(ctx context.Context, what string) error {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	server := &http.Server{Handler: db.API(), ReadHeaderTimeout: time.Minute}
+	mux := http.NewServeMux()
+	mux.Handle("/", db.API())
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(l) }()
 	err = db.Run(ctx)
 	return errors.Join(err, server.Close(), db.Close())

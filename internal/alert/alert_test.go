@@ -405,3 +405,19 @@ func TestMatchersAsAmtoolTakesThem(t *testing.T) {
 		t.Errorf("a wrong expression: %v", err)
 	}
 }
+
+// Who finds the end after a restart does not know any more what the alert said: people are told it all the same.
+func TestAnEndThatSaysNothingKeepsWhatTheAlertSaid(t *testing.T) {
+	url, got := hook(t)
+	r := room(t, alert.Options{})
+	if err := r.Load(file(t, "route: {receiver: hook, group_by: [...], %s}\nreceivers: [{name: hook, webhook_configs: [{url: %q}]}]\n", quick, url)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, r, fires("Down"))
+	next(t, got)
+	silent := fires("Down")
+	silent.Annotations = nil
+	if m := over(t, r, got, silent); m.Status != "resolved" || m.Alerts[0].Annotations["summary"] != "Down" {
+		t.Errorf("%+v", m)
+	}
+}

@@ -3,6 +3,7 @@ package alert
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -64,12 +65,30 @@ type incoming struct {
 
 // Put is provider.Alerts'.
 func (i *incoming) Put(ctx context.Context, all ...*inner) error {
-	err := i.Alerts.Put(ctx, i.carried.enrich(ctx, all)...)
+	err := i.Alerts.Put(ctx, i.carried.enrich(ctx, i.remembered(all))...)
 	select {
 	case i.changed <- struct{}{}:
 	default:
 	}
 	return err
+}
+
+// remembered has an end that says nothing of its own say what the alert said: whoever found the
+// end after a restart does not know that any more.
+func (i *incoming) remembered(all []*inner) []*inner {
+	now := time.Now()
+	out := slices.Clone(all)
+	for n, a := range all {
+		if len(a.Annotations) > 0 || !a.ResolvedAt(now) {
+			continue
+		}
+		if was, err := i.Alerts.Get(a.Fingerprint()); err == nil {
+			more := *a
+			more.Annotations = was.Annotations
+			out[n] = &more
+		}
+	}
+	return out
 }
 
 // carried is what was found out about each alert that fires. Whoever finds an

@@ -74,6 +74,7 @@ this way. SIGTERM ends it: what is under way has ` + (30 * time.Second).String()
 			}
 			cfg.Log = slog.New(slog.NewTextHandler(out, nil))
 			defer a.succeed(cfg.Log)()
+			defer resting(c.Context())()
 			if err := edge.Run(c.Context(), cfg); err != nil {
 				return fmt.Errorf("edge: %w", err)
 			}

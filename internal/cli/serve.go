@@ -46,6 +46,7 @@ over a variable, a variable over the file.`,
 			if a.getenv("GOGC") == "" {
 				debug.SetGCPercent(servePercent)
 			}
+			defer resting(c.Context())()
 			log := slog.New(slog.NewTextHandler(a.Err, nil))
 			if err := daemon.Run(c.Context(), cfg, daemon.Options{Version: a.Version, Log: log}); err != nil {
 				return fmt.Errorf("serve: %w", err)

@@ -140,10 +140,13 @@ func (a *alertRoom) run(ctx context.Context) error {
 	return a.room.Run(ctx)
 }
 
-const lookAgain = 5 * time.Second // at the file, and at how the room is
+const (
+	lookAgain = 5 * time.Second // at the file, and at how the room is
+	lookTwice = time.Second     // at a file that has changed: while it is being written it goes on changing
+)
 
 func (a *alertRoom) look(ctx context.Context, hup <-chan os.Signal) {
-	seen, said := lastChange(a.file), ""
+	read, seen, said := stampOf(a.file), stampOf(a.file), ""
 	for {
 		if now := a.problem(); now != said {
 			if said = now; said == nobodyTold { // as it is where nobody has asked for more
@@ -152,32 +155,46 @@ func (a *alertRoom) look(ctx context.Context, hup <-chan os.Signal) {
 				a.tell(said, "")
 			}
 		}
+		wait := lookAgain
+		if seen != read {
+			wait = lookTwice
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			seen = lastChange(a.file)
+			read = stampOf(a.file)
+			seen = read
 			a.load()
-		case <-time.After(lookAgain):
-			// One that is being written may be half there: it is read once it has not changed for a while.
-			if now := lastChange(a.file); !now.Equal(seen) && time.Since(now) > time.Second {
-				seen = now
+		case <-time.After(wait):
+			before := seen
+			if seen = stampOf(a.file); seen != read && seen == before {
+				read = seen
 				a.load()
 			}
 		}
 	}
 }
 
-// lastChange is when a file was written; zero where there is none.
-func lastChange(file string) time.Time {
-	if file == "" {
-		return time.Time{}
-	}
+// stamp tells a file from what it was before. When it was written says nothing by itself: clocks
+// differ, and a copy may carry the time of what it was made from.
+type stamp struct {
+	written     int64 // in nanoseconds
+	size        int64
+	inode, disk uint64
+}
+
+// stampOf is the zero value where there is no file.
+func stampOf(file string) (s stamp) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return time.Time{}
+		return s
 	}
-	return info.ModTime()
+	s.written, s.size = info.ModTime().UnixNano(), info.Size()
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.inode, s.disk = st.Ino, uint64(st.Dev)
+	}
+	return s
 }
 
 // alertmanager mounts Alertmanager's API, also under a prefix for clients that know

@@ -40,6 +40,7 @@ type backend struct {
 	rules     *ruleRoom     // nil: there is no store of samples
 	images    *registryRoom // nil: the registry is off
 	layers    layers
+	knowledge knowledge // of images, for the gate
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error
 	sampling    *sampling // nil: nothing is sampled

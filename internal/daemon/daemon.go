@@ -113,6 +113,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
+	if err := checkGates(c, b.knowledge); err != nil {
+		return err
+	}
 	if err := b.keep(); err != nil {
 		return err
 	}
@@ -142,8 +145,10 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 			err = errors.Join(err, b.metered.db.Close())
 		}
 	}()
-	maps.Copy(mounts, b.prometheus())
-	ownPort, err := listenRegistry(c)
+	figures, own := b.prometheus()
+	maps.Copy(mounts, figures)
+	maps.Copy(own, map[string]http.Handler{"/loki/": loki, "/ready": loki})
+	port, err := listenRegistry(c)
 	if err != nil {
 		return err
 	}
@@ -153,7 +158,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		defer func() { err = errors.Join(err, b.images.Close()) }()
 	}
 	b.rules = openRules(b, log.With("part", "rules"))
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: map[string]http.Handler{"/loki/": loki, "/ready": loki}, Alone: alone})
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: own, Alone: alone})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {
@@ -179,7 +184,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		parts = append(parts, part{name: "rules", run: b.rules.run, grace: 20 * time.Second})
 	}
 	if b.images != nil {
-		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, ownPort) }})
+		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, port) }})
 	}
 	if c.Heartbeat != "" {
 		parts = append(parts, part{name: "heartbeat", run: b.heartbeat().run, grace: 15 * time.Second})

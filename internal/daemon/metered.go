@@ -78,16 +78,31 @@ func openMetricRoom(b *backend, log *slog.Logger) *metricRoom {
 }
 
 // prometheus mounts Prometheus' API, also under a prefix for clients of several such
-// things, or says why it is not there.
-func (b *backend) prometheus() map[string]http.Handler {
+// things, or says why it is not there. own sees to it by itself who may see what.
+func (b *backend) prometheus() (mounts, own map[string]http.Handler) {
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		err := noMetrics(b)
 		http.Error(w, err.Error()+"\n"+tender.AdviceOf(err), http.StatusServiceUnavailable)
 	}))
 	if b.metered != nil {
-		h = b.metered.db.Narrowed(b.metered.db.API())
+		h = b.metered.db.Narrowed(apart(b.metered.db))
 	}
-	return map[string]http.Handler{"/api/v1/": h, "/federate": h, "/-/": h, "/prometheus/": http.StripPrefix("/prometheus", h)}
+	return map[string]http.Handler{"/federate": h, "/-/": h}, map[string]http.Handler{"/api/v1/": h, "/prometheus/": http.StripPrefix("/prometheus", h)}
+}
+
+// apart answers who may see some projects alone as if there were no others.
+func apart(db *metrics.DB) http.Handler {
+	all, some := db.API(), db.Apart(func(ctx context.Context) []string {
+		who, _ := api.PersonFrom(ctx) // nobody sees nothing
+		return who.Projects
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if who, ok := api.PersonFrom(r.Context()); ok && len(who.Projects) == 0 {
+			all.ServeHTTP(w, r)
+			return
+		}
+		some.ServeHTTP(w, r)
+	})
 }
 
 func noMetrics(b *backend) error {

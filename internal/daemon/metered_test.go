@@ -1,11 +1,19 @@
 package daemon
 
 import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/metrics"
+	"github.com/tenderhq/tender/internal/sample"
 	"github.com/tenderhq/tender/internal/store"
 )
 
@@ -29,6 +37,62 @@ func TestTargetsOfAnEngineElsewhere(t *testing.T) {
 		}
 		if text := strings.Join(got, " "); text != want {
 			t.Errorf("engine at %q: %s, want %s", elsewhere, text, want)
+		}
+	}
+}
+
+// A token of one project asks Prometheus' API about it alone, under both of its addresses; one of all projects asks of all.
+func TestPrometheusKeepsProjectsApart(t *testing.T) {
+	st, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	db, err := metrics.Open(metrics.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	var points []sample.Point
+	for _, project := range []string{"shop", "blog"} {
+		points = append(points, sample.Point{Series: &sample.Series{Name: "orders", Labels: []sample.Label{{Name: "project", Value: project}}}})
+	}
+	if err := db.Keep(t.Context(), sample.Round{Source: "here", At: time.Now(), Points: points}); err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{store: st, board: new(board), log: slog.New(slog.DiscardHandler), metered: &metricRoom{db: db}}
+	mounts, own := b.prometheus()
+	s := httptest.NewServer(api.Handler(b, api.Options{Mounts: mounts, Apart: own}))
+	t.Cleanup(s.Close)
+	for _, projects := range [][]string{nil, {"shop"}} {
+		made, err := b.CreateToken(t.Context(), api.Person{Name: "root"}, fmt.Sprint("of", len(projects)), api.Read, projects, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path, refused := range map[string]bool{
+			"/api/v1/query?query=orders": false, "/prometheus/api/v1/label/project/values": false, "/api/v1/targets": true, "/federate?match[]=orders": true, "/prometheus/federate?match[]=orders": true,
+		} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+made.Secret)
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := 200
+			if refused && projects != nil {
+				want = 403
+			}
+			if resp.StatusCode != want || projects != nil && strings.Contains(string(body), "blog") || projects == nil && !refused && !strings.Contains(string(body), "blog") {
+				t.Errorf("%v %s: %d %s", projects, path, resp.StatusCode, body)
+			}
 		}
 	}
 }

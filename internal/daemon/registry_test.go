@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net/http"
@@ -215,4 +217,54 @@ func TestARenewedCertificateIsServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	serves(3, "its key is gone")
+}
+
+// Its own port speaks TLS, and answers nothing but what a registry is asked.
+func TestTheRegistrysOwnPort(t *testing.T) {
+	s, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	trusted := httptest.NewUnstartedServer(nil)
+	trusted.StartTLS() // for its certificate, which its client trusts
+	defer trusted.Close()
+	dir := t.TempDir()
+	c := Config{RegistryDir: filepath.Join(dir, "registry"), ListenRegistry: "127.0.0.1:0", TLSCert: filepath.Join(dir, "cert"), TLSKey: filepath.Join(dir, "key")}
+	raw, err := x509.MarshalPKCS8PrivateKey(trusted.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{c.TLSCert: {Type: "CERTIFICATE", Bytes: trusted.Certificate().Raw}, c.TLSKey: {Type: "PRIVATE KEY", Bytes: raw}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := &backend{store: s, board: new(board), log: slog.New(slog.DiscardHandler), config: c}
+	b.images = openRegistryRoom(b, b.log)
+	port, err := listenRegistry(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.images.run(ctx, port) }()
+	for path, want := range map[string]int{"/v2/": 401, "/v2/_catalog": 401, "/healthz": 200, "/tender/v1/status": 404, "/": 404} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+port.Addr().String()+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := trusted.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %d, not %d", path, resp.StatusCode, want)
+		}
+	}
+	cancel()
+	if err := errors.Join(<-done, b.images.Close()); err != nil {
+		t.Error(err)
+	}
 }

@@ -85,10 +85,7 @@ func (b *backend) fired(ctx context.Context, all []metrics.Firing) {
 	for _, f := range all {
 		a := alert.Alert{Labels: maps.Clone(outside), Annotations: maps.Clone(f.Annotations), StartsAt: f.StartsAt, EndsAt: f.EndsAt, GeneratorURL: link(base, f)}
 		maps.Copy(a.Labels, f.Labels)
-		if a.Annotations == nil {
-			a.Annotations = map[string]string{}
-		}
-		if _, said := a.Annotations["value"]; !said {
+		if _, said := a.Annotations["value"]; !said && f.Annotations != nil {
 			a.Annotations["value"] = strconv.FormatFloat(f.Value, 'g', 6, 64)
 		}
 		out = append(out, a)
@@ -442,7 +439,14 @@ func (b *backend) SetRules(ctx context.Context, who api.Person, f api.RuleFile) 
 	}
 	var names []string
 	err = b.store.Update(ctx, func(tx *store.Tx) error {
+		there, err := tx.RuleGroups()
+		if err != nil {
+			return err
+		}
 		for _, g := range groups {
+			if err := otherLanguage(there, g.Name, logs); err != nil {
+				return err
+			}
 			text, err := metrics.WriteRules([]metrics.Group{g})
 			if err != nil {
 				return err
@@ -463,6 +467,22 @@ func (b *backend) SetRules(ctx context.Context, who api.Person, f api.RuleFile) 
 		b.rules.poke()
 	}
 	return out, nil
+}
+
+// otherLanguage refuses a group that would take the place of one in the other language: who wrote
+// it meant another one.
+func otherLanguage(there []store.RuleGroup, name string, logs bool) error {
+	for _, g := range there {
+		if g.Name == name && g.Logs != logs {
+			was := "PromQL"
+			if g.Logs {
+				was = "LogQL"
+			}
+			return tender.Errorf(tender.Conflict, "there is a group of rules %q in %s, set by %s", name, was, g.Who).
+				Hint("give this one another name, or remove that one first: tender alert rules rm %s", name)
+		}
+	}
+	return nil
 }
 
 // RemoveRules removes a group that was set over the API.

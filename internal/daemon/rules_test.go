@@ -207,4 +207,19 @@ func TestSetRulesTakesAllOrNothing(t *testing.T) {
 	if d := cmp.Diff(want, got[0].Text); d != "" {
 		t.Error(d)
 	}
+
+	// One of the same name in the other language is another one, and takes nobody's place.
+	_, err = b.SetRules(t.Context(), api.Person{Name: "you"}, api.RuleFile{Text: "groups: [{name: b, rules: [{alert: B, expr: up}]}, {name: a, rules: [{alert: A, expr: up}]}]"})
+	if tender.KindOf(err) != tender.Conflict || err.Error() != `there is a group of rules "a" in LogQL, set by me` || !strings.Contains(tender.AdviceOf(err), "tender alert rules rm a") {
+		t.Errorf("a group of PromQL in the place of one of LogQL: %v", err)
+	}
+	if left, err := b.RuleGroups(t.Context()); err != nil || len(left) != 1 || left[0].Language != "logql" {
+		t.Errorf("left: %+v %v", left, err)
+	}
+	if err := b.RemoveRules(t.Context(), api.Person{}, "a"); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.SetRules(t.Context(), api.Person{Name: "you"}, api.RuleFile{Text: "groups: [{name: a, rules: [{alert: A, expr: up}]}]"}); err != nil {
+		t.Errorf("once it is gone: %v", err)
+	}
 }

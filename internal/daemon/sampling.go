@@ -46,7 +46,11 @@ func openSampling(c Config, b *backend, log *slog.Logger) *sampling {
 		s.elsewhere = c.Engine
 	}
 	var err error
-	if s.sampler, err = sample.New(sample.Options{Node: nodeName(), ComposeLabels: c.ComposeLabels, Log: log}); err != nil {
+	o := sample.Options{Node: nodeName(), ComposeLabels: c.ComposeLabels, Log: log}
+	if b.metered != nil {
+		o.Last = b.metered.db.Last
+	}
+	if s.sampler, err = sample.New(o); err != nil {
 		log.Error("nothing is sampled", "err", err)
 		b.board.set("samples", func(p *api.Part) { p.State, p.Since, p.Error = "failed", time.Now().UTC(), err.Error() })
 		return nil

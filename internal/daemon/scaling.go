@@ -73,7 +73,7 @@ func newScaling(b *backend, log *slog.Logger) *scaling {
 		return n, err == nil
 	}
 	if b.metered != nil {
-		s.query = b.metered.db.Query
+		s.query = b.metered.db.Fresh
 	}
 	return s
 }

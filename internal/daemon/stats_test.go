@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -120,7 +121,8 @@ func TestUsageFromTheStoreOfSamples(t *testing.T) {
 
 // Without metrics all that Prometheus' API and its page of operation are asked says so, and what to do.
 func TestPrometheusWithoutMetrics(t *testing.T) {
-	mounts := (&backend{config: Config{NoMetrics: true}}).prometheus()
+	mounts, own := (&backend{config: Config{NoMetrics: true}}).prometheus()
+	maps.Copy(mounts, own)
 	for path, mount := range map[string]string{"/api/v1/query": "/api/v1/", "/federate": "/federate", "/-/reload": "/-/", "/prometheus/-/reload": "/prometheus/"} {
 		w := httptest.NewRecorder()
 		mounts[mount].ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, nil))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/grafana/regexp"
 	"github.com/prometheus/client_golang/exp/api/remote"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
@@ -31,8 +32,26 @@ const spoken = "3.16.0"
 // API serves Prometheus' HTTP API at /api/v1/… and /federate. What removes data is
 // not offered. Who may ask is decided before.
 func (d *DB) API() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/api/v1/", d.serve(d.all, d.registry))
+	mux.HandleFunc("GET /api/v1/metadata", d.metadata)
+	mux.HandleFunc("/api/v1/admin/", http.NotFound)
+	mux.HandleFunc("GET /federate", d.federate)
+	ready := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("Tender is ready.\n")) }
+	mux.HandleFunc("GET /-/ready", ready)
+	mux.HandleFunc("GET /-/healthy", ready)
+	mux.HandleFunc("POST /-/reload", func(w http.ResponseWriter, _ *http.Request) {
+		if err := d.Reload(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	return mux
+}
+
+// serve is what lies below /api/v1/ over a store, which may be a part of ours. counts: nil nowhere.
+func (d *DB) serve(of storage.SampleAndChunkQueryable, counts prometheus.Registerer) http.Handler {
 	a := v1.NewAPI(
-		asked{d}, d.all, appendable{d}, d.tsdb,
+		asked{d}, of, appendable{d}, d.tsdb,
 		func(context.Context) v1.ScrapePoolsRetriever { return d.active() },
 		func(context.Context) v1.TargetRetriever { return d.active() },
 		func(context.Context) v1.AlertmanagerRetriever { return named{d} },
@@ -48,26 +67,14 @@ func (d *DB) API() http.Handler {
 		&v1.PrometheusVersion{Version: spoken, Revision: d.o.Version, Branch: "tender", GoVersion: runtime.Version()},
 		func() []notifications.Notification { return nil },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, nil, false },
-		d, d.registry, nil,
+		d, counts, nil,
 		true, remote.MessageTypes{remote.WriteV1MessageType, remote.WriteV2MessageType},
 		true, false, false, // OTLP; deltas are refused, as Prometheus does
 		lookback, false, false, nil, nil, v1.OpenAPIOptions{}, d.parser, false, queryTimeout,
 	)
 	r := route.New()
 	a.Register(r.WithPrefix("/api/v1"))
-	mux := http.NewServeMux()
-	mux.Handle("/api/v1/", r)
-	mux.HandleFunc("/api/v1/admin/", http.NotFound)
-	mux.HandleFunc("GET /federate", d.federate)
-	ready := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("Tender is ready.\n")) }
-	mux.HandleFunc("GET /-/ready", ready)
-	mux.HandleFunc("GET /-/healthy", ready)
-	mux.HandleFunc("POST /-/reload", func(w http.ResponseWriter, _ *http.Request) {
-		if err := d.Reload(); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
-	})
-	return mux
+	return r
 }
 
 func (d *DB) runtime() (v1.RuntimeInfo, error) {

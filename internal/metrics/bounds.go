@@ -184,6 +184,9 @@ type appendable struct{ d *DB }
 
 // AppenderV2 is storage.AppendableV2's.
 func (a appendable) AppenderV2(ctx context.Context) storage.AppenderV2 {
+	if len(a.d.Config().RemoteWriteConfigs) == 0 { // nobody to count for what is sent on
+		return &appender{AppenderV2: a.d.tsdb.AppenderV2(ctx), d: a.d}
+	}
 	return &appender{AppenderV2: a.d.all.AppenderV2(ctx), d: a.d}
 }
 

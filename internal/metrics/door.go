@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/metadata"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
@@ -85,6 +87,8 @@ type DB struct {
 
 	mu   sync.Mutex
 	refs map[string]*source // by name
+	// described are the series that rounds brought, by name.
+	described map[string]metadata.Metadata
 }
 
 // settings are what prometheus.yml says.
@@ -109,7 +113,7 @@ func Open(o Options) (*DB, error) {
 		o.Limit = DefaultLimit
 	}
 	d := &DB{
-		o: o, log: o.Log, quiet: slog.New(quiet{o.Log.Handler()}), registry: prometheus.NewRegistry(), refs: map[string]*source{}, started: time.Now(),
+		o: o, log: o.Log, quiet: slog.New(quiet{o.Log.Handler()}), registry: prometheus.NewRegistry(), refs: map[string]*source{}, described: map[string]metadata.Metadata{}, started: time.Now(),
 		reload: make(chan struct{}, 1), moved: make(chan struct{}, 1), damage: newDamage(o.Dir, o.Log),
 	}
 	d.bounds = newBounds(o.Limit)
@@ -153,7 +157,11 @@ type Value struct {
 // Query answers an expression of PromQL for one time: a vector, or a scalar as one
 // value without labels.
 func (d *DB) Query(ctx context.Context, expr string, at time.Time) ([]Value, error) {
-	q, err := d.engine.NewInstantQuery(ctx, d.all, nil, expr, at)
+	return d.query(ctx, nil, expr, at)
+}
+
+func (d *DB) query(ctx context.Context, o promql.QueryOpts, expr string, at time.Time) ([]Value, error) {
+	q, err := d.engine.NewInstantQuery(ctx, d.all, o, expr, at)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", expr, err)
 	}
@@ -174,6 +182,23 @@ func (d *DB) Query(ctx context.Context, expr string, at time.Time) ([]Value, err
 	default:
 		return nil, fmt.Errorf("ask %s: the answer is a %s, not one value for each series", expr, r.Value.Type())
 	}
+}
+
+// Last is the newest value that was kept of a series within the last hour, also of one that has
+// ended since; false: there is none.
+func (d *DB) Last(s *sample.Series) (float64, bool) {
+	now := time.Now()
+	var matchers []*labels.Matcher
+	labelsOf(s).Range(func(l labels.Label) {
+		matchers = append(matchers, labels.MustNewMatcher(labels.MatchEqual, l.Name, l.Value))
+	})
+	value, found := 0.0, false
+	err := d.each(context.Background(), matchers, now.Add(-time.Hour), now, func(l labels.Labels, all []moment, _ bool) {
+		if len(all) > 0 && l.Len() == len(matchers) { // no series with more labels
+			value, found = all[len(all)-1].value, true
+		}
+	})
+	return value, found && err == nil
 }
 
 // Storage is what rules read from and write to; what they write is bounded as all is.

@@ -50,6 +50,7 @@ func (d *DB) keep(ctx context.Context, r sample.Round) error {
 		h := src.series[p.Series]
 		if h == nil {
 			h, fresh = &held{labels: labelsOf(p.Series)}, true
+			d.describe(p.Series)
 		}
 		ref, err := app.Append(h.ref, h.labels, 0, at, p.Value, nil, nil, storage.AOptions{})
 		switch {

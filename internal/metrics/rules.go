@@ -41,7 +41,7 @@ type Rule struct {
 
 // Firing is an alert that fires, or that has ended.
 type Firing struct {
-	Labels, Annotations map[string]string
+	Labels, Annotations map[string]string // nil annotations: what it said is not known any more
 	Expr                string
 	Logs                bool // Expr is LogQL
 	Value               float64
@@ -156,6 +156,10 @@ func (r *Rules) Run(ctx context.Context) error {
 	groups := r.groups
 	r.mu.Unlock()
 	running := []*evaluator{r.evaluator(ctx, false), r.evaluator(ctx, true)}
+	orphans, err := r.orphans(ctx, time.Now())
+	if err != nil { // then they time out
+		r.log.Warn("which alerts fired before is not known", "err", err)
+	}
 	var all []error
 	var work sync.WaitGroup
 	for _, e := range running {
@@ -166,8 +170,8 @@ func (r *Rules) Run(ctx context.Context) error {
 	r.running = running
 	r.mu.Unlock()
 	r.set.Unlock()
-	err := errors.Join(all...)
-	if err == nil {
+	if err = errors.Join(all...); err == nil {
+		work.Go(func() { r.tellEnds(ctx, orphans) })
 		<-ctx.Done()
 	}
 	r.set.Lock()
@@ -285,6 +289,8 @@ type RuleState struct {
 	Took          time.Duration // that
 	Every         time.Duration // of its group
 	Active        []Firing      // pending ones, too: their StartsAt is zero
+
+	restored bool // its alerts know how long they have been pending
 }
 
 // States are all rules, in the order of their groups.
@@ -310,6 +316,7 @@ func (r *Rules) States() (out []RuleState) {
 					continue
 				}
 				s.Rule.Alert, s.State = rule.Name(), a.State().String()
+				s.restored = a.Restored()
 				s.Rule.For, s.Rule.KeepFiringFor, s.Rule.Annotations = a.HoldDuration(), a.KeepFiringFor(), a.Annotations().Map()
 				for _, one := range a.ActiveAlerts() {
 					s.Active = append(s.Active, firing(one, s.Rule.Expr, s.Logs))

@@ -165,6 +165,66 @@ func TestARestartKeepsHowLongAlertsWerePending(t *testing.T) {
 	})
 }
 
+// What fired when the process was killed and does not any more has nobody who remembers it: its
+// end is told all the same, once.
+func TestAnAlertThatEndsOverARestart(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"at once": 0, "after a minute": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				b := begin(t, dir, full(wait), RulesOptions{})
+				b.pass(3*time.Minute, 12)
+				if diff := cmp.Diff([]string{"Full fires web has 12"}, b.heard()); diff != "" {
+					t.Fatal(diff)
+				}
+				b.stop()
+				b = begin(t, dir, full(wait), RulesOptions{})
+				b.pass(45*time.Second, 3)
+				b.mu.Lock()
+				said := b.said
+				b.mu.Unlock()
+				if len(said) != 1 || said[0].Labels["alertname"] != "Full" || said[0].Labels["service"] != "web" || said[0].Labels["severity"] != "page" ||
+					said[0].EndsAt.After(time.Now()) || said[0].StartsAt.After(said[0].EndsAt) || said[0].Expr == "" {
+					t.Fatalf("said after the restart: %+v", said)
+				}
+				if got, err := b.db.Query(t.Context(), `ALERTS{alertstate="firing"}`, time.Now()); err != nil || len(got) > 0 {
+					t.Errorf("it is seen to fire: %v, %v", got, err)
+				}
+				b.stop()
+				b = begin(t, dir, full(wait), RulesOptions{})
+				defer func() { b.stop() }()
+				b.pass(2*time.Minute, 3)
+				if got := b.heard(); got != nil {
+					t.Errorf("said again: %q", got)
+				}
+			})
+		})
+	}
+}
+
+// After a longer while nothing may be measured yet: what is missing is no end.
+func TestNoAlertEndsBecauseNothingIsMeasuredYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		b := begin(t, dir, full(0), RulesOptions{})
+		b.pass(3*time.Minute, 12)
+		b.heard()
+		b.stop()
+		time.Sleep(20 * time.Minute)
+		b = begin(t, dir, full(0), RulesOptions{})
+		defer func() { b.stop() }()
+		time.Sleep(40 * time.Second) // two evaluations find nothing
+		synctest.Wait()
+		if got := b.heard(); got != nil {
+			t.Errorf("without a sample: %q", got)
+		}
+		b.pass(2*time.Minute, 12)
+		if diff := cmp.Diff([]string{"Full fires web has 12"}, b.heard()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 // A group is evaluated for the first time up to its interval after it was loaded: that is in time.
 func TestRulesAreBehindOnlyWhereTheirIntervalIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

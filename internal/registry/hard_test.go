@@ -2,11 +2,13 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -207,4 +209,46 @@ func TestGrants(t *testing.T) {
 			t.Errorf("%s allows more than it says", c.pattern)
 		}
 	}
+}
+
+// Whoever goes in the middle of a push leaves rows that say what the files say.
+func TestAClientThatHasGone(t *testing.T) {
+	var leave context.CancelFunc
+	s := listening(t, Options{Before: []func(context.Context, Pushed) error{func(context.Context, Pushed) error {
+		if leave != nil {
+			leave()
+		}
+		return nil
+	}}})
+	img := s.push("shop/web:1")
+	raw, err := img.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	media, err := img.MediaType()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(method, reference, body string) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		leave = cancel
+		if method != http.MethodPut {
+			cancel()
+		}
+		req := httptest.NewRequestWithContext(ctx, method, "/v2/shop/web/manifests/"+reference, strings.NewReader(body))
+		req.SetBasicAuth("ann", "secret")
+		req.Header.Set("Content-Type", string(media))
+		s.Handler().ServeHTTP(httptest.NewRecorder(), req)
+		rows := s.index()
+		if err := s.Reindex(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if files := s.index(); files != rows {
+			t.Errorf("%s %s: rows said\n%s, files\n%s", method, reference, rows, files)
+		}
+	}
+	ask("PUT", "2", string(raw))
+	ask("DELETE", "1", "")
+	ask("DELETE", digestOf(t, img), "")
 }

@@ -92,6 +92,10 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if req.URL.Path == "/v2/_catalog" {
+		if account.Name == "" && !account.Admin && len(account.Grants) == 0 {
+			challenge(w, "authentication is needed")
+			return
+		}
 		r.catalog(w, req, account)
 		return
 	}
@@ -279,12 +283,12 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 			return
 		}
 	}
-	next := req.WithContext(req.Context())
+	next := req.WithContext(context.WithoutCancel(req.Context())) // all of it or nothing, also when who asked has gone
 	next.Body, next.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	hold := &held{header: w.Header().Clone()}
 	r.pass(hold, next)
 	if hold.status == http.StatusCreated {
-		err := r.o.Store.Update(req.Context(), func(tx *store.Tx) error {
+		err := r.o.Store.Update(next.Context(), func(tx *store.Tx) error {
 			if push.Tag != "" {
 				if err := tx.PutTag(store.Tag{Repository: m.Repository, Tag: push.Tag, Digest: push.Digest, Pushed: m.Pushed, Who: m.Who}); err != nil {
 					return err
@@ -314,6 +318,7 @@ func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, rt r
 		return
 	}
 	hold := &held{header: w.Header().Clone()}
+	req = req.WithContext(context.WithoutCancel(req.Context())) // all of it or nothing, also when who asked has gone
 	r.pass(hold, req)
 	if hold.status == http.StatusAccepted {
 		err := r.o.Store.Update(req.Context(), func(tx *store.Tx) error {

@@ -24,6 +24,9 @@ type tracked struct {
 	life   *life
 	// ooms are those that the control groups of earlier lives counted, oom those of this one.
 	ooms, oom float64
+	// counted is what they and the engine made of it in the last round, before what is told beyond it.
+	counted, before float64
+	met             bool // before is known
 }
 
 type ofDisk struct{ series [len(namedOfDisk)]*Series }
@@ -196,7 +199,7 @@ func (s *Sampler) look(t *tracked) {
 	}
 	if t.theirs != nil {
 		// The last one of a life is gone with its control group: the engine has told of it.
-		r.set(oomEvents, max(t.ooms+t.oom, float64(is.OOMs)))
+		r.set(oomEvents, s.shortages(t, max(t.ooms+t.oom, float64(is.OOMs))))
 	}
 	r.set(instanceRunning, one(is.Running))
 	r.set(instanceRestarts, float64(is.Restarts))
@@ -215,16 +218,7 @@ func (s *Sampler) look(t *tracked) {
 		if !r.has[m] {
 			continue
 		}
-		p := t.series[m]
-		if p == nil {
-			labels := t.theirs
-			if m.ours() {
-				labels = t.ours
-			}
-			p = named[m].of(labels)
-			t.series[m] = p
-		}
-		s.points = append(s.points, Point{p, r.value[m]})
+		s.points = append(s.points, Point{t.seriesOf(m), r.value[m]})
 	}
 	for i := range r.disks {
 		s.transfers(t, &r.disks[i])
@@ -232,6 +226,37 @@ func (s *Sampler) look(t *tracked) {
 	if t.life != nil && t.life.netns != 0 && s.owners[t.life.netns] == t {
 		s.network(t)
 	}
+}
+
+// shortages is how often memory ran out in an instance, of which this process can count n. It
+// never falls: what another process counted before stays, and whoever compares would take a
+// smaller number for a new beginning, and all of it for events of now.
+func (s *Sampler) shortages(t *tracked, n float64) float64 {
+	t.before += max(t.counted-n, 0)
+	t.counted = n
+	if t.met {
+		return t.before + n
+	}
+	last := 0.0
+	if s.o.Last != nil {
+		last, _ = s.o.Last(t.seriesOf(oomEvents))
+	}
+	if t.life == nil && t.is.Running { // its control group is yet to be met, which may know of some of them
+		return max(last, n)
+	}
+	t.met, t.before = true, max(last-n, 0)
+	return t.before + n
+}
+
+func (t *tracked) seriesOf(m metric) *Series {
+	if t.series[m] == nil {
+		labels := t.theirs
+		if m.ours() {
+			labels = t.ours
+		}
+		t.series[m] = named[m].of(labels)
+	}
+	return t.series[m]
 }
 
 func seconds(t time.Time) float64 {

@@ -326,3 +326,48 @@ func TestAnInstanceThatIsNeverMet(t *testing.T) {
 		}
 	}
 }
+
+// The process before knew of kills in earlier lives. A count that fell behind that would be
+// taken for a new beginning, and all of it for kills of now: an alert of what was long over.
+func TestAnotherProcessHadCountedKills(t *testing.T) {
+	root := tree(t, recorded(t, "v2-systemd"))
+	asked := 0
+	s := in(t, root)
+	s.o.Last = func(p *Series) (float64, bool) {
+		asked++
+		return 5, p.Name == "container_oom_events_total"
+	}
+	i := web()
+	kills := func() float64 {
+		t.Helper()
+		return value(t, s.Take(t.Context(), []Instance{i}).Points, "container_oom_events_total")
+	}
+	if got := kills(); got != 5 {
+		t.Errorf("%v kills after the restart of who counts, 5 before", got)
+	}
+	put(t, filepath.Join(root, group, "memory.events"), "low 0\nhigh 0\nmax 0\noom 1\noom_kill 3\n")
+	if got := kills(); got != 6 {
+		t.Errorf("%v kills after one more", got)
+	}
+	// What the engine says of the end of a life holds until the next one.
+	i.Running, i.PID, i.OOMs = false, 0, 4
+	if got := kills(); got != 7 {
+		t.Errorf("%v kills, the engine told of one more", got)
+	}
+	i.OOMs = 0
+	if got := kills(); got != 7 {
+		t.Errorf("%v kills, though nothing takes one back", got)
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
+// More than was kept before has happened meanwhile, and is told.
+func TestKillsWhileNobodyCounted(t *testing.T) {
+	s := in(t, tree(t, recorded(t, "v2-systemd")))
+	s.o.Last = func(*Series) (float64, bool) { return 1, true }
+	if got := value(t, s.Take(t.Context(), []Instance{web()}).Points, "container_oom_events_total"); got != 2 {
+		t.Errorf("%v kills", got)
+	}
+}

@@ -21,7 +21,10 @@ type Options struct {
 	// the series that cAdvisor has, for dashboards that ask for them.
 	ComposeLabels bool
 	NoHost        bool // instances alone
-	Log           *slog.Logger
+	// Last is asked once for a counter that the kernel begins anew, when its instance is met: the
+	// last value that was kept of it, false: none. nil: none.
+	Last func(*Series) (float64, bool)
+	Log  *slog.Logger
 }
 
 // Status is how the sampling fares.
