@@ -55,9 +55,6 @@ type passwordIn struct {
 // accountRoutes say who may use the registry: an administrator's.
 func (h *handler) accountRoutes() {
 	admin := rule{scope: Admin}
-	type named struct {
-		Name string `path:"name" maxLength:"128"`
-	}
 	add(h, admin, huma.Operation{OperationID: "registryUsers", Method: http.MethodGet, Path: "/registry/users", Summary: "Users of the registry, never passwords"},
 		func(ctx context.Context, _ *nothing) (*answer[[]RegistryUser], error) {
 			return list(h.backend.RegistryUsers(ctx))
@@ -74,7 +71,7 @@ func (h *handler) accountRoutes() {
 		})
 	add(h, admin, huma.Operation{OperationID: "grantRegistryUser", Method: http.MethodPut, Path: "/registry/users/{name}/access", Summary: "Say what a user of the registry may do"},
 		func(ctx context.Context, in *struct {
-			named
+			Name string `path:"name" maxLength:"128"`
 			Body RegistryAccess
 		},
 		) (*answer[RegistryUser], error) {
@@ -83,7 +80,7 @@ func (h *handler) accountRoutes() {
 		})
 	add(h, admin, huma.Operation{OperationID: "passwordRegistryUser", Method: http.MethodPut, Path: "/registry/users/{name}/password", Summary: "Set the password of a user of the registry"},
 		func(ctx context.Context, in *struct {
-			named
+			Name string `path:"name" maxLength:"128"`
 			Body passwordIn
 		},
 		) (*answer[RegistryUser], error) {
@@ -91,7 +88,10 @@ func (h *handler) accountRoutes() {
 			return one(h.backend.PasswordRegistryUser(ctx, who, in.Name, in.Body.Password))
 		})
 	add(h, admin, huma.Operation{OperationID: "removeRegistryUser", Method: http.MethodDelete, Path: "/registry/users/{name}", Summary: "Remove a user of the registry", DefaultStatus: http.StatusNoContent},
-		func(ctx context.Context, in *named) (*nothing, error) {
+		func(ctx context.Context, in *struct {
+			Name string `path:"name" maxLength:"128"`
+		},
+		) (*nothing, error) {
 			who, _ := PersonFrom(ctx)
 			return &nothing{}, h.backend.RemoveRegistryUser(ctx, who, in.Name)
 		})
