@@ -635,3 +635,33 @@ func (b *backend) ResumeRoute(_ context.Context, _ api.Person, project, route st
 func (b *backend) ShiftRoute(_ context.Context, _ api.Person, project string, s api.RouteShift) (api.Route, error) {
 	return b.route("shift route", project, s.Route, s)
 }
+
+func (b *backend) RegistryUsers(context.Context) ([]api.RegistryUser, error) {
+	_, err := b.answer("registry users")
+	return nil, err
+}
+
+func (b *backend) AddRegistryUser(_ context.Context, _ api.Person, u api.RegistryUserNew) (api.RegistryUser, error) {
+	_, err := b.answer("registry user add", u.Name, u.Robot, u.Admin, u.Grants, len(u.Password), u.Valid)
+	return api.RegistryUser{Name: u.Name, Robot: u.Robot, Admin: u.Admin, Grants: u.Grants}, err
+}
+
+func (b *backend) GrantRegistryUser(_ context.Context, _ api.Person, name string, access api.RegistryAccess) (api.RegistryUser, error) {
+	_, err := b.answer("registry user grant", name, access.Admin, access.Grants)
+	return api.RegistryUser{Name: name, Admin: access.Admin, Grants: access.Grants}, err
+}
+
+func (b *backend) PasswordRegistryUser(_ context.Context, _ api.Person, name, password string) (api.RegistryUser, error) {
+	_, err := b.answer("registry user passwd", name, len(password))
+	return api.RegistryUser{Name: name}, err
+}
+
+func (b *backend) RemoveRegistryUser(_ context.Context, _ api.Person, name string) error {
+	_, err := b.answer("registry user rm", name)
+	return err
+}
+
+func (b *backend) ImportRegistryUsers(_ context.Context, _ api.Person, i api.RegistryImport) ([]api.RegistryUser, error) {
+	_, err := b.answer("registry user import", len(i.Text), i.Grants)
+	return nil, err
+}

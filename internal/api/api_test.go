@@ -175,6 +175,20 @@ func TestRoundTrips(t *testing.T) {
 			return c.CreateToken(ctx, "ci", api.Deploy, []string{"shop"}, time.Hour)
 		}, "create token ME ci deploy [shop] 1h0m0s", api.Token{Name: "ci", Secret: "tender_x"}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveToken(ctx, "1") }, "remove token ME 1", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.RegistryUsers(ctx) }, "registry users", []api.RegistryUser{{Name: "ann"}}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.AddRegistryUser(ctx, api.RegistryUserNew{Name: "ci", Robot: true, Valid: time.Hour, RegistryAccess: api.RegistryAccess{Grants: []api.RegistryGrant{{Repositories: "shop/*", Actions: []string{"pull"}}}}})
+		}, "add registry user ME ci [{shop/* [pull]}] 0 1h0m0s", api.RegistryUser{Name: "ci", Robot: true, Secret: "tender_robot_x"}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.GrantRegistryUser(ctx, "ann", api.RegistryAccess{Admin: true})
+		}, "grant registry user ME ann true", api.RegistryUser{Name: "ann", Admin: true}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.PasswordRegistryUser(ctx, "a@b", "secret")
+		}, "password of registry user ME a@b 6", api.RegistryUser{Name: "a@b"}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveRegistryUser(ctx, "ann") }, "remove registry user ME ann", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.ImportRegistryUsers(ctx, api.RegistryImport{Text: "bob:x"})
+		}, `import registry users ME "bob:x" []`, []api.RegistryUser{{Name: "bob"}}},
 	}
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) {
@@ -685,7 +699,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 69 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 75 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

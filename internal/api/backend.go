@@ -100,6 +100,14 @@ type Backend interface {
 	Login(ctx context.Context, who Person, registry, user, password string) (Login, error)
 	Logout(ctx context.Context, who Person, registry string) error
 
+	// RegistryUsers are those of the daemon's own registry; passwords never come out.
+	RegistryUsers(ctx context.Context) ([]RegistryUser, error)
+	AddRegistryUser(ctx context.Context, who Person, u RegistryUserNew) (RegistryUser, error)
+	GrantRegistryUser(ctx context.Context, who Person, name string, access RegistryAccess) (RegistryUser, error)
+	PasswordRegistryUser(ctx context.Context, who Person, name, password string) (RegistryUser, error)
+	RemoveRegistryUser(ctx context.Context, who Person, name string) error
+	ImportRegistryUsers(ctx context.Context, who Person, i RegistryImport) ([]RegistryUser, error)
+
 	// Edge is the data plane; Routes what it serves of a project, or the one route that is named.
 	Edge(ctx context.Context) (Edge, error)
 	Routes(ctx context.Context, project, route string) ([]Route, error)

@@ -470,6 +470,30 @@ func (f *fake) ShiftRoute(_ context.Context, who api.Person, project string, s a
 	return api.Route{ID: s.Route}, f.ask("shift route %s %s %+v", who.Name, project, s)
 }
 
+func (f *fake) RegistryUsers(context.Context) ([]api.RegistryUser, error) {
+	return []api.RegistryUser{{Name: "ann"}}, f.ask("registry users")
+}
+
+func (f *fake) AddRegistryUser(_ context.Context, who api.Person, u api.RegistryUserNew) (api.RegistryUser, error) {
+	return api.RegistryUser{Name: u.Name, Robot: u.Robot, Secret: "tender_robot_x"}, f.ask("add registry user %s %s %v %d %v", who.Name, u.Name, u.Grants, len(u.Password), u.Valid)
+}
+
+func (f *fake) GrantRegistryUser(_ context.Context, who api.Person, name string, access api.RegistryAccess) (api.RegistryUser, error) {
+	return api.RegistryUser{Name: name, Admin: access.Admin}, f.ask("grant registry user %s %s %v", who.Name, name, access.Admin)
+}
+
+func (f *fake) PasswordRegistryUser(_ context.Context, who api.Person, name, password string) (api.RegistryUser, error) {
+	return api.RegistryUser{Name: name}, f.ask("password of registry user %s %s %d", who.Name, name, len(password))
+}
+
+func (f *fake) RemoveRegistryUser(_ context.Context, who api.Person, name string) error {
+	return f.ask("remove registry user %s %s", who.Name, name)
+}
+
+func (f *fake) ImportRegistryUsers(_ context.Context, who api.Person, i api.RegistryImport) ([]api.RegistryUser, error) {
+	return []api.RegistryUser{{Name: "bob"}}, f.ask("import registry users %s %q %v", who.Name, i.Text, i.Grants)
+}
+
 func (f *fake) CheckPolicy(_ context.Context, s api.Submission) (api.Policy, error) {
 	return api.Policy{Project: s.Project, Denied: 1, Verdicts: []api.Verdict{{Verdict: "deny", Rule: "gate/age", Why: "old"}}}, f.ask("check policy %s", s.Project)
 }

@@ -97,6 +97,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.imageRoutes()
 	h.travelRoutes()
 	h.loginRoutes()
+	h.accountRoutes()
 	h.routeRoutes()
 	h.secretRoutes()
 	h.tokenRoutes()

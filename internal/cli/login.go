@@ -14,8 +14,9 @@ import (
 
 func (a *app) registryCommand() *cobra.Command {
 	c := a.family("registry", "Look after Tender's own registry, and log in at others", a.registryImages(), a.registryRetain(), a.registrySweep(), a.registryRemove(),
-		a.registryLogin(), a.registryLogout(), a.registryList())
-	c.Long = `ls, retain, gc and rm are about the images that the daemon keeps: docs/registry-cleanup.md.
+		a.registryLogin(), a.registryLogout(), a.registryList(), a.registryUserCommand())
+	c.Long = `ls, retain, gc and rm are about the images that the daemon keeps (docs/registry-cleanup.md), user
+about who may reach them (docs/registry-accounts.md).
 
 The daemon's own logins lie sealed in its vault, and serve every pull, push and build.
 Those of docker login on this machine, with their credential helpers, are sent along

@@ -52,6 +52,9 @@ type Config struct {
 	// host:port of the registry's own beside the API, "" none.
 	NoRegistry                  bool
 	RegistryDir, ListenRegistry string
+	RegistryAnonymous           []string // patterns of repositories that everybody may pull from
+	RegistryImmutable           []registry.Immutable
+	RegistryQuotas              []registry.Quota
 	// RegistryRetain says what goes of it, each day at RegistryGC after midnight.
 	RegistryRetain []registry.Rule
 	RegistryGC     time.Duration
@@ -114,7 +117,10 @@ type Key struct {
 }
 
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
-var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "gate": treeGate, "pipeline": treePipeline, "registry.retain": treeRetain}
+var trees = map[string]func(*Config, *yaml.Node) error{
+	"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "gate": treeGate, "pipeline": treePipeline,
+	"registry.anonymous": treeAnonymous, "registry.immutable": treeImmutable, "registry.quota": treeQuotas, "registry.retain": treeRetain,
+}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }
@@ -196,6 +202,9 @@ func Keys() []Key {
 			"registry.dir", "registry-dir", "TENDER_REGISTRY_DIR", "", "where images are kept (default registry in --data-dir); the directory of a registry:2 is served as it is",
 			text(func(c *Config) *string { return &c.RegistryDir }),
 		},
+		{"registry.anonymous", "registry-anonymous", "TENDER_REGISTRY_ANONYMOUS", "", "repositories that everybody may pull from, as YAML: docs/registry-accounts.md", treeSetter(treeAnonymous)},
+		{"registry.immutable", "registry-immutable", "TENDER_REGISTRY_IMMUTABLE", "", "tags that keep their digest, as YAML: docs/registry-accounts.md", treeSetter(treeImmutable)},
+		{"registry.quota", "registry-quota", "TENDER_REGISTRY_QUOTA", "", "how much repositories may hold, as YAML: docs/registry-accounts.md", treeSetter(treeQuotas)},
 		{
 			"listen.registry", "listen-registry", "TENDER_LISTEN_REGISTRY", "", "address of the registry alone, beside the API's, such as :5000; TLS as for --listen",
 			text(func(c *Config) *string { return &c.ListenRegistry }),

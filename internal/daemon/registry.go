@@ -37,8 +37,12 @@ func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 		b.board.set("registry", func(p *api.Part) { p.State, p.Since = "off", time.Now().UTC() })
 		return nil
 	}
+	accounts := registry.NewAccounts(registry.AccountsOptions{Store: b.store, Anonymous: c.RegistryAnonymous, Tokens: b.enter, Log: log})
 	return &registryRoom{
-		o:    registry.Options{Dir: c.RegistryDir, Store: b.store, Enter: b.enter, Log: log},
+		o: registry.Options{
+			Dir: c.RegistryDir, Store: b.store, Enter: accounts.Enter, Log: log,
+			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas,
+		},
 		log:  log,
 		tell: func(problem string) { b.board.set("registry", func(p *api.Part) { p.Error = problem }) },
 	}

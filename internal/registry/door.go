@@ -31,30 +31,49 @@ type Account struct {
 
 // Grant allows actions in the repositories whose names match.
 type Grant struct {
-	Repository string   // a pattern as of path.Match for each level: team/*; ** is any number of levels
+	Repository string   // level by level as path.Match has it; a level ** stands for any number of levels, none too: team/**
 	Actions    []string // Pull, Push, Delete
 }
 
 // May says whether the account may do this in the repository.
 func (a Account) May(repository, action string) bool {
 	return a.Admin || slices.ContainsFunc(a.Grants, func(g Grant) bool {
-		return slices.Contains(g.Actions, action) && matches(strings.Split(g.Repository, "/"), strings.Split(repository, "/"))
+		return slices.Contains(g.Actions, action) && matches(g.Repository, repository)
 	})
 }
 
-// matches compares level by level; ** is any number of them.
-func matches(pattern, name []string) bool {
-	if len(pattern) == 0 {
-		return len(name) == 0
+// matches says whether a name fits a pattern. team/** is team itself and all below.
+func matches(pattern, name string) bool {
+	return matchLevels(strings.Split(pattern, "/"), strings.Split(name, "/"))
+}
+
+// matchLevels goes back to the last ** alone, so that it ends soon for every pattern.
+func matchLevels(pattern, name []string) bool {
+	p, n, star, from := 0, 0, -1, 0
+	for n < len(name) {
+		switch {
+		case p < len(pattern) && pattern[p] == "**":
+			star, from = p, n
+			p++
+		case p < len(pattern) && matchLevel(pattern[p], name[n]):
+			p++
+			n++
+		case star >= 0:
+			from++
+			p, n = star+1, from
+		default:
+			return false
+		}
 	}
-	if pattern[0] == "**" {
-		return matches(pattern[1:], name) || len(name) > 0 && matches(pattern, name[1:])
+	for p < len(pattern) && pattern[p] == "**" {
+		p++
 	}
-	if len(name) == 0 {
-		return false
-	}
-	ok, err := path.Match(pattern[0], name[0])
-	return ok && err == nil && matches(pattern[1:], name[1:])
+	return p == len(pattern)
+}
+
+func matchLevel(pattern, level string) bool {
+	ok, err := path.Match(pattern, level)
+	return ok && err == nil
 }
 
 // Enter finds out who asks, from the request's Authorization; tender.Denied if nobody may

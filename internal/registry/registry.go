@@ -36,6 +36,9 @@ type Options struct {
 	Now   func() time.Time // nil: time.Now
 	Log   *slog.Logger     // nil: nothing is logged
 
+	Immutable []Immutable
+	Quotas    []Quota
+
 	// Before is asked before a manifest is taken; its error, a tender.Error, is the answer.
 	Before []func(context.Context, Pushed) error
 	// After hears of each manifest that was taken. It must not hold up the push.
@@ -66,6 +69,8 @@ type Registry struct {
 	mu    sync.Mutex
 	locks map[string]*repositoryLock
 	met   meter
+
+	tallies tallies
 }
 
 // Open opens the registry in o.Dir, and makes the rows that are missing of what lies there.

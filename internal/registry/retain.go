@@ -57,7 +57,7 @@ func (s Step) String() string {
 
 // fits says whether the pattern is of this repository; "" is of all.
 func fits(pattern, repository string) bool {
-	return pattern == "" || matches(strings.Split(pattern, "/"), strings.Split(repository, "/"))
+	return pattern == "" || matches(pattern, repository)
 }
 
 func (r Rule) fits(repository string) bool {

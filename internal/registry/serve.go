@@ -117,13 +117,19 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request) {
 		problem(w, http.StatusForbidden, "DENIED", fmt.Sprintf("%s may not %s in %s", account.Name, do, rt.repository))
 		return
 	}
+	if rt.kind == "uploads" && do == Push && req.Method != http.MethodDelete && req.Method != http.MethodGet {
+		if err := r.roomFor(req, rt); err != nil {
+			r.refuse(w, err)
+			return
+		}
+	}
 	switch {
 	case rt.kind == "referrers":
 		r.referrers(w, req, rt)
 	case rt.kind == "manifests" && req.Method == http.MethodPut:
 		r.putManifest(w, req, rt, account)
 	case rt.kind == "manifests" && req.Method == http.MethodDelete:
-		r.deleteManifest(w, req, rt)
+		r.deleteManifest(w, req, rt, account)
 	case rt.kind == "uploads" && req.Method == http.MethodPost:
 		r.beginUpload(w, req, rt, account)
 	default:
@@ -274,7 +280,7 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 			defer r.o.Touched(ref.Digest)()
 		}
 	}
-	for _, ask := range r.o.Before {
+	for _, ask := range append([]func(context.Context, Pushed) error{r.keepTags, r.holdQuotas}, r.o.Before...) {
 		if err := ask(req.Context(), push); err != nil {
 			r.refuse(w, err)
 			return
@@ -307,9 +313,13 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 	hold.flush(w)
 }
 
-func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, rt route) {
+func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, rt route, a Account) {
 	unlock := r.lock(rt.repository)
 	defer unlock()
+	if err := r.keepDeleted(req, rt, a); err != nil {
+		r.refuse(w, err)
+		return
+	}
 	hold := &held{header: w.Header().Clone()}
 	req = req.WithContext(context.WithoutCancel(req.Context())) // all of it or nothing, also when who asked has gone
 	r.pass(hold, req)
@@ -416,6 +426,11 @@ func Refuse(w http.ResponseWriter, err error) {
 	text := err.Error()
 	if advice := tender.AdviceOf(err); advice != "" {
 		text += " (" + advice + ")"
+	}
+	if wait := new(tooMany); errors.As(err, &wait) {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait.after.Seconds())+1))
+		problem(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", text)
+		return
 	}
 	switch tender.KindOf(err) {
 	case tender.Invalid:

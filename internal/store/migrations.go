@@ -28,6 +28,7 @@ var migrations = []string{
 	rulesTable,
 	waiversTable + scansTable,
 	imagesTables,
+	accountsTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
