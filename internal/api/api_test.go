@@ -69,6 +69,15 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Rules(ctx) }, "rules", api.Rules{Rules: []api.Rule{{Name: "Down", For: 1.5, Evaluated: noon}}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.RuleGroups(ctx) }, "rule groups", []api.RuleGroup{{Name: "g", Changed: noon}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveRules(ctx, "a b/c") }, "remove rules ME a b/c", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveWaiver(ctx, 3) }, "remove waiver ME 3", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			w, err := c.Waive(ctx, api.Waiver{Finding: "CVE-1", Scope: "shop", Reason: "r", Until: noon})
+			return w.Scope, err
+		}, "waive ME CVE-1 shop", "shop"},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			p, err := c.CheckPolicy(ctx, api.Submission{Project: "shop", YAML: "x"})
+			return p.Denied, err
+		}, "check policy shop", 1},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.Alerts(ctx, "", []string{"Down", "severity=~a|b"})
 		}, `alerts "" ["Down" "severity=~a|b"]`, api.Alerts{Alerts: []api.Alert{{Name: "Down", Project: "shop"}, {Name: "Disk"}}}},
@@ -663,7 +672,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 61 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 65 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

@@ -85,6 +85,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.lookRoutes()
 	h.sinkRoutes()
 	h.ruleRoutes()
+	h.policyRoutes()
 	h.alertRoutes()
 	h.changeRoutes()
 	h.steerRoutes()

@@ -39,6 +39,7 @@ type backend struct {
 	metered   *metricRoom // nil: its store could not be opened, or metrics are off
 	rules     *ruleRoom   // nil: there is no store of samples
 	layers    layers
+	knowledge knowledge // of images, for the gate
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error
 	sampling    *sampling // nil: nothing is sampled

@@ -21,6 +21,7 @@ import (
 	"github.com/tenderhq/tender/internal/forward"
 	"github.com/tenderhq/tender/internal/metrics"
 	"github.com/tenderhq/tender/internal/plan"
+	"github.com/tenderhq/tender/internal/policy"
 )
 
 // ConfigFile is where serve looks when --config does not say otherwise.
@@ -73,6 +74,10 @@ type Config struct {
 	Heartbeat      string
 	HeartbeatEvery time.Duration
 
+	// Gate is what must hold of whatever is to run. Pipeline are the steps on the way to production, in this order.
+	Gate     policy.Gate
+	Pipeline []Step
+
 	// Autoscale is how often the counts of services with x-tender.scale are looked at.
 	Autoscale time.Duration
 	// Alertmanager is its configuration, a file, or the Alertmanager outside that does it
@@ -99,7 +104,7 @@ type Key struct {
 }
 
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
-var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat}
+var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "gate": treeGate, "pipeline": treePipeline}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }
@@ -198,6 +203,8 @@ func Keys() []Key {
 		{"rules", "rules", "TENDER_RULES", "", "rule files beside those of projects, as YAML: docs/alerts.md", treeSetter(treeRules)},
 		{"alerts", "alerts", "TENDER_ALERTS", "", "what is off or different of the built-in alerts, as YAML: docs/alerts.md", treeSetter(treeAlerts)},
 		{"heartbeat", "heartbeat", "TENDER_HEARTBEAT", "", "address that is called each minute while all is well", treeSetter(treeHeartbeat)},
+		{"gate", "gate", "TENDER_GATE", "", "what must hold of all that is to run, as YAML: docs/gate.md", treeSetter(treeGate)},
+		{"pipeline", "pipeline", "TENDER_PIPELINE", "", "the steps on the way to production, each with a gate, as YAML: docs/gate.md", treeSetter(treePipeline)},
 	}
 }
 

@@ -114,6 +114,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
+	if err := checkGates(c, b.knowledge); err != nil {
+		return err
+	}
 	if err := b.keep(); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ var migrations = []string{
 	sinksExpired,
 	scalingsTable,
 	rulesTable,
+	waiversTable + scansTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
