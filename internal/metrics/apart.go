@@ -30,7 +30,10 @@ var apartQuestions = regexp.MustCompile(`^/api/v1/(?:query|query_range|query_exe
 // Apart serves Prometheus' HTTP API to who sees some projects alone, as if there were no others;
 // projects says which. What cannot be answered so is refused.
 func (d *DB) Apart(projects func(context.Context) []string) http.Handler {
-	answers := d.serve(confined{d.all}, confinedExemplars{d.tsdb}, func(ctx context.Context) v1.RulesRetriever { return theirs{ctx, named{d}} }, nil)
+	answers := d.serve(confined{d.all}, confinedExemplars{d.tsdb}, func(ctx context.Context) v1.RulesRetriever {
+		only, _ := onlyOf(ctx)
+		return theirs{only, named{d}}
+	}, nil)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		whose := slices.DeleteFunc(slices.Clone(projects(r.Context())), func(p string) bool { return p == "" })
 		only, err := ofProjects(whose)
@@ -241,8 +244,8 @@ func (d *DB) theirAlerts(w http.ResponseWriter, only *labels.Matcher) {
 
 // theirs are the rules that say a project of who asks.
 type theirs struct {
-	ctx context.Context //nolint:containedctx // it is made for one question
-	all named
+	only *labels.Matcher // nil: there are none
+	all  named
 }
 
 // RuleGroups is v1.RulesRetriever's: theirRules chooses the rules in them.
@@ -256,6 +259,5 @@ func (t theirs) AlertingRules() []*rules.AlertingRule {
 }
 
 func (t theirs) has(r rules.Rule) bool {
-	only, ok := onlyOf(t.ctx)
-	return ok && only.Matches(r.Labels().Get(projectLabel))
+	return t.only != nil && t.only.Matches(r.Labels().Get(projectLabel))
 }
