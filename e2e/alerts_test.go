@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -41,17 +44,25 @@ func (r *told) of(name string) toldAlert {
 }
 
 // Whoever is to be told of an alert must get it, with what is needed to act, and hear of its
-// end; and nothing of what is silenced, after kill -9 too.
+// end, also of one that ends while serve is dead; and nothing of what is silenced, after kill -9 too.
 func TestAnAlertMustReachItsReceiver(t *testing.T) {
 	t.Parallel()
 	hook := &told{alerts: map[string]toldAlert{}}
 	receiver := httptest.NewServer(hook)
 	defer receiver.Close()
+	var jam atomic.Int64
+	jam.Store(1)
+	road := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		_, _ = fmt.Fprintf(w, "jam %d\n", jam.Load())
+	}))
+	defer road.Close()
 	h := makeHost(t, "--metrics-interval=1s", "--rules={every: 1s}")
 	h.flags = append(h.flags, "--alertmanager="+h.file("alertmanager.yml", fmt.Sprintf(`
 route: {receiver: team, group_by: [alertname], group_wait: 1s, group_interval: 1s}
 receivers: [{name: team, webhook_configs: [{url: %q}]}]
-`, receiver.URL)))
+`, receiver.URL)), "--metrics-config="+h.file("prometheus.yml", fmt.Sprintf(
+		"scrape_configs: [{job_name: road, scrape_interval: 1s, static_configs: [{targets: [%q]}]}]\n", strings.TrimPrefix(road.URL, "http://"))))
 	h.start()
 	h.file("compose.yaml", `services:
   web:
@@ -61,6 +72,7 @@ receivers: [{name: team, webhook_configs: [{url: %q}]}]
     x-tender:
       alerts:
         - {alert: Running, expr: tender_instance_running == 1, labels: {severity: critical}, annotations: {summary: it runs}}
+        - {alert: Jam, expr: 'jam{project="", service=""} > 0'}
         - {alert: Full, logql: 'sum(count_over_time({} |= "queue is full" [1h])) > 0'}
 `)
 	h.must("alert", "silence", "add", "Full", "--for", "1h", "--comment", "known")
@@ -92,9 +104,26 @@ receivers: [{name: team, webhook_configs: [{url: %q}]}]
 		return fmt.Errorf("%s", out)
 	}
 	h.until("the other one is silenced", silenced)
+	h.until("who was told of the jam is written down", func() error {
+		if a := hook.of("Jam"); a.Status != "firing" {
+			return fmt.Errorf("it is %q", a.Status)
+		}
+		told, err := os.ReadFile(filepath.Join(h.dir, "data", "alerts", "nflog"))
+		if err == nil && !strings.Contains(string(told), `alertname="Jam"`) {
+			err = fmt.Errorf("%d bytes without it", len(told))
+		}
+		return err
+	})
 	h.kill()
+	jam.Store(0)
 	h.start()
 	h.until("it is after kill -9", silenced)
+	h.until("the end of the jam, which came while serve was dead, is told of", func() error {
+		if a := hook.of("Jam"); a.Status != "resolved" {
+			return fmt.Errorf("it is %s", a.Status)
+		}
+		return nil
+	})
 	// An alert that nobody says again ends by itself in five minutes: too long for here.
 	h.until("the rule has found it again", func() error {
 		out := h.must("alert", "rules")

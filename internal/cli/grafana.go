@@ -137,7 +137,7 @@ to stdout as a tar archive. Grafana asks with a token of the scope read, from it
 }
 
 func writeTar(t *tar.Writer, files []entry) error {
-	now := time.Now()
+	now := time.Now().Truncate(time.Second) // a tar has whole ones, and rounds
 	seen := map[string]bool{}
 	for _, f := range files {
 		for at, r := range f.path {

@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/prometheus/model/exemplar"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
 
 	"github.com/tenderhq/tender/internal/sample"
 )
@@ -30,6 +32,7 @@ func TestOneProjectSeesNothingOfAnother(t *testing.T) {
 		{Series: series("ofnobody", "color", "brown"), Value: 1},
 	}
 	now := time.Now().Truncate(time.Second)
+	points[0].Series.Help, points[3].Series.Help = "Orders that were placed.", "It is pink."
 	for _, back := range []time.Duration{10 * time.Minute, time.Minute, 30 * time.Second, 0} {
 		if err := d.Keep(t.Context(), sample.Round{Source: "here", At: now.Add(-back), Points: points}); err != nil {
 			t.Fatal(err)
@@ -110,16 +113,67 @@ func TestOneProjectSeesNothingOfAnother(t *testing.T) {
 	}
 	quiet("two projects", body, "white")
 
+	ruled(t, d)
+	exemplify(t, d, now, points)
+	for path, want := range map[string]string{
+		"/api/v1/status/buildinfo":                                               `"version":"3.`,
+		"/api/v1/format_query?query=sum(orders)by(color)":                        `sum by (color) (orders)`,
+		"/api/v1/parse_query?query=orders{project=\"shop\"}":                     `"vectorSelector"`,
+		"/api/v1/metadata":                                                       `"Orders that were placed."`,
+		"/api/v1/metadata?metric=orders":                                         `"Orders that were placed."`,
+		"/api/v1/metadata?metric=secretname":                                     `"data":{}`,
+		"/api/v1/query_exemplars?query=orders":                                   `"trace-green"`,
+		"/api/v1/query_exemplars?query=orders{project=\"blog\"}":                 `"data":[]`,
+		"/api/v1/query_exemplars?query={color!=\"\",project!=\"shop\"}":          `"data":[]`,
+		"/api/v1/query_exemplars?query={color=~\".%2B\"}-on(){project=\"blog\"}": `"trace-green"`,
+		"/api/v1/rules":                            `"name":"Ours"`,
+		"/api/v1/rules?type=alert":                 `"name":"Ours"`,
+		"/api/v1/rules?type=record":                `"name":"ours:rate"`,
+		"/api/v1/rules?exclude_alerts=true":        `"name":"Ours"`,
+		"/api/v1/rules?match[]={severity=\"low\"}": `"name":"Ours"`,
+		"/api/v1/rules?match[]={severity=\"low\"}&match[]={project=\"blog\"}": `"name":"Ours"`,
+		"/api/v1/rules?match[]={project=\"blog\"}":                            `"groups":[]`,
+		"/api/v1/rules?match[]={severity=~\".*\"}":                            `"name":"Ours"`,
+		"/api/v1/rules?rule_name[]=Theirsblack":                               `"groups":[]`,
+		"/api/v1/rules?rule_name[]=Everywherebrown&rule_name[]=Ours":          `"name":"Ours"`,
+		"/api/v1/rules?rule_group[]=mixed&file[]=here":                        `"name":"Ours"`,
+		"/api/v1/rules?group_limit=1":                                         `"name":"Ours"`,
+		"/api/v1/alerts":                                                      `"alertname":"Ours"`,
+	} {
+		path = strings.NewReplacer("{", "%7B", "}", "%7D", "\"", "%22").Replace(path)
+		// An alert of a rule for all, which is theirs by its label, says so once it is evaluated.
+		until(t, path+" with "+want, func() bool {
+			code, body := ask([]string{"shop"}, "GET", path, "")
+			quiet(path, strings.ReplaceAll(body, "Everywherebrown", ""))
+			return code == 200 && strings.Contains(body, want)
+		})
+	}
+	until(t, "an alert of it of a rule for all", func() bool {
+		_, body := ask([]string{"shop"}, "GET", "/api/v1/alerts", "")
+		return strings.Contains(body, "Everywherebrown") && strings.Contains(body, `"Ours"`)
+	})
+	_, body = ask([]string{"shop"}, "POST", "/api/v1/query_exemplars?query=%7Bproject%3D%22blog%22%7D", url.Values{"query": {`{color=~".+"}`}}.Encode())
+	if quiet("exemplars by POST", body); !strings.Contains(body, "trace-green") {
+		t.Errorf("exemplars by POST: %s", body)
+	}
+	for _, path := range []string{"/api/v1/rules", "/api/v1/alerts", "/api/v1/metadata"} {
+		code, body := ask([]string{"shop"}, "POST", path, "match[]={project=\"blog\"}")
+		if quiet("POST "+path, body); code == 200 {
+			t.Errorf("POST %s: %s", path, body)
+		}
+	}
+	for path, want := range map[string]int{"/api/v1/rules?match[]=%7B": 400, "/api/v1/rules?type=x": 400, "/api/v1/metadata?limit=x": 400, "/api/v1/query_exemplars": 400} {
+		if code, body := ask([]string{"shop"}, "GET", path, ""); code != want {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+
 	for _, k := range []struct{ method, path string }{
 		{"GET", "/federate"},
 		{"GET", "/api/v1/targets"},
 		{"GET", "/api/v1/targets/metadata"},
-		{"GET", "/api/v1/metadata"},
-		{"GET", "/api/v1/rules"},
-		{"GET", "/api/v1/alerts"},
 		{"GET", "/api/v1/status/config"},
 		{"GET", "/api/v1/status/tsdb"},
-		{"GET", "/api/v1/query_exemplars"},
 		{"POST", "/api/v1/read"},
 		{"POST", "/api/v1/write"},
 		{"POST", "/api/v1/otlp/v1/metrics"},
@@ -132,6 +186,12 @@ func TestOneProjectSeesNothingOfAnother(t *testing.T) {
 		{"GET", "/api/v1/scrape_pools"},
 		{"PUT", "/api/v1/query"},
 		{"GET", "/api/v1/features"},
+		{"GET", "/api/v1/status/runtimeinfo"},
+		{"GET", "/api/v1/status/flags"},
+		{"GET", "/api/v1/status/buildinfo/../config"},
+		{"GET", "/api/v1/rules/"},
+		{"GET", "/api/v1/metadata/x"},
+		{"DELETE", "/api/v1/rules"},
 	} {
 		if code, body := ask([]string{"shop"}, k.method, k.path, ""); code != 403 || !strings.Contains(body, "this token is for shop only") {
 			t.Errorf("%s %s: %d %s", k.method, k.path, code, body)
@@ -149,6 +209,53 @@ func TestOneProjectSeesNothingOfAnother(t *testing.T) {
 		if code, body := ask(none, "GET", "/api/v1/query", "query=ofnobody"); code != 403 {
 			t.Errorf("%q: %d %s", none, code, body)
 		}
+	}
+}
+
+// ruled has rules of two projects in one group, and one for all.
+func ruled(t *testing.T, d *DB) {
+	t.Helper()
+	r, err := NewRules(d, RulesOptions{Every: 100 * time.Millisecond, Notify: func(context.Context, []Firing) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(project string) map[string]string {
+		return map[string]string{"project": project, "severity": "low"}
+	}
+	if err := r.Set([]Group{{Source: "here", Name: "mixed", Rules: []Rule{
+		{Alert: "Ours", Expr: `orders{project="shop"} > 0`, Labels: of("shop")},
+		{Alert: "Theirsblack", Expr: `orders{project="blog"} > 0`, Labels: of("blog"), Annotations: map[string]string{"summary": "pink"}},
+		{Record: "ours:rate", Expr: `vector(1)`, Labels: of("shop")},
+		{Record: "theirs:black", Expr: `vector(1)`, Labels: of("blog")},
+		{Alert: "Everywherebrown", Expr: `orders{project!=""} > 0`},
+	}}, {Source: "there", Name: "shopping", Rules: []Rule{{Alert: "Grey", Expr: `vector(1)`, Labels: of("shopping")}}}}); err != nil {
+		t.Fatal(err)
+	}
+	d.SetRules(r)
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// exemplify gives each series an exemplar that names its color.
+func exemplify(t *testing.T, d *DB, at time.Time, points []sample.Point) {
+	t.Helper()
+	app := d.Appendable().AppenderV2(t.Context())
+	for _, p := range points {
+		l := labelsOf(p.Series)
+		e := exemplar.Exemplar{Labels: labels.FromStrings("trace_id", "trace-"+l.Get("color")), Value: 1, Ts: at.UnixMilli() + 1}
+		if _, err := app.Append(0, l, 0, at.UnixMilli()+1, 1, nil, nil, storage.AOptions{Exemplars: []exemplar.Exemplar{e}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -33,7 +33,7 @@ const spoken = "3.16.0"
 // not offered. Who may ask is decided before.
 func (d *DB) API() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/", d.serve(d.all, d.registry))
+	mux.Handle("/api/v1/", d.serve(d.all, d.tsdb, func(context.Context) v1.RulesRetriever { return named{d} }, d.registry))
 	mux.HandleFunc("GET /api/v1/metadata", d.metadata)
 	mux.HandleFunc("/api/v1/admin/", http.NotFound)
 	mux.HandleFunc("GET /federate", d.federate)
@@ -49,9 +49,9 @@ func (d *DB) API() http.Handler {
 }
 
 // serve is what lies below /api/v1/ over a store, which may be a part of ours. counts: nil nowhere.
-func (d *DB) serve(of storage.SampleAndChunkQueryable, counts prometheus.Registerer) http.Handler {
+func (d *DB) serve(of storage.SampleAndChunkQueryable, exemplars storage.ExemplarQueryable, ruled func(context.Context) v1.RulesRetriever, counts prometheus.Registerer) http.Handler {
 	a := v1.NewAPI(
-		asked{d}, of, appendable{d}, d.tsdb,
+		asked{d}, of, appendable{d}, exemplars,
 		func(context.Context) v1.ScrapePoolsRetriever { return d.active() },
 		func(context.Context) v1.TargetRetriever { return d.active() },
 		func(context.Context) v1.AlertmanagerRetriever { return named{d} },
@@ -60,7 +60,7 @@ func (d *DB) serve(of storage.SampleAndChunkQueryable, counts prometheus.Registe
 		v1.GlobalURLOptions{Scheme: "http"},
 		func(h http.HandlerFunc) http.HandlerFunc { return h },
 		admin{d}, d.o.Dir, false, false, 0, d.quiet,
-		func(context.Context) v1.RulesRetriever { return named{d} },
+		ruled,
 		50_000_000, 10, 1<<20, // of remote read: samples, at once, bytes in a frame
 		false, regexp.MustCompile("^$"), // no page of another origin may read answers
 		d.runtime,

@@ -176,6 +176,9 @@ func (d *DB) query(ctx context.Context, o promql.QueryOpts, expr string, at time
 	case promql.Vector:
 		all := make([]Value, 0, len(v))
 		for _, s := range v {
+			if s.H != nil {
+				return nil, fmt.Errorf("ask %s: %s is a native histogram, not one value: ask for its histogram_count, histogram_avg or histogram_quantile", expr, s.Metric)
+			}
 			all = append(all, Value{Labels: s.Metric.Map(), At: time.UnixMilli(s.T), Value: s.F})
 		}
 		return all, nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/metadata"
+	"github.com/prometheus/prometheus/scrape"
 
 	"github.com/tenderhq/tender/internal/sample"
 )
@@ -29,6 +30,11 @@ func (d *DB) describe(s *sample.Series) {
 // metadata answers what types and texts of help series have, as Prometheus does, also for those
 // that no target tells of.
 func (d *DB) metadata(w http.ResponseWriter, r *http.Request) {
+	d.tell(w, r, func(string) bool { return true }, func(*scrape.Target) bool { return true })
+}
+
+// tell answers it of the series whose name is right where rounds brought them, and of targets that are.
+func (d *DB) tell(w http.ResponseWriter, r *http.Request, right func(name string) bool, of func(*scrape.Target) bool) {
 	answer := func(code int, v any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
@@ -58,11 +64,16 @@ func (d *DB) metadata(w http.ResponseWriter, r *http.Request) {
 	}
 	d.mu.Lock()
 	for name, m := range d.described {
-		add(name, m)
+		if right(name) {
+			add(name, m)
+		}
 	}
 	d.mu.Unlock()
 	for _, pool := range d.active().TargetsActive() {
 		for _, t := range pool {
+			if !of(t) {
+				continue
+			}
 			for _, m := range t.ListMetadata() {
 				add(m.MetricFamily, metadata.Metadata{Type: m.Type, Help: m.Help, Unit: m.Unit})
 			}

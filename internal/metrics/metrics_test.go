@@ -83,13 +83,18 @@ func TestASeriesThatLeavesItsRoundEnds(t *testing.T) {
 func server(t *testing.T, d *DB) func(path string, query ...string) string {
 	s := httptest.NewServer(d.API())
 	t.Cleanup(s.Close)
+	return asking(t, s.URL)
+}
+
+// asking asks the API there.
+func asking(t *testing.T, address string) func(path string, query ...string) string {
 	return func(path string, query ...string) string {
 		t.Helper()
 		v := url.Values{}
 		for i := 0; i+1 < len(query); i += 2 {
 			v.Add(query[i], query[i+1])
 		}
-		r, err := http.Get(s.URL + path + "?" + v.Encode())
+		r, err := http.Get(address + path + "?" + v.Encode())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -280,6 +280,12 @@ func (d *DB) scrapes(ours []job) (*config.Config, error) {
 		s := config.DefaultScrapeConfig
 		s.JobName, s.HonorLabels, s.HonorTimestamps, s.SampleLimit = j.name, j.honor, true, uint(j.limit)
 		s.ScrapeFallbackProtocol = config.PrometheusText0_0_4
+		if j.name != selfJob {
+			s.ScrapeNativeHistograms, s.AlwaysScrapeClassicHistograms = c.GlobalConfig.ScrapeNativeHistograms, new(true)
+			if s.ScrapeNativeHistograms == config.DefaultGlobalConfig.ScrapeNativeHistograms { // prometheus.yml does not say
+				s.ScrapeNativeHistograms = new(true)
+			}
+		}
 		s.HTTPClientConfig.TLSConfig.InsecureSkipVerify = j.insecure
 		if err := s.Validate(c.GlobalConfig); err != nil {
 			return nil, fmt.Errorf("%s: %w", j.name, err)
