@@ -72,6 +72,8 @@ type DB struct {
 	bounds   *bounds
 	damage   *damage
 	counts   counts
+	// unwritten are series whose making found no room on the disk.
+	unwritten unwritten
 
 	scraping atomic.Pointer[scraping] // while Run runs
 	rules    atomic.Pointer[v1.RulesRetriever]
