@@ -245,6 +245,9 @@ func (a *appender) Commit() (err error) {
 		}
 		a.d.wrote(err)
 	}()
+	if err := a.d.reserve.full(); err != nil {
+		return errors.Join(err, a.AppenderV2.Rollback())
+	}
 	if err := a.d.unwritten.save(a.d.damage); err != nil {
 		return errors.Join(fmt.Errorf("write down new series: %w", err), a.AppenderV2.Rollback())
 	}

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -190,41 +192,51 @@ func TestADamagedPlaceCostsItself(t *testing.T) {
 	}
 }
 
-// A mend that finds no room, or is killed, leaves what it was to mend.
-func TestAMendThatIsNotFinished(t *testing.T) {
-	dir := t.TempDir()
-	filled(t, dir)
-	d := newDamage(dir, slog.New(slog.DiscardHandler))
-	files, err := d.logs()
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	before := map[string]string{}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(b) > 200 {
-			b[100] ^= 1
-		}
-		if err := os.WriteFile(f, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		before[f] = string(b)
-	}
-	blocked := filepath.Join(dir, "mending")
-	if err := os.Symlink("/proc/self/fd", blocked); err != nil {
+// A mend that finds no room leaves what it was to mend as it was, for the next start.
+func TestAMendWithoutRoom(t *testing.T) {
+	dir, room := small(t)
+	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_ = os.Remove(blocked)
-	if lost, err := d.mend(); lost == nil || err != nil {
-		t.Errorf("lost %v, %v", lost, err)
+	file, recs := logged(t, compression.Snappy)
+	file[5*pageSize+100] ^= 1
+	path := wlog.SegmentName(filepath.Join(dir, "wal"), 0)
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := os.Stat(blocked); err == nil {
-		t.Error("it left something behind")
+	// Of a mend that was killed.
+	left := filepath.Join(dir, "mending")
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(wlog.SegmentName(left, 7), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 8<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	d := newDamage(dir, slog.New(slog.DiscardHandler))
+	if _, err := d.mend(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("without room: %v", err)
+	}
+	if is, err := os.ReadFile(path); err != nil || !bytes.Equal(is, file) {
+		t.Errorf("it was changed: %d bytes, %v", len(is), err)
+	}
+	room("64m")
+	if lost, err := d.mend(); lost == nil || err != nil {
+		t.Errorf("with room: lost %v, %v", lost, err)
+	}
+	is, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, found := wholeOf(t, is); missed(t, recs, got) > 20 || found.any() {
+		t.Errorf("%d are missed, %+v", missed(t, recs, got), found)
 	}
 	if lost, err := d.mend(); lost != nil || err != nil {
 		t.Errorf("once more: lost %v, %v", lost, err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("it left something behind")
 	}
 }

@@ -56,6 +56,7 @@ func (d *DB) open() error {
 		lost = errors.Join(lost, errUnread)
 	}
 	undo(lost)
+	d.reserve.look()
 	d.tsdb.DisableCompactions() // Run compacts, where a panic ends nothing else
 	d.remote = remote.NewStorage(d.quiet, d.registry, d.tsdb.StartTime, d.o.Dir, flushDeadline, d, false)
 	d.tsdb.SetWriteNotified(d.remote)
@@ -96,6 +97,7 @@ func (d *DB) openOnce() (err error) {
 		if db == nil { // not open yet
 			return nil
 		}
+		d.reserve.look() // chunks are moved next
 		return d.pressed(blocks, tsdb.DefaultBlocksToDelete(db)(blocks))
 	}
 	db, err = tsdb.Open(d.o.Dir, d.quiet, d.registry, t, nil)
