@@ -73,7 +73,8 @@ func (f Finding) Fixable() bool { return f.Fixed != "" }
 type Waiver struct {
 	ID      int64
 	Finding string // an ID or an alias of findings, or the name of a rule
-	// Scope narrows it; "" is any: a project, a service ("shop/web") or a repository ("registry.company.com/web").
+	// Scope narrows it; "" is any: a project, a service ("shop/web") or a repository, whole as Docker reads it
+	// ("registry.company.com/web", "docker.io/library/nginx").
 	Scope       string
 	Reason      string
 	By          string
@@ -82,10 +83,12 @@ type Waiver struct {
 
 // Verdict is what policy says of one thing.
 type Verdict struct {
-	Rule    string  // gate/severity, gate/signature, gate/promotion, gate/registry, gate/age, or a rule's own name
-	Subject string  // what it is about: the service, image or finding
-	Why     string  // one sentence
-	Fix     string  // what to type or change
-	Deny    bool    // false: a warning, or waived
-	Waiver  *Waiver // by which it does not deny
+	Rule     string   // gate/severity, gate/scan, gate/signature, gate/promotion, gate/registry, gate/age, or a rule's own name
+	Services []string // those that it holds for
+	Image    string   // the reference that they run
+	Severity Severity // of the finding that it is about; unknown: it is about none
+	Why      string   // one sentence
+	Fix      string   // what to type or change
+	Deny     bool     // false: a warning, or waived
+	Waiver   *Waiver  // by which it does not deny
 }

@@ -88,17 +88,22 @@ var owners = map[string]string{
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",
 	"github.com/jackc/pgx/v5":                     "examples/shop/web",
-	"github.com/klauspost/compress":               "internal/logs internal/forward",
+	"github.com/klauspost/compress":               "internal/logs internal/forward internal/scan",
 	"github.com/klauspost/compress/snappy":        "internal/logql internal/forward", // in which Loki is pushed to
+	"github.com/pandatix/go-cvss":                 "internal/scan",
 	"github.com/coder/websocket":                  "internal/logql",
 	"github.com/prometheus/prometheus":            "internal/metrics",
 	"github.com/prometheus/alertmanager":          "internal/alert",
+	"github.com/distribution/distribution/v3":     "internal/registry",
+	"github.com/google/go-containerregistry":      "internal/registry internal/scan",
+	"github.com/sigstore":                         "internal/registry",
+	"cel.dev/cel-go":                              "internal/policy",
 }
 
 // Rooms that only decide must not reach the world, so that the same input always
 // gives the same answer.
 var (
-	still = []string{"", "internal/plan"}
+	still = []string{"", "internal/plan", "internal/policy"}
 	world = []string{"os", "net", "net/http", "os/exec", "database/sql"}
 )
 

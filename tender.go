@@ -15,8 +15,10 @@ import (
 // Project is what one Compose file, with its overrides and environment,
 // describes: one generation of it. compose.Parse makes it from the normal form.
 type Project struct {
-	Name     string
-	Services []Service // by name
+	Name string
+	// Environment is x-tender.environment: which step of the pipeline it is; "" none.
+	Environment string
+	Services    []Service // by name
 	// Routes are those of its services, by service and as written, then those at the top of the file.
 	Routes []Route
 	// Spec is the canonical Compose YAML of the whole project (long syntax,

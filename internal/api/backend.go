@@ -28,6 +28,12 @@ type Backend interface {
 	Up(ctx context.Context, who Person, s Submission, report func(Event)) (Result, error)
 	Change(ctx context.Context, who Person, project string, c Change, report func(Event)) (Result, error)
 
+	// CheckPolicy asks the gate, and changes nothing. Of a waiver that is made, the person and the day are the daemon's.
+	CheckPolicy(ctx context.Context, s Submission) (Policy, error)
+	Waivers(ctx context.Context) ([]Waiver, error)
+	Waive(ctx context.Context, who Person, w Waiver) (Waiver, error)
+	RemoveWaiver(ctx context.Context, who Person, id int64) error
+
 	History(ctx context.Context, project, service string) ([]Rollout, error)
 	Rollout(ctx context.Context, id int64) (Rollout, error)
 	// Steer says hold, resume or abort to an open rollout.
@@ -49,6 +55,13 @@ type Backend interface {
 	RuleGroups(ctx context.Context) ([]RuleGroup, error)
 	SetRules(ctx context.Context, who Person, f RuleFile) ([]RuleGroup, error)
 	RemoveRules(ctx context.Context, who Person, group string) error
+
+	// RegistryImages are those of the registry; repository "": all. RetainImages and RemoveImage remove tags and
+	// manifests, SweepRegistry the blobs that are nobody's then.
+	RegistryImages(ctx context.Context, repository string) ([]RegistryImage, error)
+	RetainImages(ctx context.Context, who Person, r RetainRequest) (RegistryClean, error)
+	RemoveImage(ctx context.Context, who Person, r RemoveImageRequest) (RegistryClean, error)
+	SweepRegistry(ctx context.Context, who Person, dry bool) (RegistrySweep, error)
 
 	// Alerts are those that fire and fit all matchers; project "": all.
 	Alerts(ctx context.Context, project string, match []string) (Alerts, error)

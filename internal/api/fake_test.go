@@ -173,6 +173,22 @@ func (f *fake) Rules(context.Context) (api.Rules, error) {
 	return api.Rules{Rules: []api.Rule{{Name: "Down", For: 1.5, Evaluated: noon}}}, f.ask("rules")
 }
 
+func (f *fake) RegistryImages(_ context.Context, repository string) ([]api.RegistryImage, error) {
+	return []api.RegistryImage{{Repository: repository, Tag: "1", Pushed: noon}}, f.ask("registry images %s", repository)
+}
+
+func (f *fake) RetainImages(_ context.Context, who api.Person, r api.RetainRequest) (api.RegistryClean, error) {
+	return api.RegistryClean{Tags: 1}, f.ask("retain %s %+v", who.Name, r)
+}
+
+func (f *fake) RemoveImage(_ context.Context, who api.Person, r api.RemoveImageRequest) (api.RegistryClean, error) {
+	return api.RegistryClean{Tags: 1}, f.ask("remove image %s %+v", who.Name, r)
+}
+
+func (f *fake) SweepRegistry(_ context.Context, who api.Person, dry bool) (api.RegistrySweep, error) {
+	return api.RegistrySweep{Blobs: 1}, f.ask("sweep %s %v", who.Name, dry)
+}
+
 func (f *fake) RuleGroups(context.Context) ([]api.RuleGroup, error) {
 	return []api.RuleGroup{{Name: "g", Changed: noon}}, f.ask("rule groups")
 }
@@ -452,4 +468,21 @@ func (f *fake) ResumeRoute(_ context.Context, who api.Person, project, route str
 
 func (f *fake) ShiftRoute(_ context.Context, who api.Person, project string, s api.RouteShift) (api.Route, error) {
 	return api.Route{ID: s.Route}, f.ask("shift route %s %s %+v", who.Name, project, s)
+}
+
+func (f *fake) CheckPolicy(_ context.Context, s api.Submission) (api.Policy, error) {
+	return api.Policy{Project: s.Project, Denied: 1, Verdicts: []api.Verdict{{Verdict: "deny", Rule: "gate/age", Why: "old"}}}, f.ask("check policy %s", s.Project)
+}
+
+func (f *fake) Waivers(context.Context) ([]api.Waiver, error) {
+	return []api.Waiver{{ID: 1, Finding: "CVE-1", Scope: "shop/web", Until: noon}, {ID: 2, Finding: "CVE-2", Until: noon}, {ID: 3, Finding: "CVE-3", Scope: "other", Until: noon}}, f.ask("waivers")
+}
+
+func (f *fake) Waive(_ context.Context, who api.Person, w api.Waiver) (api.Waiver, error) {
+	w.By = who.Name
+	return w, f.ask("waive %s %s %s", who.Name, w.Finding, w.Scope)
+}
+
+func (f *fake) RemoveWaiver(_ context.Context, who api.Person, id int64) error {
+	return f.ask("remove waiver %s %d", who.Name, id)
 }

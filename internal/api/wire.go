@@ -56,7 +56,9 @@ type Plan struct {
 	// Routes are those that come, go or change.
 	Routes   []RouteChange `json:"routes,omitempty"`
 	Warnings []string      `json:"warnings,omitempty"`
-	Text     string        `json:"text"` // the same for people
+	// Gate is what the gate says of it; up refuses where a verdict denies.
+	Gate []Verdict `json:"gate,omitempty"`
+	Text string    `json:"text"` // the same for people
 }
 
 // Decision says in one word what happens to a service.

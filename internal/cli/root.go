@@ -115,7 +115,7 @@ revision does not become healthy.`,
 		a.showCommand(), a.topCommand(), a.statsCommand(), a.metricsCommand(), a.portCommand(), a.imagesCommand())
 	add(groupConsole, a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.waitCommand())
 	add(groupBuild, a.configCommand(), a.convertCommand(), a.buildCommand(), a.pullCommand(), a.pushCommand())
-	add(groupAdmin, a.serveCommand(), a.edgeCommand(), a.doctorCommand(), a.contextCommand(), a.secretCommand(), a.registryCommand(), a.tokenCommand(), a.auditCommand(),
+	add(groupAdmin, a.serveCommand(), a.edgeCommand(), a.doctorCommand(), a.contextCommand(), a.secretCommand(), a.registryCommand(), a.tokenCommand(), a.policyCommand(), a.auditCommand(),
 		a.upgradeCommand(), a.uninstallCommand(), a.completionCommand(), a.versionCommand())
 	root.AddCommand(a.dialCommand())
 	return root

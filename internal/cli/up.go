@@ -89,7 +89,8 @@ func (a *app) planCommand() *cobra.Command {
 		Long: `Reads the Compose file as up does and prints what would happen to each service, why,
 and for how long nobody would serve. Nothing is changed, built or pulled.
 
-Exit code 3 says that there is something to do, 0 that there is nothing.`,
+Exit code 3 says that there is something to do, 0 that there is nothing, 4 that the gate
+would deny it.`,
 		Example: `  tender plan
   tender plan --json | jq -r .token    up --plan TOKEN does this plan or nothing`,
 		ValidArgsFunction: a.fileServices,
@@ -158,6 +159,9 @@ func (a *app) plan(ctx context.Context, f upFlags, services []string) error {
 	if err := a.printPlan(plan); err != nil {
 		return err
 	}
+	if denies(plan.Gate) {
+		return exit(denied)
+	}
 	if len(plan.Actions)+len(plan.Routes) > 0 {
 		return exit(changes)
 	}
@@ -214,6 +218,12 @@ func (a *app) printPlan(p api.Plan) error {
 	}
 	for _, w := range p.Warnings {
 		a.note("warning: %s", w)
+	}
+	if len(p.Gate) > 0 {
+		if err := a.verdicts(p.Gate); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.Out)
 	}
 	var rows [][]string
 	for _, s := range p.Services {

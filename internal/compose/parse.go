@@ -34,6 +34,7 @@ func parse(yml []byte) (tender.Project, error) {
 		return tender.Project{}, err
 	}
 	out := tender.Project{Name: p.Name, Spec: spec}
+	out.Environment, _ = asMap(p.Extensions[extensionKey])["environment"].(string)
 	jobs := jobsOf(p)
 	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
 		s, err := service(p, p.Services[name])

@@ -20,7 +20,7 @@ import (
 // but another does.
 var (
 	projectWords = &word{about: "What concerns the whole project", keys: map[string]*word{
-		"environment": {later: true, about: "Which step of the pipeline this is"},
+		"environment": {about: "Which step of the daemon's pipeline this is: its gate holds", kind: "string", rule: filled("the name of a step")},
 		"routes":      {about: "Routes that lead to several services, or outside", items: freeRouteWords},
 	}}
 	serviceWords = &word{about: "What Compose has no word for", keys: map[string]*word{

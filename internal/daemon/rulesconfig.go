@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/tenderhq/tender/internal/metrics"
+	"github.com/tenderhq/tender/internal/policy"
 )
 
 // mapping hands each value of a mapping to who takes its key.
@@ -34,6 +36,9 @@ func mapping(n *yaml.Node, what string, take map[string]func(*yaml.Node) error) 
 		case seen[k.Value]:
 			return wrongNode(k, "%s.%s is there twice", what, k.Value)
 		case f == nil:
+			if near := policy.Nearest(k.Value, slices.Collect(maps.Keys(take))); near != "" && near != "*" {
+				return wrongNode(k, "unknown key %q, did you mean %q?", what+"."+k.Value, near)
+			}
 			return wrongNode(k, "unknown key %q", what+"."+k.Value)
 		}
 		seen[k.Value] = true

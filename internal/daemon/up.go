@@ -64,6 +64,14 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 	if d.Versions, err = b.versions(ctx, d.Project.Name, s.Secrets, false, ""); err != nil {
 		return api.Plan{}, err
 	}
+	names, err := d.Chosen()
+	if err != nil {
+		return api.Plan{}, err
+	}
+	judged, err := b.judge(ctx, d.Project.Name, d.Project.Environment, chosen(d.Project, names), d.Images)
+	if err != nil {
+		return api.Plan{}, err
+	}
 	p, err := b.loop.Preview(ctx, d)
 	if err != nil {
 		return api.Plan{}, err
@@ -77,6 +85,9 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 	}
 	warnings = append(warnings, lost(ctx, b.engine, p.Leaving)...)
 	out := api.Plan{Project: p.Project, Token: p.Token, Warnings: append(warnings, p.Warnings...), Text: p.Plan.String()}
+	if len(judged) > 0 {
+		out.Gate = wireVerdicts(judged)
+	}
 	for _, v := range p.Verdicts {
 		out.Services = append(out.Services, api.Decision{Service: v.Service, Verdict: v.Verdict, Why: v.Why, From: v.From, To: v.To, Gap: v.Gap, Diff: v.Diff})
 	}
@@ -128,6 +139,18 @@ func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, repo
 		}
 	}
 	if d.Images, err = b.fetch(ctx, d.Project, s, report); err != nil {
+		return api.Result{}, err
+	}
+	// Before anything of it is kept.
+	names, err := d.Chosen()
+	if err != nil {
+		return api.Result{}, err
+	}
+	judged, err := b.judge(ctx, d.Project.Name, d.Project.Environment, chosen(d.Project, names), d.Images)
+	if err != nil {
+		return api.Result{}, err
+	}
+	if err := pass(d.Project.Name, d.Project.Environment, judged, report); err != nil {
 		return api.Result{}, err
 	}
 	if d.Versions, err = b.versions(ctx, d.Project.Name, s.Secrets, true, who.Name); err != nil {
@@ -235,6 +258,9 @@ func (b *backend) Change(ctx context.Context, who api.Person, project string, c 
 	})
 	if err != nil {
 		return api.Result{}, err
+	}
+	if c.Verb == "rollback" {
+		b.gateBack(ctx, project, a.Generation, report)
 	}
 	switch c.Verb {
 	case "kill", "pause", "unpause":

@@ -34,6 +34,9 @@ type Submission struct {
 	WorkingDir   string
 }
 
+// Chosen are the services that it is about: those that are named and what they need.
+func (s Submission) Chosen() (map[string]bool, error) { return choose(s.Project, s) }
+
 // Accepted says what stands now.
 type Accepted struct {
 	Generation int

@@ -215,6 +215,8 @@ type Description struct {
 	Platform string // linux/amd64
 	Size     int64  // bytes, with the layers that it shares
 	Created  time.Time
+	User     string // who its process runs as; "": root
+	Labels   map[string]string
 }
 
 // Progress is one piece of news of a pull, a push or a build.

@@ -26,6 +26,8 @@ var migrations = []string{
 	sinksExpired,
 	scalingsTable,
 	rulesTable,
+	waiversTable + scansTable,
+	imagesTables,
 }
 
 // applicationID marks the file as ours ("TNDR").

@@ -38,7 +38,11 @@ func (e *Engine) Describe(ctx context.Context, ref string) (engine.Description, 
 	if got.Variant != "" {
 		platform += "/" + got.Variant
 	}
-	return engine.Description{ImageID: imageID(ref, got.InspectResponse), Platform: platform, Size: got.Size, Created: when(got.Created)}, nil
+	out := engine.Description{ImageID: imageID(ref, got.InspectResponse), Platform: platform, Size: got.Size, Created: when(got.Created)}
+	if c := got.Config; c != nil {
+		out.User, out.Labels = c.User, c.Labels
+	}
+	return out, nil
 }
 
 // noImage says why an image was not found.

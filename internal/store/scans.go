@@ -1,0 +1,99 @@
+package store
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tenderhq/tender"
+)
+
+const scansTable = `
+CREATE TABLE scans (
+	image   TEXT PRIMARY KEY, -- digest of the manifest, or the image's ID where it has none
+	ref     TEXT NOT NULL,
+	scanned INTEGER NOT NULL,
+	db      INTEGER NOT NULL, -- when the advisories were new
+	needed  INTEGER NOT NULL, -- when somebody last needed it
+	report  BLOB NOT NULL     -- gzip
+) STRICT, WITHOUT ROWID;
+CREATE INDEX scans_needed ON scans (needed);
+`
+
+// keepScans is how long the scan of an image that nobody needs is kept.
+const keepScans = 90 * 24 * time.Hour
+
+// mostReport is what a report may have, unpacked.
+const mostReport = 256 << 20
+
+// Scan is the newest report on an image.
+type Scan struct {
+	Image     string // digest of the manifest, or the image's ID where it has none
+	Reference string // as it was asked for
+	Scanned   time.Time
+	DB        time.Time // how new the advisories were that were asked; zero: there were none
+	Report    []byte    // as the room of scans writes it
+}
+
+// PutScan writes a report in the place of the one before, and drops those of images
+// that nobody has needed for long.
+func (tx *Tx) PutScan(s Scan) error {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, err := w.Write(s.Report)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return fmt.Errorf("pack the scan of %s: %w", s.Reference, err)
+	}
+	var db int64
+	if !s.DB.IsZero() {
+		db = stamp(s.DB)
+	}
+	if _, err := tx.exec(`INSERT OR REPLACE INTO scans (image, ref, scanned, db, needed, report) VALUES (?, ?, ?, ?, ?, ?)`,
+		s.Image, s.Reference, stamp(s.Scanned), db, stamp(s.Scanned), packed.Bytes()); err != nil {
+		return fmt.Errorf("write the scan of %s: %w", s.Reference, err)
+	}
+	if _, err := tx.exec(`DELETE FROM scans WHERE needed < ?`, stamp(s.Scanned.Add(-keepScans))); err != nil {
+		return fmt.Errorf("drop old scans: %w", err)
+	}
+	return nil
+}
+
+// NeedScans says that these images are in use, so that their scans are kept.
+func (tx *Tx) NeedScans(images []string, now time.Time) error {
+	for _, image := range images {
+		if _, err := tx.exec(`UPDATE scans SET needed = max(needed, ?) WHERE image = ?`, stamp(now), image); err != nil {
+			return fmt.Errorf("keep the scan of %s: %w", image, err)
+		}
+	}
+	return nil
+}
+
+// Scan returns the newest report on an image; NotFound if there is none.
+func (tx *Tx) Scan(image string) (Scan, error) {
+	list, err := collect(tx, func(scan func(...any) error) (s Scan, err error) {
+		var scanned, db int64
+		var packed []byte
+		if err := scan(&s.Image, &s.Reference, &scanned, &db, &packed); err != nil {
+			return s, err
+		}
+		s.Scanned = moment(scanned)
+		if db != 0 {
+			s.DB = moment(db)
+		}
+		r, err := gzip.NewReader(bytes.NewReader(packed))
+		if err == nil {
+			s.Report, err = io.ReadAll(io.LimitReader(r, mostReport))
+		}
+		return s, err
+	}, `SELECT image, ref, scanned, db, report FROM scans WHERE image = ?`, image)
+	if err != nil {
+		return Scan{}, fmt.Errorf("read the scan of %s: %w", image, err)
+	}
+	if len(list) == 0 {
+		return Scan{}, tender.Errorf(tender.NotFound, "%s was not scanned yet", image).Hint("tender image scan")
+	}
+	return list[0], nil
+}
