@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/record"
 )
 
 // projectLabel is by what series are counted; those without it count together.
@@ -195,6 +197,8 @@ func (a appendable) AppenderV2(ctx context.Context) storage.AppenderV2 {
 type appender struct {
 	storage.AppenderV2
 	d *DB
+	// made are the series that are new, as far as the caller knew.
+	made []record.RefSeries
 }
 
 var _ storage.ExemplarAppenderV2 = (*appender)(nil)
@@ -209,6 +213,9 @@ func (a *appender) Append(ref storage.SeriesRef, l labels.Labels, st, t int64, v
 	out, err = a.AppenderV2.Append(ref, l, st, t, v, h, fh, o)
 	if err != nil && errors.Is(err, errFull) {
 		return 0, nil
+	}
+	if err == nil && out != ref {
+		a.made = append(a.made, record.RefSeries{Ref: chunks.HeadSeriesRef(out), Labels: l})
 	}
 	return out, err
 }
@@ -233,7 +240,67 @@ func (a *appender) Commit() (err error) {
 		if p := recover(); p != nil {
 			err = a.d.caught(p)
 		}
+		if err != nil {
+			a.d.unwritten.add(a.made)
+		}
 		a.d.wrote(err)
 	}()
+	if err := a.d.reserve.full(); err != nil {
+		return errors.Join(err, a.AppenderV2.Rollback())
+	}
+	if err := a.d.unwritten.save(a.d.damage); err != nil {
+		return errors.Join(fmt.Errorf("write down new series: %w", err), a.AppenderV2.Rollback())
+	}
 	return a.AppenderV2.Commit()
+}
+
+// Rollback is storage.AppenderV2's. New series are written all the same.
+func (a *appender) Rollback() error {
+	err := a.AppenderV2.Rollback()
+	if err != nil {
+		a.d.unwritten.add(a.made)
+	}
+	return err
+}
+
+// unwritten are series that the store made in memory and could not name in its log of writes: it
+// takes them for named from then on, and after a restart knows nobody of whom their samples are.
+type unwritten struct {
+	mu     sync.Mutex
+	series map[chunks.HeadSeriesRef]labels.Labels
+	unsafe bool // not all are written down
+}
+
+func (u *unwritten) add(made []record.RefSeries) {
+	if len(made) == 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.series == nil {
+		u.series = map[chunks.HeadSeriesRef]labels.Labels{}
+	}
+	for _, s := range made {
+		u.series[s.Ref] = s.Labels
+	}
+	u.unsafe = true
+}
+
+// save writes them down, before anything more is kept of them.
+func (u *unwritten) save(d *damage) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.unsafe {
+		return nil
+	}
+	all := make([]record.RefSeries, 0, len(u.series))
+	for ref, l := range u.series {
+		all = append(all, record.RefSeries{Ref: ref, Labels: l})
+	}
+	slices.SortFunc(all, func(a, b record.RefSeries) int { return cmp.Compare(a.Ref, b.Ref) })
+	if err := d.remember(all); err != nil {
+		return err
+	}
+	u.unsafe = false
+	return nil
 }

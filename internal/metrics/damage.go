@@ -90,8 +90,8 @@ func openable(dir string) (err error) {
 }
 
 // spareWAL links what was written last to a place of its own: mending what cannot be
-// read of it removes all that follows. undo takes the links away, or keeps them.
-func (d *damage) spareWAL() (undo func(keep bool), err error) {
+// read of it removes all that follows. undo takes the links away, or keeps them because of why.
+func (d *damage) spareWAL() (undo func(why error), err error) {
 	d.unfinished()
 	spare := filepath.Join(d.dir, damagedDir, sparePrefix+stamp())
 	if err := os.RemoveAll(spare); err != nil {
@@ -114,12 +114,12 @@ func (d *damage) spareWAL() (undo func(keep bool), err error) {
 			break
 		}
 	}
-	return func(keep bool) {
+	return func(why error) {
 		if _, err := os.Stat(spare); err != nil {
 			return
 		}
-		if keep {
-			d.note(filepath.Base(spare), errUnread)
+		if why != nil {
+			d.note(filepath.Base(spare), why)
 			return
 		}
 		if err := os.RemoveAll(spare); err != nil {
@@ -132,7 +132,7 @@ func (d *damage) spareWAL() (undo func(keep bool), err error) {
 
 const sparePrefix = "wal-"
 
-var errUnread = errors.New("a part of what was written last could not be read; all behind it is here")
+var errUnread = errors.New("a part of what was written last could not be read; all of it is here as it was")
 
 // unfinished looks at the links of a process that ended while it read: unless they are all
 // that is left of something, nothing is damaged.

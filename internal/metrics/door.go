@@ -72,6 +72,9 @@ type DB struct {
 	bounds   *bounds
 	damage   *damage
 	counts   counts
+	// unwritten are series whose making found no room on the disk.
+	unwritten unwritten
+	reserve   *reserve
 
 	scraping atomic.Pointer[scraping] // while Run runs
 	rules    atomic.Pointer[v1.RulesRetriever]
@@ -116,7 +119,7 @@ func Open(o Options) (*DB, error) {
 		o: o, log: o.Log, quiet: slog.New(quiet{o.Log.Handler()}), registry: prometheus.NewRegistry(), refs: map[string]*source{}, described: map[string]metadata.Metadata{}, started: time.Now(),
 		reload: make(chan struct{}, 1), moved: make(chan struct{}, 1), damage: newDamage(o.Dir, o.Log),
 	}
-	d.bounds = newBounds(o.Limit)
+	d.bounds, d.reserve = newBounds(o.Limit), newReserve(o.Dir, o.Log, o.Free > 0)
 	c, err := load(o.Config, o.Log)
 	problem := ""
 	if err != nil { // the store keeps what instances use all the same
@@ -145,7 +148,15 @@ func Open(o Options) (*DB, error) {
 }
 
 // Close writes what is open. Run must have ended.
-func (d *DB) Close() error { return errors.Join(d.engine.Close(), d.all.Close()) }
+func (d *DB) Close() (err error) {
+	defer func() {
+		if p := recover(); p != nil { // the disk is full: what was kept is in the log of writes
+			err = d.caught(p)
+		}
+	}()
+	d.reserve.look() // chunks are moved now
+	return errors.Join(d.engine.Close(), d.all.Close())
+}
 
 // Value is one series of an answer, as it is at one time.
 type Value struct {

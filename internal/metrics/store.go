@@ -37,6 +37,10 @@ func (d *DB) open() error {
 	if err != nil {
 		return fmt.Errorf("open the store of samples: %w", err)
 	}
+	lost, err := d.damage.mend()
+	if err != nil {
+		return fmt.Errorf("open the store of samples: %w", err)
+	}
 	for try := 0; ; try++ {
 		err = d.openOnce()
 		if err == nil {
@@ -48,7 +52,11 @@ func (d *DB) open() error {
 			return fmt.Errorf("open the store of samples: %w", err)
 		}
 	}
-	undo(d.counter("prometheus_tsdb_wal_corruptions_total") > 0)
+	if d.counter("prometheus_tsdb_wal_corruptions_total") > 0 {
+		lost = errors.Join(lost, errUnread)
+	}
+	undo(lost)
+	d.reserve.look()
 	d.tsdb.DisableCompactions() // Run compacts, where a panic ends nothing else
 	d.remote = remote.NewStorage(d.quiet, d.registry, d.tsdb.StartTime, d.o.Dir, flushDeadline, d, false)
 	d.tsdb.SetWriteNotified(d.remote)
@@ -89,6 +97,7 @@ func (d *DB) openOnce() (err error) {
 		if db == nil { // not open yet
 			return nil
 		}
+		d.reserve.look() // chunks are moved next
 		return d.pressed(blocks, tsdb.DefaultBlocksToDelete(db)(blocks))
 	}
 	db, err = tsdb.Open(d.o.Dir, d.quiet, d.registry, t, nil)
