@@ -58,6 +58,7 @@ type Input struct {
 // Image is what is known of an image.
 type Image struct {
 	Reference string // as written
+	ID        string // the engine's; "": it is not here
 	Digest    string // of the manifest; "": it has none, for it was built here and never pushed
 	Created   time.Time
 	User      string
