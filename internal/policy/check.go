@@ -16,6 +16,7 @@ import (
 type check struct {
 	Input
 	service  Service
+	mounted  bool // service.Image is one that it mounts
 	verdicts []tender.Verdict
 }
 

@@ -458,3 +458,21 @@ func TestAHealthcheckOfAnImageThatIsNotHere(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Through a volume of type image anything could run that no registry allowed.
+func TestImagesThatAreMounted(t *testing.T) {
+	in := policy.Input{
+		Now: now, Gates: []policy.Gate{{Registries: []string{"docker.io/library"}, Rules: rules(
+			t, policy.Rule{Name: "no-latest", Expr: `image.tag != "latest"`, Why: "latest is no version"}, policy.Rule{Name: "owner", Expr: `"owner" in service.labels`, Why: "nobody owns it", Warn: true},
+		)}},
+		Services: []policy.Service{{Name: "web", Image: policy.Image{Reference: "nginx:1"}, Mounts: []policy.Image{{Reference: "shop/tools"}}}},
+	}
+	want := `deny web gate/registry: it comes from docker.io/shop/tools, which is not among the allowed: docker.io/library
+  push it to one of these, or allow it under registries: in tender.yaml
+deny web no-latest: latest is no version
+warn web owner: nobody owns it
+`
+	if d := cmp.Diff(want, print(policy.Check(in))); d != "" {
+		t.Error(d)
+	}
+}

@@ -165,8 +165,9 @@ func environment() (*cel.Env, error) {
 
 // Service is one that is to run, as its Compose file says after everything was filled in.
 type Service struct {
-	Name  string
-	Image Image
+	Name   string
+	Image  Image
+	Mounts []Image // what it mounts as volumes: what lies in them can be run as well
 	Fields
 }
 
@@ -270,6 +271,8 @@ func (c *check) rules() {
 		for _, r := range g.Rules {
 			i := c.service.Image
 			switch {
+			case c.mounted && len(r.fields) == 0:
+				continue // of the service, and said already
 			case i.Absent && (slices.ContainsFunc(r.fields, func(f string) bool { return !named[f] }) || r.health && !c.service.Healthcheck):
 				c.warn(r.Name, "its image is not here yet: up asks again when it is", "tender pull "+c.service.Name)
 				continue
