@@ -17,7 +17,7 @@ import (
 	"github.com/tenderhq/tender"
 )
 
-// mostCost is what one rule may cost on one service, in steps of CEL: some milliseconds.
+// mostCost is what one rule may cost on one service, in steps of CEL: about a second.
 const mostCost = 1_000_000
 
 // Rule is an expression that must be true of image and service.
