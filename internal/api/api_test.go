@@ -536,6 +536,15 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"r", "POST", "/tender/v1/silences", `{"matchers":["service=web"],"for":1}`, 403},
 		{"r", "GET", "/tender/v1/silences", "", 200},
 		{"d", "DELETE", "/tender/v1/silences/s1", "", 204},
+		{"s", "POST", "/tender/v1/policy/check", fmt.Sprintf(up, "shop"), 200},
+		{"s", "POST", "/tender/v1/policy/check", fmt.Sprintf(up, "blog"), 403},
+		{"d", "POST", "/tender/v1/policy/waivers", `{"finding":"x","reason":"r","until":"2027-01-31T00:00:00Z"}`, 403}, // who deploys does not open the gate
+		{"o", "POST", "/tender/v1/policy/waivers", `{"finding":"x","scope":"shop","reason":"r","until":"2027-01-31T00:00:00Z"}`, 403},
+		{"o", "POST", "/tender/v1/policy/waivers?project=shop", `{"finding":"x","reason":"r","until":"2027-01-31T00:00:00Z"}`, 400},
+		{"o", "DELETE", "/tender/v1/policy/waivers/1", "", 403},
+		{"o", "DELETE", "/tender/v1/policy/waivers/1?project=shop", "", 400},
+		{"a", "POST", "/tender/v1/policy/waivers", `{"finding":"x","reason":"r","until":"2027-01-31T00:00:00Z"}`, 200},
+		{"s", "GET", "/tender/v1/policy/waivers", "", 200},
 		{"s", "GET", "/tender/v1/rollouts/7", "", 200},
 		{"s", "GET", "/tender/v1/status", "", 200},
 		{"s", "POST", "/tender/v1/images/pull", `{"reference":"redis"}`, 200},
@@ -562,6 +571,10 @@ func TestWhoMayDoWhat(t *testing.T) {
 	i, err := c.Instances(t.Context(), "", true)
 	if err != nil || len(i) != 1 || i[0].Project != "shop" {
 		t.Errorf("instances: %v, %v", i, err)
+	}
+	w, err := c.Waivers(t.Context())
+	if err != nil || len(w) != 2 || w[0].Scope != "shop/web" || w[1].Scope != "" {
+		t.Errorf("waivers: %v, %v", w, err)
 	}
 	s, err := c.Status(t.Context())
 	if err != nil || len(s.Projects) != 1 {

@@ -422,6 +422,7 @@ func people() map[string]api.Person {
 		"d": {Name: "token d", Scope: api.Deploy},
 		"a": {Name: "token a", Scope: api.Admin},
 		"s": {Name: "token s", Scope: api.Deploy, Projects: []string{"shop"}},
+		"o": {Name: "token o", Scope: api.Admin, Projects: []string{"shop"}},
 	}
 }
 

@@ -27,6 +27,7 @@ type alertRoom struct {
 	log  *slog.Logger
 	room *alert.Room
 	file string // "": there is none, or an Alertmanager outside does it
+	held stamp  // of the file when it was read; of who opens the room, then of look
 	tell func(problem, note string)
 }
 
@@ -104,6 +105,7 @@ func outerURL(c Config) *url.URL {
 
 // load takes the file in. What is wrong with it is said by problem, too.
 func (a *alertRoom) load() {
+	a.held = stampOf(a.file) // before: what changes meanwhile is read again
 	if err := a.room.Load(a.file); err != nil {
 		a.log.Error("the configuration of Alertmanager does not hold", "err", err)
 	}
@@ -146,7 +148,7 @@ const (
 )
 
 func (a *alertRoom) look(ctx context.Context, hup <-chan os.Signal) {
-	read, seen, said := stampOf(a.file), stampOf(a.file), ""
+	seen, said := a.held, ""
 	for {
 		if now := a.problem(); now != said {
 			if said = now; said == nobodyTold { // as it is where nobody has asked for more
@@ -156,21 +158,20 @@ func (a *alertRoom) look(ctx context.Context, hup <-chan os.Signal) {
 			}
 		}
 		wait := lookAgain
-		if seen != read {
+		if seen != a.held {
 			wait = lookTwice
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			read = stampOf(a.file)
-			seen = read
 			a.load()
+			seen = a.held
 		case <-time.After(wait):
 			before := seen
-			if seen = stampOf(a.file); seen != read && seen == before {
-				read = seen
+			if seen = stampOf(a.file); seen != a.held && seen == before {
 				a.load()
+				seen = a.held
 			}
 		}
 	}

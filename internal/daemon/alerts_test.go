@@ -414,3 +414,24 @@ func TestAnAlertCarriesWhatHelps(t *testing.T) {
 		t.Errorf("a day later: %q, %q", revision, what)
 	}
 }
+
+// What changes after the file was read and before anybody looks at it is not left for the next change.
+func TestTheFileOfAlertmanagerChangesWhileAllStarts(t *testing.T) {
+	t.Parallel()
+	const other = "route: {receiver: ops}\nreceivers: [{name: ops, webhook_configs: [{url: 'http://127.0.0.1:9'}]}]\n"
+	file := write(t, filepath.Join(t.TempDir(), "alertmanager.yml"), "receivers: [{name: ops}]\nroute: {receiver: ops}\n")
+	b := &backend{config: Config{DataDir: t.TempDir(), Alertmanager: file}, board: new(board), log: slog.New(slog.DiscardHandler)}
+	a := openAlerts(b, b.log)
+	if a == nil {
+		t.Fatal("it is not open")
+	}
+	write(t, file, other)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.run(ctx) }()
+	eventually(t, "the file holds", func() bool { return !a.room.Status().Nowhere })
+	stop()
+	if err := errors.Join(<-ended, a.room.Close()); err != nil {
+		t.Error(err)
+	}
+}

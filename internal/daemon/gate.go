@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/compose"
+	"github.com/tenderhq/tender/internal/deploy"
 	"github.com/tenderhq/tender/internal/policy"
 	"github.com/tenderhq/tender/internal/store"
 )
@@ -82,14 +84,22 @@ func (c Config) gates(environment string) ([]policy.Gate, error) {
 	return nil, e.Hint("name one of them, or add it to pipeline: in tender.yaml")
 }
 
+// question is what the gate is asked.
+type question struct {
+	project, environment string
+	services             []tender.Service
+	images               map[string]tender.ImageID // that they would run; of those that are not in it the name alone is known
+	there                bool                      // all of them must be here, for they are about to run
+}
+
 // judge asks the gate about services with the images that they would run. Without a gate
 // it asks nothing of anybody.
-func (b *backend) judge(ctx context.Context, project, environment string, services []tender.Service, images map[string]tender.ImageID) ([]tender.Verdict, error) {
-	gates, err := b.config.gates(environment)
+func (b *backend) judge(ctx context.Context, q question) ([]tender.Verdict, error) {
+	gates, err := b.config.gates(q.environment)
 	if err != nil || len(gates) == 0 {
 		return nil, err
 	}
-	in := policy.Input{Now: time.Now().UTC(), Project: project, Environment: environment, Gates: gates}
+	in := policy.Input{Now: time.Now().UTC(), Project: q.project, Environment: q.environment, Gates: gates}
 	if err := b.store.View(ctx, func(tx *store.Tx) (err error) {
 		in.Waivers, err = tx.Waivers()
 		return err
@@ -97,40 +107,62 @@ func (b *backend) judge(ctx context.Context, project, environment string, servic
 		return nil, err
 	}
 	known := map[string]policy.Image{}
-	for _, s := range services {
-		id, ok := images[s.Name]
-		if !ok {
-			id = tender.ImageID{Reference: s.Image}
-		}
+	look := func(id tender.ImageID) (policy.Image, error) {
 		key := id.Reference + " " + id.ID
 		image, seen := known[key]
-		if !seen {
-			if image, err = b.imageOf(ctx, id); err != nil {
-				return nil, err
-			}
+		if seen {
+			return image, nil
+		}
+		image, err := b.imageOf(ctx, id)
+		if err == nil {
 			known[key] = image
+		}
+		return image, err
+	}
+	for _, s := range q.services {
+		id, ok := q.images[s.Name]
+		if !ok {
+			id = tender.ImageID{Reference: s.Image}
 		}
 		fields, err := fieldsOf(s, id)
 		if err != nil {
 			return nil, err
 		}
-		in.Services = append(in.Services, policy.Service{Name: s.Name, Image: image, Fields: fields})
+		one := policy.Service{Name: s.Name, Fields: fields}
+		if one.Image, err = look(id); err != nil {
+			return nil, err
+		}
+		for _, v := range fields.Volumes {
+			if v.Type != "image" {
+				continue
+			}
+			id, err := b.engine.Resolve(ctx, v.Source)
+			if tender.KindOf(err) == tender.NotFound && !q.there {
+				id, err = tender.ImageID{Reference: v.Source}, nil
+			}
+			if err != nil {
+				return nil, fmt.Errorf("service %s mounts it: %w", s.Name, err)
+			}
+			i, err := look(id)
+			if err != nil {
+				return nil, err
+			}
+			one.Mounts = append(one.Mounts, i)
+		}
+		in.Services = append(in.Services, one)
 	}
 	return policy.Check(in), nil
 }
 
-// imageOf gathers what is known of an image.
+// imageOf gathers what is known of an image. One that has gone since its ID was found is
+// an error: what comes again under its name may be another.
 func (b *backend) imageOf(ctx context.Context, id tender.ImageID) (policy.Image, error) {
-	out := policy.Image{Reference: id.Reference, Digest: id.Digest}
+	out := policy.Image{Reference: id.Reference, ID: id.ID, Digest: id.Digest}
 	if id.ID == "" {
 		out.Absent = true
 		return out, nil
 	}
 	d, err := b.engine.Describe(ctx, id.ID)
-	if tender.KindOf(err) == tender.NotFound {
-		out.Absent = true
-		return out, nil
-	}
 	if err != nil {
 		return out, err
 	}
@@ -176,6 +208,9 @@ func fieldsOf(s tender.Service, id tender.ImageID) (policy.Fields, error) {
 			out.Environment[name] = *v
 		}
 	}
+	for _, h := range slices.Concat(c.PostStart, c.PreStop) {
+		out.Privileged = out.Privileged || h.Privileged
+	}
 	for _, d := range c.Devices {
 		out.Devices = append(out.Devices, d.Source)
 	}
@@ -190,6 +225,9 @@ func fieldsOf(s tender.Service, id tender.ImageID) (policy.Fields, error) {
 		out.Ports = append(out.Ports, policy.Port{Target: int64(port.Container), Published: int64(port.HostPort), Protocol: port.Protocol, HostIP: port.HostIP})
 	}
 	for _, v := range c.Volumes {
+		if v.Type == "bind" {
+			v.Source = path.Clean(v.Source) // who forbids a path means all its spellings
+		}
 		out.Volumes = append(out.Volumes, policy.Volume{Type: v.Type, Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly})
 	}
 	return out, nil
@@ -239,14 +277,21 @@ func told(v tender.Verdict) string {
 	return out
 }
 
-// chosen are the services of p that names holds.
-func chosen(p tender.Project, names map[string]bool) (out []tender.Service) {
-	for _, s := range p.Services {
+// chosen are the services that a submission is about, as many as it wants of each.
+func chosen(d deploy.Submission) (out []tender.Service, err error) {
+	names, err := d.Chosen()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range d.Project.Services {
+		if n, asked := d.Scale[s.Name]; asked {
+			s.Replicas = n
+		}
 		if names[s.Name] {
 			out = append(out, s)
 		}
 	}
-	return out
+	return out, nil
 }
 
 // CheckPolicy is the gate on a submission, now.
@@ -255,7 +300,7 @@ func (b *backend) CheckPolicy(ctx context.Context, s api.Submission) (api.Policy
 	if err != nil {
 		return api.Policy{}, err
 	}
-	names, err := d.Chosen()
+	services, err := chosen(d)
 	if err != nil {
 		return api.Policy{}, err
 	}
@@ -267,7 +312,7 @@ func (b *backend) CheckPolicy(ctx context.Context, s api.Submission) (api.Policy
 	if err != nil {
 		return api.Policy{}, err
 	}
-	all, err := b.judge(ctx, d.Project.Name, d.Project.Environment, chosen(d.Project, names), images)
+	all, err := b.judge(ctx, question{project: d.Project.Name, environment: d.Project.Environment, services: services, images: images})
 	if err != nil {
 		return api.Policy{}, err
 	}
@@ -327,7 +372,7 @@ func (b *backend) Waive(ctx context.Context, who api.Person, r api.Waiver) (out 
 	case w.Until.After(now.AddDate(1, 0, 1)):
 		return out, tender.Errorf(tender.Invalid, "a waiver until %s is for longer than a year", w.Until.Format(time.DateOnly)).Hint("--until 365d at most; make it again when it ends")
 	}
-	if host, _, ok := strings.Cut(w.Scope, "/"); ok && (strings.ContainsAny(host, ".:") || strings.Count(w.Scope, "/") > 1) {
+	if host, _, _ := strings.Cut(w.Scope, "/"); strings.ContainsAny(host, ".:") || strings.Count(w.Scope, "/") > 1 {
 		if w.Scope, err = policy.Repository(w.Scope); err != nil {
 			return out, err
 		}
@@ -362,15 +407,14 @@ func (b *backend) gateBack(ctx context.Context, project string, n int, report fu
 	p, err := compose.Parse(g.YAML)
 	var all []tender.Verdict
 	if err == nil {
-		var services []tender.Service
-		images := map[string]tender.ImageID{}
+		q := question{project: project, environment: p.Environment, images: map[string]tender.ImageID{}}
 		for _, w := range g.Services {
 			if !w.Gone {
-				services = append(services, w.Service)
-				images[w.Service.Name] = w.Image
+				q.services = append(q.services, w.Service)
+				q.images[w.Service.Name] = w.Image
 			}
 		}
-		all, err = b.judge(ctx, project, p.Environment, services, images)
+		all, err = b.judge(ctx, q)
 	}
 	if err != nil {
 		report(api.Event{Kind: api.KindWarning, Text: err.Error()})

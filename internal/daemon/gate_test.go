@@ -9,6 +9,8 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/deploy"
+	"github.com/tenderhq/tender/internal/engine/enginetest"
 	"github.com/tenderhq/tender/internal/policy"
 	"github.com/tenderhq/tender/internal/store"
 )
@@ -90,7 +92,7 @@ func TestAGateDeniesUntilItIsWaived(t *testing.T) {
 	var warned []string
 	ask := func() error {
 		warned = nil
-		all, err := b.judge(t.Context(), "shop", "", services, nil)
+		all, err := b.judge(t.Context(), question{project: "shop", services: services})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,6 +121,8 @@ func TestAGateDeniesUntilItIsWaived(t *testing.T) {
 		"needs a reason":         {Finding: "x", Until: time.Now().AddDate(0, 1, 0)},
 		"for longer than a year": {Finding: "x", Reason: "r", Until: time.Now().AddDate(2, 0, 0)},
 		"has ended already":      {Finding: "x", Reason: "r", Until: time.Now().AddDate(0, 0, -1)},
+		"holds for a repository": {Finding: "x", Scope: "registry.company.com/db:1.2", Reason: "r", Until: time.Now().AddDate(0, 1, 0)},
+		`"nginx:1.27" names one`: {Finding: "x", Scope: "nginx:1.27", Reason: "r", Until: time.Now().AddDate(0, 1, 0)},
 		"a waiver of nothing":    {Reason: "r", Until: time.Now().AddDate(0, 1, 0)},
 	} {
 		if _, err := b.Waive(t.Context(), who, w); err == nil || !strings.Contains(err.Error(), want) {
@@ -127,5 +131,64 @@ func TestAGateDeniesUntilItIsWaived(t *testing.T) {
 	}
 	if policy.Denied(nil) != 0 || pass("shop", "", nil, nil) != nil {
 		t.Error("nothing to say denies")
+	}
+}
+
+// whatItIs is what a gate that reads everything says of one service.
+func whatItIs(t *testing.T, gate, service string, images map[string]tender.ImageID, fake *enginetest.Fake, there bool) ([]tender.Verdict, error) {
+	t.Helper()
+	c, err := gated(t, gate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	b := &backend{config: c, store: st, engine: fake}
+	return b.judge(t.Context(), question{
+		project: "shop", images: images, there: there,
+		services: []tender.Service{{Name: "web", Image: "nginx", Spec: []byte("name: shop\nx-tender-format: 1\nservices: {web: {image: nginx" + service + "}}\n")}},
+	})
+}
+
+// What is asked about is what will run, and not what the file says first.
+func TestTheGateSeesWhatWillRun(t *testing.T) {
+	for name, tt := range map[string]struct{ rule, service string }{
+		"a hook with all privileges":     {`!service.privileged`, `, post_start: [{command: [a], privileged: true}]`},
+		"a hook at the end":              {`!service.privileged`, `, pre_stop: [{command: [a], privileged: true}]`},
+		"a socket by another path":       {`!service.volumes.exists(v, v.source == "/var/run/docker.sock")`, `, volumes: [{type: bind, source: /var/run/../run//docker.sock, target: /s}]`},
+		"an image that it mounts":        {`image.repository != "x/tools"`, `, volumes: [{type: image, source: x/tools, target: /t}]`},
+		"an image of the file, mounted":  {`!image.reference.startsWith("x")`, `, volumes: [{type: image, source: x, target: /t}]`},
+		"one that it mounts beside this": {`image.tag != "2"`, `, volumes: [{type: image, source: x, target: /t}, {type: image, source: "y:2", target: /y}]`},
+	} {
+		all, err := whatItIs(t, "gate: {rules: [{name: r, expr: '"+tt.rule+"'}]}", tt.service, nil, &enginetest.Fake{}, false)
+		if err != nil || policy.Denied(all) != 1 {
+			t.Errorf("%s: %+v, %v", name, all, err)
+		}
+	}
+	d := deploy.Submission{Project: tender.Project{Name: "shop", Services: []tender.Service{{Name: "db", Replicas: 1}, {Name: "web", Replicas: 1}}}, Scale: map[string]int{"web": 50}, Services: []string{"web"}}
+	if got, err := chosen(d); err != nil || len(got) != 1 || got[0].Replicas != 50 || d.Project.Services[1].Replicas != 1 {
+		t.Errorf("%+v, %v: up --scale web=50 web", got, err)
+	}
+}
+
+// An image that goes while it is asked about would come again with other contents.
+func TestUpDoesNotPassWhatIsNotHere(t *testing.T) {
+	fake := &enginetest.Fake{}
+	fake.LoseImage("sha256:1")
+	fake.LoseImage("x")
+	gate := "gate: {base_age: 30d}"
+	gone := map[string]tender.ImageID{"web": {Reference: "nginx", ID: "sha256:1"}}
+	if all, err := whatItIs(t, gate, "", gone, fake, true); tender.KindOf(err) != tender.NotFound {
+		t.Errorf("gone meanwhile: %+v, %v", all, err)
+	}
+	mount := `, volumes: [{type: image, source: x, target: /t}]`
+	if all, err := whatItIs(t, gate, mount, nil, fake, true); tender.KindOf(err) != tender.NotFound {
+		t.Errorf("up mounts what is not here: %+v, %v", all, err)
+	}
+	if all, err := whatItIs(t, gate, mount, nil, fake, false); err != nil || policy.Denied(all) != 0 {
+		t.Errorf("plan: %+v, %v", all, err)
 	}
 }

@@ -64,11 +64,11 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 	if d.Versions, err = b.versions(ctx, d.Project.Name, s.Secrets, false, ""); err != nil {
 		return api.Plan{}, err
 	}
-	names, err := d.Chosen()
+	services, err := chosen(d)
 	if err != nil {
 		return api.Plan{}, err
 	}
-	judged, err := b.judge(ctx, d.Project.Name, d.Project.Environment, chosen(d.Project, names), d.Images)
+	judged, err := b.judge(ctx, question{project: d.Project.Name, environment: d.Project.Environment, services: services, images: d.Images})
 	if err != nil {
 		return api.Plan{}, err
 	}
@@ -142,11 +142,11 @@ func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, repo
 		return api.Result{}, err
 	}
 	// Before anything of it is kept.
-	names, err := d.Chosen()
+	services, err := chosen(d)
 	if err != nil {
 		return api.Result{}, err
 	}
-	judged, err := b.judge(ctx, d.Project.Name, d.Project.Environment, chosen(d.Project, names), d.Images)
+	judged, err := b.judge(ctx, question{project: d.Project.Name, environment: d.Project.Environment, services: services, images: d.Images, there: true})
 	if err != nil {
 		return api.Result{}, err
 	}

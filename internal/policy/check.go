@@ -16,6 +16,7 @@ import (
 type check struct {
 	Input
 	service  Service
+	mounted  bool // service.Image is one that it mounts
 	verdicts []tender.Verdict
 }
 
@@ -79,10 +80,13 @@ func (c *check) say(v tender.Verdict, ids ...string) {
 			v.Why += fmt.Sprintf("; waiver %d by %s expired %s ago", ended.ID, ended.By, span(c.Now.Sub(ended.Until)))
 		}
 	}
-	if slices.ContainsFunc(c.verdicts, func(o tender.Verdict) bool { return o.Rule == v.Rule && o.Why == v.Why }) {
-		return // two gates say the same
+	at := slices.IndexFunc(c.verdicts, func(o tender.Verdict) bool { return o.Rule == v.Rule && o.Why == v.Why })
+	switch {
+	case at < 0:
+		c.verdicts = append(c.verdicts, v)
+	case v.Deny || v.Waiver != nil: // two gates say the same, and one of them may only have warned
+		c.verdicts[at] = v
 	}
-	c.verdicts = append(c.verdicts, v)
 }
 
 // waiver finds the one that lasts longest, and the one that ended last.
@@ -120,6 +124,11 @@ func (c *check) registries(g Gate) {
 		return
 	}
 	allowed := strings.Join(g.Registries, ", ")
+	if c.service.Image.byID() {
+		c.deny("gate/registry", fmt.Sprintf("%q is an image's ID, which does not say where it comes from; allowed: %s", c.service.Image.Reference, allowed),
+			"name it with its repository")
+		return
+	}
 	name, err := reference.ParseNormalizedNamed(c.service.Image.Reference)
 	if err != nil {
 		c.deny("gate/registry", fmt.Sprintf("%q is no reference of an image: %v", c.service.Image.Reference, err), "name one from "+allowed)
@@ -134,11 +143,21 @@ func (c *check) registries(g Gate) {
 		"push it to one of these, or allow it under registries: in tender.yaml")
 }
 
+// byID says whether the engine takes the reference for an ID, or the beginning of one. To
+// who reads references it is a repository of Docker Hub.
+func (i Image) byID() bool {
+	hex, said := strings.CutPrefix(i.Reference, "sha256:")
+	return said || hex != "" && strings.HasPrefix(strings.TrimPrefix(i.ID, "sha256:"), hex)
+}
+
 // CheckRegistry says what is wrong with an entry of Gate.Registries.
 func CheckRegistry(entry string) error {
 	host, _, _ := strings.Cut(entry, "/")
 	if !strings.ContainsAny(host, ".:") && host != "localhost" {
 		return tender.Errorf(tender.Invalid, "%q does not begin with a registry's host: docker.io/library, registry.company.com", entry)
+	}
+	if entry == "docker.io" { // names right below it are filled up with library
+		return nil
 	}
 	if name, err := reference.ParseNormalizedNamed(entry + "/x"); err != nil || name.Name() != entry+"/x" {
 		return tender.Errorf(tender.Invalid, "%q is not a host with a path as Docker reads it: docker.io/library, registry.company.com", entry)
@@ -146,14 +165,21 @@ func CheckRegistry(entry string) error {
 	return nil
 }
 
-// Repository is a scope of waivers: the repository of a reference, whole as Docker reads it.
+// Repository is a scope of waivers: a repository, whole as Docker reads it. A tag is refused:
+// the waiver would hold for all the others too.
 func Repository(ref string) (string, error) {
 	name, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return "", tender.Errorf(tender.Invalid, "%q is no repository: %w", ref, err)
 	}
+	if !reference.IsNameOnly(name) {
+		return "", tender.Errorf(tender.Invalid, "%q names one image, and a waiver holds for a repository", ref).Hint("without tag and digest: %s", name.Name())
+	}
 	return name.Name(), nil
 }
+
+// toCome says whether a day lies in the future, by more than clocks differ.
+func (c *check) toCome(t time.Time) bool { return t.After(c.Now.Add(24 * time.Hour)) }
 
 func (c *check) age(oldest time.Duration) {
 	i := c.service.Image
@@ -162,6 +188,8 @@ func (c *check) age(oldest time.Duration) {
 	case i.Created.IsZero() || i.Created.Year() < 2000:
 		c.deny("gate/age", "it does not say when it was built, as images do that are made to be the same each time",
 			"build it with SOURCE_DATE_EPOCH of its commit")
+	case c.toCome(i.Created):
+		c.deny("gate/age", fmt.Sprintf("it says that it was built on %s, which is to come", i.Created.Format(time.DateOnly)), "build it with SOURCE_DATE_EPOCH of its commit")
 	case c.Now.Sub(i.Created) > oldest:
 		c.deny("gate/age", fmt.Sprintf("it was built %s ago, more than %s", span(c.Now.Sub(i.Created)), span(oldest)),
 			"build it anew on a fresh base: tender build --pull")
@@ -199,7 +227,7 @@ func (c *check) finding(f tender.Finding) {
 		}
 		met = true
 		end := f.Published.Add(g.Grace)
-		if f.Published.IsZero() || !end.After(c.Now) {
+		if g.Grace == 0 || f.Published.IsZero() || !end.After(c.Now) {
 			bites = true
 		} else if until.IsZero() || end.Before(until) {
 			until = end

@@ -346,7 +346,7 @@ func TestARuleMayNotCostTooMuch(t *testing.T) {
 
 func TestRegistriesAreHostsWithPaths(t *testing.T) {
 	for entry, want := range map[string]string{
-		"registry.company.com": "", "docker.io/library": "", "localhost:5000": "", "localhost": "",
+		"registry.company.com": "", "docker.io/library": "", "docker.io": "", "localhost:5000": "", "localhost": "",
 		"library":             "does not begin with a registry's host",
 		"index.docker.io/x":   "is not a host with a path as Docker reads it",
 		"docker.io/Library/x": "is not a host with a path",
@@ -355,5 +355,124 @@ func TestRegistriesAreHostsWithPaths(t *testing.T) {
 		if err := policy.CheckRegistry(entry); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %v, want %q", entry, err, want)
 		}
+	}
+}
+
+// Of two gates the one that denies wins, whichever is asked first.
+func TestARuleThatWarnsDoesNotHideOneThatDenies(t *testing.T) {
+	rule := policy.Rule{Name: "limited", Expr: `service.mem_limit > 0`, Why: "it has no limit"}
+	soft := rule
+	soft.Warn = true
+	warns, denies := policy.Gate{Rules: rules(t, soft)}, policy.Gate{Rules: rules(t, rule)}
+	for _, gates := range [][]policy.Gate{{warns, denies}, {denies, warns}} {
+		got := print(policy.Check(policy.Input{Now: now, Gates: gates, Services: []policy.Service{{Name: "web", Image: policy.Image{Reference: "nginx"}}}}))
+		if want := "deny web limited: it has no limit\n"; got != want {
+			t.Errorf("got %swant %s", got, want)
+		}
+	}
+}
+
+// What is asked of an image in a roundabout way is asked all the same.
+func TestARuleThatReadsTheImageByAnotherName(t *testing.T) {
+	all := rules(t, policy.Rule{Name: "no-rce", Expr: `[image].all(i, i.findings.size() == 0)`}, policy.Rule{Name: "whole", Expr: `image == image`})
+	for _, r := range all {
+		scan, signers, promoted := policy.Gate{Rules: []policy.Rule{r}}.Needs()
+		if !scan || !signers || !promoted {
+			t.Errorf("%s needs %t %t %t", r.Expr, scan, signers, promoted)
+		}
+	}
+	in := policy.Input{Now: now, Gates: []policy.Gate{{Rules: all[:1]}}, Services: []policy.Service{{Name: "web", Image: policy.Image{Reference: "nginx"}}}}
+	if got := print(policy.Check(in)); !strings.HasPrefix(got, "deny web gate/scan: it is not scanned yet") {
+		t.Errorf("what nobody has scanned: %s", got)
+	}
+	in.Services[0].Image.Absent = true
+	if got := print(policy.Check(in)); !strings.Contains(got, "warn web no-rce: its image is not here yet") {
+		t.Errorf("what is not here: %s", got)
+	}
+}
+
+// One that says to come from tomorrow would never be old.
+func TestImagesOfTheFuture(t *testing.T) {
+	in := policy.Input{
+		Now: now, Gates: []policy.Gate{{BaseAge: 30 * day, Rules: rules(t, policy.Rule{Name: "young", Expr: `image.age < duration("720h")`, Why: "it is old"})}},
+		Services: []policy.Service{web(policy.Image{Created: time.Date(2099, 1, 2, 0, 0, 0, 0, time.UTC)})},
+	}
+	want := `deny web gate/age: it says that it was built on 2099-01-02, which is to come
+  build it with SOURCE_DATE_EPOCH of its commit
+deny web young: it is old
+`
+	if d := cmp.Diff(want, print(policy.Check(in))); d != "" {
+		t.Error(d)
+	}
+	in.Services[0].Image.Created = now.Add(time.Hour) // a clock that is a little ahead
+	if got := print(policy.Check(in)); got != "" {
+		t.Errorf("built an hour ahead: %s", got)
+	}
+	f := curl
+	f.Published = now.Add(90 * day)
+	in = policy.Input{Now: now, Gates: []policy.Gate{{Deny: tender.High}}, Services: []policy.Service{web(policy.Image{Scan: scanned(f)})}}
+	if got := print(policy.Check(in)); !strings.HasPrefix(got, "deny web gate/severity") {
+		t.Errorf("an advisory of the future, without grace: %s", got)
+	}
+}
+
+// An ID names no registry, though it reads as if it came from Docker Hub.
+func TestAnImageByItsID(t *testing.T) {
+	id := "sha256:4bcff63911fc" + strings.Repeat("0", 52)
+	gates := []policy.Gate{{Registries: []string{"docker.io/library"}}}
+	for ref, denied := range map[string]bool{"4bcff63911fc": true, id: true, "sha256:4bcff6": true, "4b": true, "docker.io/library/4b": false, "nginx": false, "4c": false} {
+		all := policy.Check(policy.Input{Now: now, Gates: gates, Services: []policy.Service{{Name: "web", Image: policy.Image{Reference: ref, ID: id}}}})
+		if policy.Denied(all) > 0 != denied {
+			t.Errorf("%s: %s", ref, print(all))
+		}
+	}
+	// Before it is here, its form alone tells.
+	all := policy.Check(policy.Input{Now: now, Gates: gates, Services: []policy.Service{{Name: "web", Image: policy.Image{Reference: "sha256:4bcff6", Absent: true}}}})
+	if policy.Denied(all) != 1 {
+		t.Errorf("absent: %s", print(all))
+	}
+}
+
+// A waiver of one tag would be one of all of them.
+func TestAScopeIsAWholeRepository(t *testing.T) {
+	for ref, want := range map[string]string{
+		"nginx": "docker.io/library/nginx", "registry.company.com:5000/db": "registry.company.com:5000/db",
+		"registry.company.com/db:1.2": "", "nginx@sha256:" + strings.Repeat("a", 64): "", "A b": "",
+	} {
+		if got, err := policy.Repository(ref); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v", ref, got, err)
+		}
+	}
+}
+
+// Whether there is a healthcheck may be the image's to say.
+func TestAHealthcheckOfAnImageThatIsNotHere(t *testing.T) {
+	in := policy.Input{Now: now, Gates: []policy.Gate{{Rules: rules(t, policy.Rule{Name: "checked", Expr: `service.healthcheck`})}}, Services: []policy.Service{
+		{Name: "web", Image: policy.Image{Reference: "nginx", Absent: true}},
+	}}
+	if got := print(policy.Check(in)); !strings.HasPrefix(got, "warn web checked: its image is not here yet") {
+		t.Error(got)
+	}
+	in.Services[0].Healthcheck = true
+	if got := print(policy.Check(in)); got != "" {
+		t.Error(got)
+	}
+}
+
+// Through a volume of type image anything could run that no registry allowed.
+func TestImagesThatAreMounted(t *testing.T) {
+	in := policy.Input{
+		Now: now, Gates: []policy.Gate{{Registries: []string{"docker.io/library"}, Rules: rules(
+			t, policy.Rule{Name: "no-latest", Expr: `image.tag != "latest"`, Why: "latest is no version"}, policy.Rule{Name: "owner", Expr: `"owner" in service.labels`, Why: "nobody owns it", Warn: true},
+		)}},
+		Services: []policy.Service{{Name: "web", Image: policy.Image{Reference: "nginx:1"}, Mounts: []policy.Image{{Reference: "shop/tools"}}}},
+	}
+	want := `deny web gate/registry: it comes from docker.io/shop/tools, which is not among the allowed: docker.io/library
+  push it to one of these, or allow it under registries: in tender.yaml
+deny web no-latest: latest is no version
+warn web owner: nobody owns it
+`
+	if d := cmp.Diff(want, print(policy.Check(in))); d != "" {
+		t.Error(d)
 	}
 }

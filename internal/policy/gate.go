@@ -58,6 +58,7 @@ type Input struct {
 // Image is what is known of an image.
 type Image struct {
 	Reference string // as written
+	ID        string // the engine's; "": it is not here
 	Digest    string // of the manifest; "": it has none, for it was built here and never pushed
 	Created   time.Time
 	User      string
@@ -84,6 +85,10 @@ func Check(in Input) []tender.Verdict {
 	for _, s := range in.Services {
 		c := check{Input: in, service: s}
 		c.all()
+		for _, i := range s.Mounts {
+			c.service.Image, c.mounted = i, true
+			c.all()
+		}
 		for _, v := range c.verdicts {
 			// The same of the same image is said once.
 			at := slices.IndexFunc(out, func(o tender.Verdict) bool {

@@ -17,7 +17,7 @@ import (
 	"github.com/tenderhq/tender"
 )
 
-// mostCost is what one rule may cost on one service, in steps of CEL: some milliseconds.
+// mostCost is what one rule may cost on one service, in steps of CEL: about a second.
 const mostCost = 1_000_000
 
 // Rule is an expression that must be true of image and service.
@@ -29,11 +29,16 @@ type Rule struct {
 	Warn bool // it only warns
 
 	program cel.Program
-	fields  []string // of image that it reads
+	fields  []string // of image that it reads; whole: it hands image on, and may read any
+	health  bool     // it reads service.healthcheck, which may be the image's
 }
 
+const whole = "*"
+
 // Uses says whether the rule reads a field of image.
-func (r Rule) Uses(field string) bool { return slices.Contains(r.fields, field) }
+func (r Rule) Uses(field string) bool {
+	return slices.Contains(r.fields, field) || slices.Contains(r.fields, whole)
+}
 
 // Compiler turns expressions into rules. Its zero value is ready.
 type Compiler struct{ env *cel.Env }
@@ -66,15 +71,32 @@ func (c *Compiler) Compile(r Rule) (Rule, error) {
 	if r.program, err = c.env.Program(tree, cel.CostLimit(mostCost), cel.InterruptCheckFrequency(100)); err != nil {
 		return r, err
 	}
-	ast.PostOrderVisit(tree.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+	r.reads(tree.NativeRep().Expr())
+	return r, nil
+}
+
+// reads notes what an expression asks of an image.
+func (r *Rule) reads(e ast.Expr) {
+	mentioned := 0
+	ast.PostOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.IdentKind && e.AsIdent() == "image" {
+			mentioned++
+		}
 		if e.Kind() != ast.SelectKind {
 			return
 		}
-		if of := e.AsSelect().Operand(); of.Kind() == ast.IdentKind && of.AsIdent() == "image" {
-			r.fields = append(r.fields, e.AsSelect().FieldName())
+		of, field := e.AsSelect().Operand(), e.AsSelect().FieldName()
+		switch {
+		case of.Kind() != ast.IdentKind:
+		case of.AsIdent() == "image":
+			r.fields = append(r.fields, field)
+		case of.AsIdent() == "service":
+			r.health = r.health || field == "healthcheck"
 		}
 	}))
-	return r, nil
+	if mentioned > len(r.fields) { // [image].all(i, …) reads it by another name
+		r.fields = append(r.fields, whole)
+	}
 }
 
 // said is CEL's complaint, with the field that may have been meant.
@@ -143,8 +165,9 @@ func environment() (*cel.Env, error) {
 
 // Service is one that is to run, as its Compose file says after everything was filled in.
 type Service struct {
-	Name  string
-	Image Image
+	Name   string
+	Image  Image
+	Mounts []Image // what it mounts as volumes: what lies in them can be run as well
 	Fields
 }
 
@@ -248,7 +271,9 @@ func (c *check) rules() {
 		for _, r := range g.Rules {
 			i := c.service.Image
 			switch {
-			case i.Absent && len(r.fields) > 0 && slices.ContainsFunc(r.fields, func(f string) bool { return !named[f] }):
+			case c.mounted && len(r.fields) == 0:
+				continue // of the service, and said already
+			case i.Absent && (slices.ContainsFunc(r.fields, func(f string) bool { return !named[f] }) || r.health && !c.service.Healthcheck):
 				c.warn(r.Name, "its image is not here yet: up asks again when it is", "tender pull "+c.service.Name)
 				continue
 			case r.Uses("findings") && i.Scan == nil:
@@ -300,8 +325,12 @@ func (c *check) celService() *celService {
 
 func (c *check) celImage() *celImage {
 	i := c.service.Image
+	age := c.Now.Sub(i.Created)
+	if c.toCome(i.Created) {
+		age = c.Now.Sub(time.Time{}) // as one that does not say
+	}
 	out := &celImage{
-		Reference: i.Reference, Digest: i.Digest, Created: i.Created, Age: c.Now.Sub(i.Created), User: i.User, Labels: i.Labels, Signers: i.Signers, Promoted: i.Promoted,
+		Reference: i.Reference, Digest: i.Digest, Created: i.Created, Age: age, User: i.User, Labels: i.Labels, Signers: i.Signers, Promoted: i.Promoted,
 	}
 	if name, err := reference.ParseNormalizedNamed(i.Reference); err == nil {
 		out.Registry, out.Repository = reference.Domain(name), reference.Path(name)
