@@ -87,7 +87,7 @@ func (a *app) secretValue(name, file string) ([]byte, error) {
 		defer f.Close()
 		value, err = io.ReadAll(io.LimitReader(f, maxSecret+1))
 	case isTerminal(a.In):
-		return a.askValue(name)
+		return a.askValue(name, "tender secret set "+name)
 	default:
 		value, err = io.ReadAll(io.LimitReader(a.In, maxSecret+1))
 	}
@@ -106,8 +106,8 @@ func (a *app) secretValue(name, file string) ([]byte, error) {
 	return value, nil
 }
 
-// askValue reads a value twice from the terminal without echo.
-func (a *app) askValue(name string) ([]byte, error) {
+// askValue reads a value twice from the terminal without echo. again is what to type after two that differ.
+func (a *app) askValue(name, again string) ([]byte, error) {
 	in := a.In.(*os.File)
 	ask := func(text string) ([]byte, error) {
 		fmt.Fprint(a.Err, text)
@@ -124,10 +124,10 @@ func (a *app) askValue(name string) ([]byte, error) {
 		return nil, fmt.Errorf("read the value of %s: %w", name, err)
 	}
 	if !bytes.Equal(first, second) {
-		return nil, tender.Errorf(tender.Invalid, "the two values of %s differ", name).Hint("try again: tender secret set %s", name)
+		return nil, tender.Errorf(tender.Invalid, "the two values of %s differ", name).Hint("try again: %s", again)
 	}
 	if len(first) == 0 {
-		return nil, tender.Errorf(tender.Invalid, "the value of %s is empty", name).Hint("try again: tender secret set %s", name)
+		return nil, tender.Errorf(tender.Invalid, "the value of %s is empty", name).Hint("try again: %s", again)
 	}
 	return first, nil
 }

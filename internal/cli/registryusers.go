@@ -110,7 +110,7 @@ func (a *app) userSecret(verb, name string, stdin bool) (string, error) {
 	if !isTerminal(a.In) {
 		return "", misuse("tender registry user "+verb+" "+name+" --password-stdin < FILE", "%s: there is no terminal to ask for the password", verb)
 	}
-	raw, err := a.askValue("the password of " + name)
+	raw, err := a.askValue("the password of "+name, "tender registry user passwd "+name)
 	return string(raw), err
 }
 

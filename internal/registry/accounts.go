@@ -54,7 +54,7 @@ type AccountsOptions struct {
 type Accounts struct {
 	o     AccountsOptions
 	key   [32]byte      // of verified
-	dummy []byte        // what the passwords of nobody are compared with
+	dummy func() []byte // what the passwords of nobody are compared with
 	slots chan struct{} // comparisons at a time
 	fails failures
 
@@ -72,8 +72,12 @@ func NewAccounts(o AccountsOptions) *Accounts {
 	}
 	a := &Accounts{o: o, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), verified: map[[32]byte]time.Time{}}
 	rand.Read(a.key[:]) //nolint:errcheck // it never fails
-	// What is compared with it matters to nobody: it is never taken for right.
-	a.dummy, _ = bcrypt.GenerateFromPassword(a.key[:], bcryptCost)
+	// What is compared with it matters to nobody: it is never taken for right. Whoever has no
+	// registry does not pay for it at each start.
+	a.dummy = sync.OnceValue(func() []byte {
+		hash, _ := bcrypt.GenerateFromPassword(a.key[:], bcryptCost)
+		return hash
+	})
 	return a
 }
 
@@ -182,7 +186,7 @@ func (a *Accounts) compare(r *http.Request, row store.Account, known bool, passw
 	if wait := a.fails.wait(from, a.o.Now()); wait > 0 { // others failed while this one waited
 		return false, tooManyFailures(wait)
 	}
-	hash := a.dummy
+	hash := a.dummy()
 	if known {
 		hash = []byte(row.Hash)
 	}
