@@ -267,6 +267,9 @@ func (b *backend) CheckPolicy(ctx context.Context, s api.Submission) (api.Policy
 	if err != nil {
 		return api.Policy{}, err
 	}
+	if err := b.scanFirst(ctx, d.Project.Environment, chosen(d.Project, names), images, func(api.Event) {}); err != nil {
+		return api.Policy{}, err
+	}
 	all, err := b.judge(ctx, d.Project.Name, d.Project.Environment, chosen(d.Project, names), images)
 	if err != nil {
 		return api.Policy{}, err

@@ -68,6 +68,9 @@ func (b *backend) Plan(ctx context.Context, s api.Submission) (api.Plan, error) 
 	if err != nil {
 		return api.Plan{}, err
 	}
+	if err := b.scanFirst(ctx, d.Project.Environment, chosen(d.Project, names), d.Images, func(api.Event) {}); err != nil {
+		return api.Plan{}, err
+	}
 	judged, err := b.judge(ctx, d.Project.Name, d.Project.Environment, chosen(d.Project, names), d.Images)
 	if err != nil {
 		return api.Plan{}, err
@@ -144,6 +147,9 @@ func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, repo
 	// Before anything of it is kept.
 	names, err := d.Chosen()
 	if err != nil {
+		return api.Result{}, err
+	}
+	if err := b.scanFirst(ctx, d.Project.Environment, chosen(d.Project, names), d.Images, report); err != nil {
 		return api.Result{}, err
 	}
 	judged, err := b.judge(ctx, d.Project.Name, d.Project.Environment, chosen(d.Project, names), d.Images)
