@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -209,7 +210,7 @@ func (a *app) scanEnd(s api.Scan, r api.ScanRequest, told bool) error {
 	}
 	limit := r.Deny + " or worse"
 	if r.Fixable {
-		limit += ", with a fixed version"
+		limit += ", and fixable"
 	}
 	for _, v := range s.Verdicts {
 		if v.Verdict != "waived" {
@@ -242,7 +243,10 @@ func printScan(w io.Writer, s api.Scan, width int, now time.Time) error {
 		}
 	}
 	line("image", s.Reference)
-	line("digest", orDash(s.Digest))
+	line("digest", s.Digest)
+	if s.Digest == "" {
+		line("image ID", s.ImageID)
+	}
 	base := orDash(s.Base)
 	if !s.Created.IsZero() && s.Created.Year() > 1980 { // reproducible builds have no day
 		base += ", built " + ago(s.Created, now)
@@ -309,12 +313,15 @@ func printFindings(w io.Writer, s api.Scan, width int) error {
 		rows = append(rows, []string{f.Severity, id, orDash(pkg), orDash(f.Version), orDash(f.Fixed), orDash(layer)})
 	}
 	const apart = 3
-	limits := []int{10, 28, 28, 24, 24, 60}
-	if width < 120 {
-		limits = []int{10, 16, 14, 13, 13, 0}
+	limits := []int{10, 28, 56, 24, 24}
+	switch {
+	case width < 120:
+		limits = []int{10, 20, 16, 12, 12}
+	case width < 160:
+		limits = []int{10, 28, 28, 18, 18}
 	}
 	used := 0
-	for i, most := range limits[:5] {
+	for i, most := range limits {
 		wide := len(heading[i])
 		for _, r := range rows {
 			r[i] = clip(r[i], most)
@@ -336,11 +343,14 @@ func printFindings(w io.Writer, s api.Scan, width int) error {
 	return table(w, heading, rows)
 }
 
+// copied is how engines write a COPY of what they know by its hash.
+var copied = regexp.MustCompile(`^(COPY|ADD) (?:file|dir|multi):[0-9a-f]{64} in (.*)$`)
+
 // step is a line of a Dockerfile as its author wrote it.
 func step(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
 	text = strings.TrimPrefix(text, "/bin/sh -c ")
-	text = strings.TrimPrefix(text, "#(nop) ")
+	text = copied.ReplaceAllString(strings.TrimPrefix(text, "#(nop) "), "$1 $2")
 	return strings.TrimSpace(strings.TrimSuffix(text, "# buildkit"))
 }
 
