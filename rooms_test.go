@@ -94,6 +94,9 @@ var owners = map[string]string{
 	"github.com/coder/websocket":                  "internal/logql",
 	"github.com/prometheus/prometheus":            "internal/metrics",
 	"github.com/prometheus/alertmanager":          "internal/alert",
+	"github.com/distribution/distribution/v3":     "internal/registry",
+	"github.com/google/go-containerregistry":      "internal/registry internal/scan",
+	"github.com/sigstore":                         "internal/registry",
 	"cel.dev/cel-go":                              "internal/policy",
 }
 

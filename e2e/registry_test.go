@@ -69,7 +69,7 @@ func TestAPrivateRegistryMustOpenToTheVaultsLogin(t *testing.T) {
 	if r := login("wrong"); r.code != 4 || !strings.Contains(r.stderr, address) {
 		t.Errorf("a wrong password: %s", r.all())
 	}
-	if out := h.must("registry", "ls", "-q"); out != "" {
+	if out := h.must("registry", "logins", "-q"); out != "" {
 		t.Errorf("a wrong password was kept: %s", out)
 	}
 	if r := login(registryPassword); r.code != 0 {
@@ -79,9 +79,9 @@ func TestAPrivateRegistryMustOpenToTheVaultsLogin(t *testing.T) {
 	if len(h.running("app")) != 1 {
 		t.Error("app does not run")
 	}
-	ls := h.must("registry", "ls")
+	ls := h.must("registry", "logins")
 	if !strings.Contains(ls, address) || !strings.Contains(ls, "deploy") {
-		t.Errorf("registry ls:\n%s", ls)
+		t.Errorf("registry logins:\n%s", ls)
 	}
 
 	// It is the daemon's: also for what is built and pushed, and after a restart.
@@ -98,7 +98,7 @@ func TestAPrivateRegistryMustOpenToTheVaultsLogin(t *testing.T) {
 	h.must("up")
 
 	// The password is nowhere to be read.
-	places := map[string]string{"up": up.all(), "registry ls": h.must("registry", "ls", "--json"), "audit": h.must("audit", "--json"), "log": h.serveLog(), "secret ls": h.must("secret", "ls")}
+	places := map[string]string{"up": up.all(), "registry logins": h.must("registry", "logins", "--json"), "audit": h.must("audit", "--json"), "log": h.serveLog(), "secret ls": h.must("secret", "ls")}
 	for _, dir := range []string{"data", "run"} {
 		maps.Copy(places, filesUnder(t, filepath.Join(h.dir, dir)))
 	}
@@ -147,7 +147,7 @@ if [ "$host" = %s ]; then echo '{"Username": "deploy", "Secret": "%s"}'; else ec
 	// The daemon has kept none of them.
 	h.setenv("DOCKER_CONFIG", h.dockerConfig("empty", "{}"))
 	h.exits(4, "up")
-	if out := h.must("registry", "ls", "-q"); out != "" {
+	if out := h.must("registry", "logins", "-q"); out != "" {
 		t.Errorf("the daemon kept a login: %s", out)
 	}
 }

@@ -30,42 +30,45 @@ type backend struct {
 
 // answers is the shape of daemon.json.
 type answers struct {
-	Policy    api.Policy
-	Waivers   []api.Waiver
-	Scan      api.Scan
-	Advise    api.Advisories   `json:"advisories"`
-	Status    api.Status       `json:"status"`
-	Checks    []api.Check      `json:"checks"`
-	Projects  []api.Project    `json:"projects"`
-	Instances []api.Instance   `json:"instances"`
-	Config    string           `json:"config"`
-	Plan      api.Plan         `json:"plan"`
-	Events    []api.Event      `json:"events"`
-	Hang      bool             `json:"hang"` // after the events, until the client goes
-	Result    api.Result       `json:"result"`
-	Rollouts  []api.Rollout    `json:"rollouts"`
-	Why       api.Why          `json:"why"`
-	Audit     []api.Audit      `json:"audit"`
-	Logs      []api.LogLine    `json:"logs"`
-	Numbers   []api.LogSeries  `json:"numbers"`
-	Sinks     []api.Sink       `json:"sinks"`
-	Dead      []api.DeadLetter `json:"dead"`
-	Rules     api.Rules        `json:"rules"`
-	Groups    []api.RuleGroup  `json:"groups"`
-	Alerts    api.Alerts       `json:"alerts"`
-	Silences  []api.Silence    `json:"silences"`
-	Tries     []api.AlertTry   `json:"tries"`
-	Stats     []api.Sample     `json:"stats"`
-	Top       []api.Processes  `json:"top"`
-	Code      int              `json:"code"`
-	Stdout    string           `json:"stdout"`
-	Stderr    string           `json:"stderr"`
-	Files     string           `json:"files"` // directory that copies come from
-	Images    []api.Image      `json:"images"`
-	Secrets   []api.Secret     `json:"secrets"`
-	Tokens    []api.Token      `json:"tokens"`
-	Logins    []api.Login      `json:"logins"`
-	Edge      api.Edge         `json:"edge"`
+	RegistryImages []api.RegistryImage `json:"registry_images"`
+	RegistryClean  api.RegistryClean   `json:"registry_clean"`
+	RegistrySweep  api.RegistrySweep   `json:"registry_sweep"`
+	Policy         api.Policy
+	Waivers        []api.Waiver
+	Status         api.Status       `json:"status"`
+	Checks         []api.Check      `json:"checks"`
+	Projects       []api.Project    `json:"projects"`
+	Instances      []api.Instance   `json:"instances"`
+	Config         string           `json:"config"`
+	Plan           api.Plan         `json:"plan"`
+	Events         []api.Event      `json:"events"`
+	Hang           bool             `json:"hang"` // after the events, until the client goes
+	Result         api.Result       `json:"result"`
+	Rollouts       []api.Rollout    `json:"rollouts"`
+	Why            api.Why          `json:"why"`
+	Audit          []api.Audit      `json:"audit"`
+	Logs           []api.LogLine    `json:"logs"`
+	Numbers        []api.LogSeries  `json:"numbers"`
+	Sinks          []api.Sink       `json:"sinks"`
+	Dead           []api.DeadLetter `json:"dead"`
+	Rules          api.Rules        `json:"rules"`
+	Groups         []api.RuleGroup  `json:"groups"`
+	Alerts         api.Alerts       `json:"alerts"`
+	Silences       []api.Silence    `json:"silences"`
+	Tries          []api.AlertTry   `json:"tries"`
+	Stats          []api.Sample     `json:"stats"`
+	Top            []api.Processes  `json:"top"`
+	Code           int              `json:"code"`
+	Stdout         string           `json:"stdout"`
+	Stderr         string           `json:"stderr"`
+	Files          string           `json:"files"` // directory that copies come from
+	Images         []api.Image      `json:"images"`
+	Secrets        []api.Secret     `json:"secrets"`
+	Tokens         []api.Token      `json:"tokens"`
+	Logins         []api.Login      `json:"logins"`
+	Edge           api.Edge         `json:"edge"`
+	Scan           api.Scan         `json:"scan"`
+	Advise         api.Advisories   `json:"advisories"`
 	// Prometheus holds by path what its API answers; nil: it is not there.
 	Prometheus map[string]json.RawMessage `json:"prometheus"`
 	// Errors holds, by call, what is refused.
@@ -363,6 +366,26 @@ func (b *backend) RemoveWaiver(_ context.Context, _ api.Person, id int64) error 
 func (b *backend) Rules(context.Context) (api.Rules, error) {
 	a, err := b.answer("rules")
 	return a.Rules, err
+}
+
+func (b *backend) RegistryImages(_ context.Context, repository string) ([]api.RegistryImage, error) {
+	a, err := b.answer("registry images", repository)
+	return a.RegistryImages, err
+}
+
+func (b *backend) RetainImages(_ context.Context, _ api.Person, r api.RetainRequest) (api.RegistryClean, error) {
+	a, err := b.answer("retain", r)
+	return a.RegistryClean, err
+}
+
+func (b *backend) RemoveImage(_ context.Context, _ api.Person, r api.RemoveImageRequest) (api.RegistryClean, error) {
+	a, err := b.answer("remove image", r)
+	return a.RegistryClean, err
+}
+
+func (b *backend) SweepRegistry(_ context.Context, _ api.Person, dry bool) (api.RegistrySweep, error) {
+	a, err := b.answer("sweep", dry)
+	return a.RegistrySweep, err
 }
 
 func (b *backend) RuleGroups(context.Context) ([]api.RuleGroup, error) {

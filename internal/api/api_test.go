@@ -67,6 +67,14 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Sinks(ctx) }, "sinks", []api.Sink{{Name: "es", Lag: 1.5}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.DeadLetters(ctx, "es", 7) }, "dead es 7", []api.DeadLetter{{Time: noon, Reason: "400"}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Rules(ctx) }, "rules", api.Rules{Rules: []api.Rule{{Name: "Down", For: 1.5, Evaluated: noon}}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.RegistryImages(ctx, "shop/web") }, "registry images shop/web", []api.RegistryImage{{Repository: "shop/web", Tag: "1", Pushed: noon}}},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.SweepRegistry(ctx, true) }, "sweep ME true", api.RegistrySweep{Blobs: 1}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.RemoveImage(ctx, api.RemoveImageRequest{Repository: "shop/web", Tag: "1", Force: true})
+		}, "remove image ME {Repository:shop/web Tag:1 Digest: Force:true DryRun:false}", api.RegistryClean{Tags: 1}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.RetainImages(ctx, api.RetainRequest{Rules: []api.RegistryRule{{Keep: 3}}, DryRun: true})
+		}, "retain ME {Rules:[{Repositories:[] Tags:[] Keep:3 OlderThan:0 Untagged:0 KeepTags:[] KeepSigned:false}] Repository: DryRun:true}", api.RegistryClean{Tags: 1}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.RuleGroups(ctx) }, "rule groups", []api.RuleGroup{{Name: "g", Changed: noon}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveRules(ctx, "a b/c") }, "remove rules ME a b/c", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) {
@@ -502,6 +510,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"s", "GET", "/tender/v1/logs/sinks", "", 403}, // they are fed from all projects
 		{"s", "GET", "/tender/v1/logs/sinks/es/dead", "", 403},
 		{"r", "GET", "/tender/v1/logs/sinks/es/dead", "", 200},
+		{"s", "GET", "/tender/v1/registry/images", "", 403}, // it is of all projects
+		{"r", "GET", "/tender/v1/registry/images", "", 200},
+		{"d", "POST", "/tender/v1/registry/gc", `{}`, 403},
+		{"d", "POST", "/tender/v1/registry/retain", `{}`, 403},
+		{"d", "POST", "/tender/v1/registry/remove", `{"repository":"shop/web"}`, 403},
 		{"s", "GET", "/tender/v1/rules", "", 403}, // they are about all projects
 		{"r", "GET", "/tender/v1/rules", "", 200},
 		{"r", "PUT", "/tender/v1/rules/groups", `{"text":"groups: []"}`, 403},
@@ -680,7 +693,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 68 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 72 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

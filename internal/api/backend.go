@@ -56,6 +56,13 @@ type Backend interface {
 	SetRules(ctx context.Context, who Person, f RuleFile) ([]RuleGroup, error)
 	RemoveRules(ctx context.Context, who Person, group string) error
 
+	// RegistryImages are those of the registry; repository "": all. RetainImages and RemoveImage remove tags and
+	// manifests, SweepRegistry the blobs that are nobody's then.
+	RegistryImages(ctx context.Context, repository string) ([]RegistryImage, error)
+	RetainImages(ctx context.Context, who Person, r RetainRequest) (RegistryClean, error)
+	RemoveImage(ctx context.Context, who Person, r RemoveImageRequest) (RegistryClean, error)
+	SweepRegistry(ctx context.Context, who Person, dry bool) (RegistrySweep, error)
+
 	// Alerts are those that fire and fit all matchers; project "": all.
 	Alerts(ctx context.Context, project string, match []string) (Alerts, error)
 	// TestAlert sends a sample through the receiver; "": through all.

@@ -173,6 +173,22 @@ func (f *fake) Rules(context.Context) (api.Rules, error) {
 	return api.Rules{Rules: []api.Rule{{Name: "Down", For: 1.5, Evaluated: noon}}}, f.ask("rules")
 }
 
+func (f *fake) RegistryImages(_ context.Context, repository string) ([]api.RegistryImage, error) {
+	return []api.RegistryImage{{Repository: repository, Tag: "1", Pushed: noon}}, f.ask("registry images %s", repository)
+}
+
+func (f *fake) RetainImages(_ context.Context, who api.Person, r api.RetainRequest) (api.RegistryClean, error) {
+	return api.RegistryClean{Tags: 1}, f.ask("retain %s %+v", who.Name, r)
+}
+
+func (f *fake) RemoveImage(_ context.Context, who api.Person, r api.RemoveImageRequest) (api.RegistryClean, error) {
+	return api.RegistryClean{Tags: 1}, f.ask("remove image %s %+v", who.Name, r)
+}
+
+func (f *fake) SweepRegistry(_ context.Context, who api.Person, dry bool) (api.RegistrySweep, error) {
+	return api.RegistrySweep{Blobs: 1}, f.ask("sweep %s %v", who.Name, dry)
+}
+
 func (f *fake) RuleGroups(context.Context) ([]api.RuleGroup, error) {
 	return []api.RuleGroup{{Name: "g", Changed: noon}}, f.ask("rule groups")
 }

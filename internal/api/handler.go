@@ -44,6 +44,9 @@ type Options struct {
 	// Apart are mounts that see to it by themselves that a person who may see some
 	// projects alone (PersonFrom) is told of no other.
 	Apart map[string]http.Handler
+	// Alone are mounts that find out by themselves who asks, as their protocol has it, and
+	// take paths as they come. PersonFrom knows who is at the other end of a socket.
+	Alone map[string]http.Handler
 }
 
 const defaultHeartbeat = 10 * time.Second
@@ -87,6 +90,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.ruleRoutes()
 	h.policyRoutes()
 	h.alertRoutes()
+	h.registryRoutes()
 	h.changeRoutes()
 	h.steerRoutes()
 	h.consoleRoutes()
@@ -108,12 +112,12 @@ func Handler(b Backend, o Options) http.Handler {
 		writeProblem(w, tender.Errorf(tender.NotFound, "there is nothing at %s %s", r.Method, r.URL.Path).
 			Hint("what there is stands in /openapi.json"))
 	})
-	return h.guard(mux)
+	return h.guard(mux, o.Alone)
 }
 
 // guard comes before all routes: who asks, how slowly, and what happens when
 // our own code panics.
-func (h *handler) guard(next http.Handler) http.Handler {
+func (h *handler) guard(next http.Handler, alone map[string]http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/healthz" {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -129,6 +133,12 @@ func (h *handler) guard(next http.Handler) http.Handler {
 				panic(http.ErrAbortHandler) // cut: what was sent so far must not look whole
 			}
 		}()
+		for path, other := range alone {
+			if strings.HasPrefix(r.URL.Path, path) {
+				Patient(other).ServeHTTP(w, r)
+				return
+			}
+		}
 		who, err := h.authenticate(r)
 		if err != nil {
 			e := *problem(err)
@@ -139,9 +149,8 @@ func (h *handler) guard(next http.Handler) http.Handler {
 			return
 		}
 		r = r.WithContext(withPerson(r.Context(), who))
-		r.Body = &patientBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}
 		w.Header().Set("Cache-Control", "no-store")
-		next.ServeHTTP(oneInvalid{w}, r)
+		Patient(next).ServeHTTP(oneInvalid{w}, r)
 	})
 }
 
@@ -157,6 +166,15 @@ func (w oneInvalid) WriteHeader(status int) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (w oneInvalid) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Patient reads a body for as long as the client sends, and ends a request whose client is
+// silent for a minute meanwhile.
+func Patient(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = &patientBody{ReadCloser: r.Body, rc: http.NewResponseController(w)}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // patientBody lets a client send as long as it likes, but not be silent.
 type patientBody struct {

@@ -13,12 +13,16 @@ import (
 )
 
 func (a *app) registryCommand() *cobra.Command {
-	c := a.family("registry", "Log the daemon in at image registries", a.registryLogin(), a.registryLogout(), a.registryList())
-	c.Long = `The daemon's own logins lie sealed in its vault, and serve every pull, push and build.
+	c := a.family("registry", "Look after Tender's own registry, and log in at others", a.registryImages(), a.registryRetain(), a.registrySweep(), a.registryRemove(),
+		a.registryLogin(), a.registryLogout(), a.registryList())
+	c.Long = `ls, retain, gc and rm are about the images that the daemon keeps: docs/registry-cleanup.md.
+
+The daemon's own logins lie sealed in its vault, and serve every pull, push and build.
 Those of docker login on this machine, with their credential helpers, are sent along
 with each up, build, pull and push, win over the daemon's, and are not kept.`
 	c.Example = `  pass show registry | tender registry login registry.example.com -u deploy --password-stdin
-  tender registry ls`
+  tender registry logins
+  tender registry retain --keep 10 --older-than 30d --dry-run`
 	return c
 }
 
@@ -108,7 +112,7 @@ func (a *app) registryLogout() *cobra.Command {
 func (a *app) registryList() *cobra.Command {
 	var quiet bool
 	c := &cobra.Command{
-		Use:   "ls [flags]",
+		Use:   "logins [flags]",
 		Short: "List logins, never passwords",
 		Args:  args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {

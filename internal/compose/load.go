@@ -287,6 +287,9 @@ type listener struct{ said []string }
 func (l *listener) Levels() []logrus.Level { return logrus.AllLevels }
 
 func (l *listener) Fire(e *logrus.Entry) error {
+	if _, ok := e.Data["go.version"]; ok {
+		return nil // the registry's, which logs to the same logger meanwhile
+	}
 	if strings.Contains(e.Message, "variable is not set") || strings.Contains(e.Message, "`version` is obsolete") {
 		return nil
 	}

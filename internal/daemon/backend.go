@@ -35,9 +35,10 @@ type backend struct {
 	logs      *logRoom       // nil: its store could not be opened, or logs are off
 	sinks     *forward.Sinks // nil: none are configured, or there is no log room
 	scaling   *scaling
-	alerts    *alertRoom  // nil: its state could not be opened
-	metered   *metricRoom // nil: its store could not be opened, or metrics are off
-	rules     *ruleRoom   // nil: there is no store of samples
+	alerts    *alertRoom    // nil: its state could not be opened
+	metered   *metricRoom   // nil: its store could not be opened, or metrics are off
+	rules     *ruleRoom     // nil: there is no store of samples
+	images    *registryRoom // nil: the registry is off
 	layers    layers
 	knowledge knowledge // of images, for the gate
 	scans     *scans

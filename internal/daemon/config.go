@@ -22,6 +22,7 @@ import (
 	"github.com/tenderhq/tender/internal/metrics"
 	"github.com/tenderhq/tender/internal/plan"
 	"github.com/tenderhq/tender/internal/policy"
+	"github.com/tenderhq/tender/internal/registry"
 )
 
 // ConfigFile is where serve looks when --config does not say otherwise.
@@ -47,6 +48,15 @@ type Config struct {
 
 	// NoLogs: what instances write stays with the engine.
 	NoLogs bool
+	// NoRegistry: no images are kept here. RegistryDir holds their blobs; ListenRegistry is a
+	// host:port of the registry's own beside the API, "" none.
+	NoRegistry                  bool
+	RegistryDir, ListenRegistry string
+	// RegistryRetain says what goes of it, each day at RegistryGC after midnight.
+	RegistryRetain []registry.Rule
+	RegistryGC     time.Duration
+	NoRegistryGC   bool
+
 	// How long logs are kept, where the service does not say: the oldest go first.
 	LogsAge  time.Duration
 	LogsSize int64 // bytes on the disk, of all
@@ -107,7 +117,7 @@ type Key struct {
 }
 
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
-var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "gate": treeGate, "pipeline": treePipeline, "advisories": treeAdvisories}
+var trees = map[string]func(*Config, *yaml.Node) error{"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "gate": treeGate, "pipeline": treePipeline, "registry.retain": treeRetain, "advisories": treeAdvisories}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }
@@ -184,6 +194,17 @@ func Keys() []Key {
 			text(func(c *Config) *string { return &c.Fluent }),
 		},
 		{"edge.access_log", "edge-access-log", "TENDER_EDGE_ACCESS_LOG", "on", "on: the edge keeps a line of each request among the logs; off", setAccess},
+		{"registry", "registry", "TENDER_REGISTRY", "on", "on: images are kept and served under /v2/ of the API; off", setRegistry},
+		{
+			"registry.dir", "registry-dir", "TENDER_REGISTRY_DIR", "", "where images are kept (default registry in --data-dir); the directory of a registry:2 is served as it is",
+			text(func(c *Config) *string { return &c.RegistryDir }),
+		},
+		{
+			"listen.registry", "listen-registry", "TENDER_LISTEN_REGISTRY", "", "address of the registry alone, beside the API's, such as :5000; TLS as for --listen",
+			text(func(c *Config) *string { return &c.ListenRegistry }),
+		},
+		{"registry.gc", "registry-gc", "TENDER_REGISTRY_GC", "03:00", "time of day at which the registry is cleaned up, or off", setClean},
+		{"registry.retain", "registry-retain", "TENDER_REGISTRY_RETAIN", "", "which tags go then, as YAML: docs/registry-cleanup.md", treeSetter(treeRetain)},
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
@@ -231,6 +252,11 @@ func off(v string) (bool, error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("%q is neither on nor off", v)
+}
+
+func setRegistry(c *Config, v string) (err error) {
+	c.NoRegistry, err = off(v)
+	return err
 }
 
 func setMetrics(c *Config, v string) (err error) {
@@ -391,7 +417,10 @@ func Configure(file string, env func(string) string, flags map[string]string) (C
 }
 
 func (c *Config) check() error {
-	for _, dir := range []*string{&c.DataDir, &c.RunDir, &c.Key} {
+	if c.RegistryDir == "" {
+		c.RegistryDir = filepath.Join(c.DataDir, "registry")
+	}
+	for _, dir := range []*string{&c.DataDir, &c.RunDir, &c.Key, &c.RegistryDir} {
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
 			return fmt.Errorf("find %s: %w", *dir, err)
@@ -415,16 +444,21 @@ func (c *Config) check() error {
 	if c.NoLogs && (len(c.Sinks) > 0 || c.Syslog+c.GELF+c.Fluent != "") {
 		return tender.Errorf(tender.Invalid, "logs are off, and there are sinks or senders of logs").Hint("leave logs: off out, or sinks and listen.syslog, listen.gelf, listen.fluent")
 	}
-	if c.Listen == "" {
-		return nil
+	if c.NoRegistry && c.ListenRegistry != "" {
+		return tender.Errorf(tender.Invalid, "the registry is off, and listen.registry is %s", c.ListenRegistry).Hint("leave one of them out")
 	}
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return tender.Errorf(tender.Invalid, "listen on %q: %w", c.Listen, err).Hint("give host:port, such as 127.0.0.1:7070")
-	}
-	if a, err := netip.ParseAddr(host); c.TLSCert == "" && host != "localhost" && (err != nil || !a.IsLoopback()) {
-		return tender.Errorf(tender.Invalid, "listen on %s: tokens would cross the network in the clear", c.Listen).
-			Hint("give --tls-cert and --tls-key, or listen on 127.0.0.1")
+	for _, address := range []string{c.Listen, c.ListenRegistry} {
+		if address == "" {
+			continue
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return tender.Errorf(tender.Invalid, "listen on %q: %w", address, err).Hint("give host:port, such as 127.0.0.1:7070")
+		}
+		if a, err := netip.ParseAddr(host); c.TLSCert == "" && host != "localhost" && (err != nil || !a.IsLoopback()) {
+			return tender.Errorf(tender.Invalid, "listen on %s: tokens would cross the network in the clear", address).
+				Hint("give --tls-cert and --tls-key, or listen on 127.0.0.1")
+		}
 	}
 	return nil
 }

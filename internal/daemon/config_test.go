@@ -35,6 +35,18 @@ func TestConfigure(t *testing.T) {
 		{name: "unknown key", file: "data_dir: /a\nlisten: {apl: x}\n", err: `:2:10: unknown key "listen.apl"`},
 		{name: "not YAML", file: "a: [", err: "tender.yaml: "},
 		{name: "key beside the sealed data", flags: map[string]string{"data-dir": "/a", "vault-key": "/a/key"}, err: "lies inside the data directory"},
+		{name: "no password in the clear", flags: map[string]string{"listen-registry": ":5000"}, err: "in the clear"},
+		{name: "a listener of nothing", flags: map[string]string{"listen-registry": "127.0.0.1:5000", "registry": "off"}, err: "the registry is off"},
+		{
+			name: "the registry", file: "data_dir: /a\nregistry: {dir: /srv/registry}\nlisten: {registry: \"127.0.0.1:5000\"}\n",
+			check: func(c Config) bool {
+				return !c.NoRegistry && c.RegistryDir == "/srv/registry" && c.ListenRegistry == "127.0.0.1:5000"
+			},
+		},
+		{
+			name: "the registry's place", file: "data_dir: /a\nregistry: off\n",
+			check: func(c Config) bool { return c.NoRegistry && c.RegistryDir == "/a/registry" },
+		},
 		{name: "no token in the clear", flags: map[string]string{"listen": "0.0.0.0:7070"}, err: "in the clear"},
 		{
 			name: "beyond loopback with TLS", flags: map[string]string{"listen": "0.0.0.0:7070", "tls-cert": "c", "tls-key": "k"},

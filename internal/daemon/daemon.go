@@ -6,7 +6,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -151,8 +150,17 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	figures, own := b.prometheus()
 	maps.Copy(mounts, figures)
 	maps.Copy(own, map[string]http.Handler{"/loki/": loki, "/ready": loki})
+	port, err := listenRegistry(c)
+	if err != nil {
+		return err
+	}
+	alone := map[string]http.Handler{}
+	if b.images = openRegistryRoom(b, log.With("part", "registry")); b.images != nil {
+		alone["/v2/"] = b.images
+		defer func() { err = errors.Join(err, b.images.Close()) }()
+	}
 	b.rules = openRules(b, log.With("part", "rules"))
-	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: own})
+	handler := api.Handler(b, api.Options{Log: b.log, Version: o.Version, Mounts: mounts, Apart: own, Alone: alone})
 	log.Info("serving", "version", o.Version, "data", c.DataDir, "socket", filepath.Join(c.RunDir, socketFile), "listen", c.Listen, "engine", c.Engine)
 	var parts []part
 	if logRoom != nil {
@@ -178,6 +186,12 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		parts = append(parts, part{name: "rules", run: b.rules.run, grace: 20 * time.Second})
 	}
 	parts = append(parts, part{name: "scans", grace: 20 * time.Second, run: b.scans.run(func(change func(*api.Part)) { b.board.set("scans", change) })})
+	if b.images != nil {
+		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, port) }})
+	}
+	if b.images != nil && !c.NoRegistryGC {
+		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})
+	}
 	if c.Heartbeat != "" {
 		parts = append(parts, part{name: "heartbeat", run: b.heartbeat().run, grace: 15 * time.Second})
 	}
@@ -259,13 +273,8 @@ func listen(c Config) (out []net.Listener, err error) {
 	if err != nil {
 		return out, tender.Errorf(tender.Conflict, "listen: %w", err).Hint(`choose another address: tender serve --listen 127.0.0.1:7071, or --listen ""`)
 	}
-	if c.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		if err != nil {
-			tcp.Close()
-			return out, tender.Errorf(tender.Invalid, "read the certificate: %w", err).Hint("check --tls-cert and --tls-key")
-		}
-		tcp = tls.NewListener(tcp, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+	if tcp, err = secured(c, tcp); err != nil {
+		return out, err
 	}
 	return append(out, tcp), nil
 }

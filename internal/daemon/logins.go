@@ -89,7 +89,7 @@ func (b *backend) Logout(ctx context.Context, who api.Person, registry string) e
 	err = b.vault.Remove(ctx, loginsProject, loginName(host))
 	b.auditEnd(ctx, who, "registry logout", "", host, err)
 	if tender.KindOf(err) == tender.NotFound {
-		return tender.Errorf(tender.NotFound, "there is no login at %s", host).Hint("tender registry ls lists them")
+		return tender.Errorf(tender.NotFound, "there is no login at %s", host).Hint("tender registry logins lists them")
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/tenderhq/tender/internal/edge"
 	"github.com/tenderhq/tender/internal/forward"
 	"github.com/tenderhq/tender/internal/logs"
+	"github.com/tenderhq/tender/internal/registry"
 )
 
 // figures are what the parts of the daemon count, in Prometheus' text format.
@@ -42,6 +43,21 @@ func (f *figures) logs(s logs.Stats, c collect.Status) {
 		failing = 1
 	}
 	f.metric("logs_failing", "gauge", "1 while nothing can be written.", "", failing)
+}
+
+// registry writes how much the registry was used; nothing if nobody has.
+func (f *figures) registry(r *registry.Registry) {
+	if r == nil {
+		return
+	}
+	counts, in, out := r.Counts()
+	samples := make([]any, 0, 2*len(counts))
+	for _, c := range counts {
+		samples = append(samples, fmt.Sprintf(`{method=%q,status="%d"}`, c.Method, c.Status), c.N)
+	}
+	f.metric("registry_requests_total", "counter", "Requests to the registry since the start, by method and status.", samples...)
+	f.metric("registry_received_bytes_total", "counter", "Bytes that were pushed.", "", in)
+	f.metric("registry_sent_bytes_total", "counter", "Bytes that were pulled.", "", out)
 }
 
 // sinks writes how far each has come.
@@ -99,6 +115,9 @@ func (b *backend) metrics(e *edge.Client) http.Handler {
 		}
 		if b.sinks != nil {
 			f.sinks(b.sinks.Status(time.Now()))
+		}
+		if b.images != nil {
+			f.registry(b.images.opened())
 		}
 		b.alertable(r.Context(), &f)
 		if b.sampling != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strings"
 )
 
 // What may be done in a repository.
@@ -37,13 +38,23 @@ type Grant struct {
 // May says whether the account may do this in the repository.
 func (a Account) May(repository, action string) bool {
 	return a.Admin || slices.ContainsFunc(a.Grants, func(g Grant) bool {
-		return slices.Contains(g.Actions, action) && (g.Repository == "**" || matches(g.Repository, repository))
+		return slices.Contains(g.Actions, action) && matches(strings.Split(g.Repository, "/"), strings.Split(repository, "/"))
 	})
 }
 
-func matches(pattern, name string) bool {
-	ok, err := path.Match(pattern, name)
-	return ok && err == nil
+// matches compares level by level; ** is any number of them.
+func matches(pattern, name []string) bool {
+	if len(pattern) == 0 {
+		return len(name) == 0
+	}
+	if pattern[0] == "**" {
+		return matches(pattern[1:], name) || len(name) > 0 && matches(pattern, name[1:])
+	}
+	if len(name) == 0 {
+		return false
+	}
+	ok, err := path.Match(pattern[0], name[0])
+	return ok && err == nil && matches(pattern[1:], name[1:])
 }
 
 // Enter finds out who asks, from the request's Authorization; tender.Denied if nobody may

@@ -10,7 +10,7 @@ import (
 
 const one = `{"id":"GHSA-1","modified":"2024-01-01T00:00:00Z","aliases":["CVE-2024-1"],"summary":"x","affected":[{"package":{"ecosystem":"npm","name":"a"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1.2.3"}]}],"versions":["1.0.0"],"database_specific":{"severity":"HIGH","last_known_affected_version_range":"<= 9"}}]}`
 
-func made(t testing.TB) []byte {
+func encodedFile(t testing.TB) []byte {
 	b := &builder{dir: t.TempDir()}
 	p, err := parseOSV([]byte(one), "npm")
 	if err != nil {
@@ -30,7 +30,7 @@ func made(t testing.TB) []byte {
 }
 
 func FuzzIndex(f *testing.F) {
-	f.Add(made(f))
+	f.Add(encodedFile(f))
 	f.Add([]byte(fileMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := newFileReader(bytes.NewReader(b), int64(len(b)))

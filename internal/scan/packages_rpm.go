@@ -208,7 +208,7 @@ func (d pages) read(at, n int64) ([]byte, error) {
 	}
 	b := make([]byte, n)
 	_, err := d.ReadAt(b, at)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return b, err

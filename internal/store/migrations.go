@@ -27,6 +27,7 @@ var migrations = []string{
 	scalingsTable,
 	rulesTable,
 	waiversTable + scansTable,
+	imagesTables,
 }
 
 // applicationID marks the file as ours ("TNDR").

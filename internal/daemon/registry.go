@@ -1,0 +1,235 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/registry"
+)
+
+// registryRoom opens the registry when there is something in it, else at the first request:
+// where nobody uses it, it costs nothing.
+type registryRoom struct {
+	o    registry.Options
+	log  *slog.Logger
+	tell func(problem string)
+
+	mu   sync.Mutex
+	open *registry.Registry
+	over bool // it was closed
+}
+
+func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
+	c := b.config
+	if c.NoRegistry {
+		b.board.set("registry", func(p *api.Part) { p.State, p.Since = "off", time.Now().UTC() })
+		return nil
+	}
+	return &registryRoom{
+		o:    registry.Options{Dir: c.RegistryDir, Store: b.store, Enter: b.enter, Log: log},
+		log:  log,
+		tell: func(problem string) { b.board.set("registry", func(p *api.Part) { p.Error = problem }) },
+	}
+}
+
+// get opens the registry if nobody has yet. Unavailable: it cannot be opened, or was closed.
+func (r *registryRoom) get(ctx context.Context) (*registry.Registry, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return nil, tender.Errorf(tender.Unavailable, "the daemon is stopping").Hint("again in a moment")
+	}
+	if r.open != nil {
+		return r.open, nil
+	}
+	// Whoever asked first may go meanwhile: the next one needs it as well.
+	open, err := registry.Open(context.WithoutCancel(ctx), r.o)
+	if err != nil {
+		r.tell(err.Error())
+		return nil, err
+	}
+	r.tell("")
+	r.open = open
+	return open, nil
+}
+
+// opened is the registry if it is open, else nil.
+func (r *registryRoom) opened() *registry.Registry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open
+}
+
+// Close comes after the last request has ended.
+func (r *registryRoom) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+	if r.open == nil {
+		return nil
+	}
+	open := r.open
+	r.open = nil
+	return open.Close()
+}
+
+func (r *registryRoom) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	open, err := r.get(req.Context())
+	if err != nil {
+		r.log.Error("the registry does not open", "err", err)
+		registry.Refuse(w, err)
+		return
+	}
+	open.Handler().ServeHTTP(w, req)
+}
+
+// run opens what is there, so that its index is whole before somebody asks, and serves its own
+// listener if there is one.
+func (r *registryRoom) run(ctx context.Context, own net.Listener) error {
+	if _, err := os.Stat(filepath.Join(r.o.Dir, "docker")); err == nil {
+		if _, err := r.get(ctx); err != nil {
+			if own == nil {
+				return err
+			}
+			r.log.Error("the registry does not open", "err", err) // each request tries again
+		}
+	}
+	if own == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return api.Serve(ctx, r.alone(), []net.Listener{own}, api.Serving{Log: r.log})
+}
+
+// alone is what the registry's own listener answers.
+func (r *registryRoom) alone() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/v2/", api.Patient(r))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, "ok\n")
+	})
+	return mux
+}
+
+// listenRegistry opens the registry's own port; nil if it has none.
+func listenRegistry(c Config) (net.Listener, error) {
+	if c.NoRegistry || c.ListenRegistry == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", c.ListenRegistry)
+	if err != nil {
+		return nil, tender.Errorf(tender.Conflict, "listen for the registry: %w", err).Hint("choose another address: tender serve --listen-registry 127.0.0.1:5000")
+	}
+	return secured(c, l)
+}
+
+// secured speaks TLS on what it listens to, where there is a certificate.
+func secured(c Config, l net.Listener) (net.Listener, error) {
+	if c.TLSCert == "" {
+		return l, nil
+	}
+	cert := &certificate{cert: c.TLSCert, key: c.TLSKey}
+	if _, err := cert.get(nil); err != nil {
+		return nil, errors.Join(tender.Errorf(tender.Invalid, "read the certificate: %w", err).Hint("check --tls-cert and --tls-key"), l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12}), nil
+}
+
+// certificate is a pair of files that is read again when it was renewed.
+type certificate struct {
+	cert, key string
+
+	mu   sync.Mutex
+	read time.Time // the newer time of the two files, as of held
+	held *tls.Certificate
+}
+
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var newest time.Time
+	for _, file := range []string{c.cert, c.key} {
+		info, err := os.Stat(file)
+		if err != nil {
+			if c.held != nil {
+				return c.held, nil
+			}
+			return nil, err
+		}
+		if info.ModTime().After(newest) {
+			newest = info.ModTime()
+		}
+	}
+	if c.held != nil && newest.Equal(c.read) {
+		return c.held, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	switch {
+	case err == nil:
+		c.held, c.read = &pair, newest
+	case c.held == nil:
+		return nil, err
+	} // else one of the two is new and the other is not there yet
+	return c.held, nil
+}
+
+// enter finds out who asks the registry: a token is the password, whatever the name.
+func (b *backend) enter(r *http.Request) (registry.Account, error) {
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		if p, ok := api.PersonFrom(r.Context()); ok { // by the socket
+			return accountOf(p), nil
+		}
+		return registry.Account{}, nil
+	}
+	scheme, token, _ := strings.Cut(header, " ")
+	if _, password, ok := r.BasicAuth(); ok {
+		scheme, token = "Bearer", password
+	}
+	if !strings.EqualFold(scheme, "Bearer") {
+		return registry.Account{}, tender.Errorf(tender.Denied, "the Authorization header holds no token").
+			Hint("docker login HOST -u any, with a token as password: tender token create NAME")
+	}
+	p, err := b.Authenticate(r.Context(), strings.TrimSpace(token))
+	return accountOf(p), err
+}
+
+// accountOf says what a token may do in the registry: read pulls, deploy pushes, admin deletes,
+// in the repositories of its projects.
+func accountOf(p api.Person) registry.Account {
+	a := registry.Account{Name: p.Name}
+	actions := []string{registry.Pull}
+	switch p.Scope {
+	case api.Read:
+	case api.Deploy:
+		actions = append(actions, registry.Push)
+	case api.Admin:
+		if len(p.Projects) == 0 {
+			a.Admin = true
+			return a
+		}
+		actions = append(actions, registry.Push, registry.Delete)
+	default:
+		return a
+	}
+	if len(p.Projects) == 0 {
+		a.Grants = append(a.Grants, registry.Grant{Repository: "**", Actions: actions})
+	}
+	for _, project := range p.Projects {
+		a.Grants = append(a.Grants, registry.Grant{Repository: project + "/**", Actions: actions})
+	}
+	return a
+}

@@ -1,0 +1,387 @@
+package registry
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+)
+
+// sweepAge is how young what nobody refers to may not be to go: a push may last.
+const sweepAge = 24 * time.Hour
+
+// SweepOptions is a sweep; its zero value removes what is older than a day.
+type SweepOptions struct {
+	DryRun bool // says what would go, and changes nothing
+	// Age is how old what goes must be at least; 0: a day, negative: it does not matter.
+	Age time.Duration
+}
+
+// Swept is what a sweep did or, in a dry run, would do.
+type Swept struct {
+	Manifests  int   // that were read
+	Referenced int   // blobs that they name, themselves among them
+	Blobs      int   // that went
+	Bytes      int64 // of those
+	Links      int   // of repositories to blobs that none of their manifests names
+	Leased     int   // that would have gone, and are held by somebody's push or pull
+	Young      int   // that nobody refers to and are not old enough
+	Took       time.Duration
+}
+
+// key is a SHA-256 sum: a hundred thousand of them take 5 MB.
+type key [32]byte
+
+func keyOf(sum string) (k key, ok bool) {
+	if len(sum) != 64 {
+		return k, false
+	}
+	_, err := hex.Decode(k[:], []byte(sum))
+	return k, err == nil
+}
+
+// anyDigest finds whatever a manifest of any format names: rather one too many than one too few.
+var anyDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}`)
+
+// Sweep removes blobs that no manifest of any repository names, that are older than a day, and
+// that nobody holds a lease of. Pushes and pulls go on meanwhile. First the manifests are
+// read and links of their repositories to blobs that they do not name go, then, when all were
+// read, blobs: a manifest that cannot be read ends the sweep before the first blob went, and
+// whoever ends it in between leaves what the next one removes. Another sweep is waited for.
+func (r *Registry) Sweep(ctx context.Context, o SweepOptions) (done Swept, err error) {
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return done, ctx.Err()
+	}
+	if o.Age == 0 {
+		o.Age = sweepAge
+	}
+	start := r.o.Now()
+	defer r.leases.begin()()
+	s := &sweep{r: r, o: o, done: &done, root: filepath.Join(r.o.Dir, "docker/registry/v2"), named: map[key]struct{}{}, before: start.Add(-max(o.Age, 0))}
+	err = s.run(ctx)
+	done.Referenced, done.Took = len(s.named), r.o.Now().Sub(start)
+	if err != nil {
+		return done, fmt.Errorf("sweep the registry: %w", err)
+	}
+	return done, nil
+}
+
+type sweep struct {
+	r      *Registry
+	o      SweepOptions
+	done   *Swept
+	root   string
+	before time.Time
+	// named are the blobs that stay: manifests, what they name, and what a link that stays leads to.
+	named map[key]struct{}
+}
+
+func (s *sweep) run(ctx context.Context) error {
+	var repositories []string
+	if err := s.walk(ctx, filepath.Join(s.root, "repositories"), &repositories); err != nil {
+		return err
+	}
+	for _, folder := range repositories {
+		own := map[key]struct{}{}
+		n, err := s.mark(ctx, folder, own)
+		if err != nil {
+			return err
+		}
+		s.done.Manifests += n
+		maps.Copy(s.named, own)
+		if err := s.links(ctx, folder, own); err != nil {
+			return err
+		}
+	}
+	return s.blobs(ctx)
+}
+
+// walk finds the folders of repositories.
+func (s *sweep) walk(ctx context.Context, folder string, found *[]string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	is := false
+	for e := range entries(folder) {
+		switch {
+		case e.name == "_layers" || e.name == "_manifests":
+			is = true
+		case e.dir && !strings.HasPrefix(e.name, "_"):
+			if err := s.walk(ctx, filepath.Join(folder, e.name), found); err != nil {
+				return err
+			}
+		}
+		if e.err != nil {
+			return e.err
+		}
+	}
+	if is {
+		*found = append(*found, folder)
+	}
+	return nil
+}
+
+// mark puts what the manifests of a repository name into the set, read from the files
+// themselves: rows may be behind them.
+func (s *sweep) mark(ctx context.Context, folder string, set map[key]struct{}) (n int, err error) {
+	put := func(digest string) {
+		if k, ok := keyOf(strings.TrimPrefix(digest, "sha256:")); ok {
+			set[k] = struct{}{}
+			return
+		}
+		// A sum of another kind is a link to the blob's own.
+		algorithm, sum, _ := strings.Cut(digest, ":")
+		if text, err := os.ReadFile(filepath.Join(folder, "_layers", algorithm, sum, "link")); err == nil {
+			if k, ok := keyOf(strings.TrimPrefix(strings.TrimSpace(string(text)), "sha256:")); ok {
+				set[k] = struct{}{}
+			}
+		}
+	}
+	revisions := filepath.Join(folder, "_manifests/revisions")
+	for algorithm := range entries(revisions) {
+		if algorithm.err != nil {
+			return n, algorithm.err
+		}
+		for e := range entries(filepath.Join(revisions, algorithm.name)) {
+			if err := errors.Join(ctx.Err(), e.err); err != nil {
+				return n, err
+			}
+			link, err := os.ReadFile(filepath.Join(revisions, algorithm.name, e.name, "link"))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // it was deleted
+			}
+			if err != nil {
+				return n, err
+			}
+			digest := strings.TrimSpace(string(link))
+			if anyDigest.FindString(digest) != digest {
+				return n, unreadable(folder, algorithm.name+":"+e.name, errors.New("its link names no digest"))
+			}
+			put(digest)
+			put(algorithm.name + ":" + e.name)
+			body, err := os.ReadFile(filepath.Join(s.r.o.Dir, filepath.FromSlash(blobPath(digest))))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // it cannot be pulled, by nobody
+			}
+			if err != nil {
+				return n, unreadable(folder, digest, err)
+			}
+			n++
+			for _, d := range anyDigest.FindAll(body, -1) {
+				put(string(d))
+			}
+		}
+	}
+	return n, nil
+}
+
+func unreadable(folder, digest string, err error) error {
+	return tender.Errorf(tender.Unavailable, "a manifest of %s, %s, cannot be read, so nobody knows what it needs: %w", folder, digest, err).
+		Hint("no blob was removed; mend the disk, or delete that manifest")
+}
+
+// links removes those of a repository that none of its manifests needs.
+func (s *sweep) links(ctx context.Context, folder string, own map[key]struct{}) error {
+	layers := filepath.Join(folder, "_layers/sha256")
+	for e := range entries(layers) {
+		if err := errors.Join(ctx.Err(), e.err); err != nil {
+			return err
+		}
+		k, ok := keyOf(e.name)
+		if !ok {
+			continue
+		}
+		if _, is := own[k]; is {
+			continue
+		}
+		gone, err := s.link(filepath.Join(layers, e.name), "sha256:"+e.name)
+		if err != nil {
+			return err
+		}
+		if gone {
+			s.done.Links++
+		} else {
+			s.named[k] = struct{}{}
+		}
+	}
+	// What links of other kinds lead to stays: nothing tells how long somebody needs it.
+	for kind := range entries(filepath.Join(folder, "_layers")) {
+		if kind.err != nil {
+			return kind.err
+		}
+		if kind.name == "sha256" {
+			continue
+		}
+		for e := range entries(filepath.Join(folder, "_layers", kind.name)) {
+			text, err := os.ReadFile(filepath.Join(folder, "_layers", kind.name, e.name, "link"))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) || e.err != nil {
+				return errors.Join(err, e.err)
+			}
+			if k, ok := keyOf(strings.TrimPrefix(strings.TrimSpace(string(text)), "sha256:")); ok {
+				s.named[k] = struct{}{}
+			}
+		}
+	}
+	return nil
+}
+
+// link removes one unless it or its blob is young, or leased.
+func (s *sweep) link(folder, digest string) (gone bool, err error) {
+	release, ok, err := s.mayGo(digest, filepath.Join(folder, "link"))
+	if !ok || err != nil {
+		return false, err
+	}
+	defer release()
+	if s.o.DryRun {
+		return true, nil
+	}
+	s.r.at("link", digest)
+	if err := os.Remove(filepath.Join(folder, "link")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	s.r.at("link gone", digest)
+	return true, os.RemoveAll(folder)
+}
+
+// mayGo claims a digest whose blob and file are old enough, and which nobody holds.
+func (s *sweep) mayGo(digest, file string) (release func(), ok bool, err error) {
+	data := filepath.Join(s.r.o.Dir, filepath.FromSlash(blobPath(digest)))
+	young := func() (bool, error) {
+		for _, f := range []string{data, file} {
+			info, err := os.Stat(f)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return false, err
+			}
+			if err == nil && s.o.Age > 0 && info.ModTime().After(s.before) {
+				return true, nil
+			}
+		}
+		return false, nil
+	}
+	release = func() {}
+	if s.o.DryRun {
+		if s.r.leases.leased(digest) {
+			s.done.Leased++
+			return nil, false, nil
+		}
+	} else if release, ok = s.r.leases.claim(digest); !ok {
+		s.done.Leased++
+		return nil, false, nil
+	}
+	// Asked while nobody can begin to use it.
+	is, err := young()
+	if is || err != nil {
+		release()
+		if is {
+			s.done.Young++
+		}
+		return nil, false, err
+	}
+	return release, true, nil
+}
+
+// blobs removes the data of those that are not named.
+func (s *sweep) blobs(ctx context.Context) error {
+	all := filepath.Join(s.root, "blobs/sha256")
+	for prefix := range entries(all) {
+		if prefix.err != nil {
+			return prefix.err
+		}
+		for e := range entries(filepath.Join(all, prefix.name)) {
+			if err := errors.Join(ctx.Err(), e.err); err != nil {
+				return err
+			}
+			k, ok := keyOf(e.name)
+			if !ok {
+				continue
+			}
+			if _, is := s.named[k]; is {
+				continue
+			}
+			if err := s.blob(filepath.Join(all, prefix.name, e.name), "sha256:"+e.name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *sweep) blob(folder, digest string) error {
+	data := filepath.Join(folder, "data")
+	release, ok, err := s.mayGo(digest, data)
+	if !ok || err != nil {
+		return err
+	}
+	defer release()
+	info, err := os.Stat(data)
+	if err == nil {
+		s.done.Blobs++
+		s.done.Bytes += info.Size()
+	}
+	if s.o.DryRun {
+		return nil
+	}
+	s.r.at("blob", digest)
+	if err := os.Remove(data); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.r.at("blob gone", digest)
+	return os.RemoveAll(folder)
+}
+
+// at is where a test may end the process.
+func (r *Registry) at(step, what string) {
+	if r.crash != nil {
+		r.crash(step, what)
+	}
+}
+
+// entry is one of a folder.
+type entry struct {
+	name string
+	dir  bool
+	err  error // the folder could not be read on
+}
+
+// entries reads a folder in parts, so that its size costs no memory. One that is not there has none.
+func entries(folder string) iter.Seq[entry] {
+	return func(yield func(entry) bool) {
+		f, err := os.Open(folder)
+		if errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		if err != nil {
+			yield(entry{err: err})
+			return
+		}
+		defer f.Close()
+		for {
+			part, err := f.ReadDir(512)
+			for _, e := range part {
+				if !yield(entry{name: e.Name(), dir: e.IsDir()}) {
+					return
+				}
+			}
+			if len(part) == 0 {
+				if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, fs.ErrNotExist) {
+					yield(entry{err: err})
+				}
+				return
+			}
+		}
+	}
+}
