@@ -254,7 +254,11 @@ func printScan(w io.Writer, s api.Scan, width int, now time.Time) error {
 	line("base", base)
 	line("packages", fmt.Sprintf("%d in %s", s.Packages, countOf(s.Layers, "layer")))
 	if s.Advisories.Count > 0 {
-		line("advisories", fmt.Sprintf("%d, updated %s", s.Advisories.Count, ago(s.Advisories.Updated, now)))
+		text := fmt.Sprint(s.Advisories.Count)
+		if updated := ago(s.Advisories.Updated, now); updated != "" {
+			text += ", updated " + updated
+		}
+		line("advisories", text)
 	}
 	for _, text := range s.Warnings {
 		fmt.Fprintln(w, "warning: "+text)
