@@ -67,6 +67,8 @@ type answers struct {
 	Tokens         []api.Token      `json:"tokens"`
 	Logins         []api.Login      `json:"logins"`
 	Edge           api.Edge         `json:"edge"`
+	Scan           api.Scan         `json:"scan"`
+	Advise         api.Advisories   `json:"advisories"`
 	// Prometheus holds by path what its API answers; nil: it is not there.
 	Prometheus map[string]json.RawMessage `json:"prometheus"`
 	// Errors holds, by call, what is refused.
@@ -322,6 +324,27 @@ func (b *backend) DeadLetters(_ context.Context, sink string, limit int) ([]api.
 func (b *backend) CheckPolicy(_ context.Context, s api.Submission) (api.Policy, error) {
 	a, err := b.answer("check policy", brief(s))
 	return a.Policy, err
+}
+
+func (b *backend) Scan(_ context.Context, _ api.Person, r api.ScanRequest, archive io.Reader, report func(api.Event)) (api.Scan, error) {
+	size := int64(0)
+	if archive != nil {
+		size, _ = io.Copy(io.Discard, archive)
+	}
+	report(api.Event{Kind: api.KindPull, Text: r.Reference + ": reading"})
+	a, err := b.answer("scan", r.Reference, "deny", r.Deny, "fixable", r.Fixable, "document", r.Document, "archive", size, "with", len(r.With), "against", r.Against)
+	return a.Scan, err
+}
+
+func (b *backend) Advisories(context.Context) (api.Advisories, error) {
+	a, err := b.answer("advisories")
+	return a.Advise, err
+}
+
+func (b *backend) UpdateAdvisories(_ context.Context, _ api.Person, u api.AdvisoriesUpdate, report func(api.Event)) error {
+	_, err := b.answer("update advisories", u.From, u.Ecosystems, u.All)
+	report(api.Event{Kind: api.KindEnded, Text: "Debian: 12 advisories"})
+	return err
 }
 
 func (b *backend) Waivers(context.Context) ([]api.Waiver, error) {

@@ -77,6 +77,14 @@ func TestRoundTrips(t *testing.T) {
 		}, "retain ME {Rules:[{Repositories:[] Tags:[] Keep:3 OlderThan:0 Untagged:0 KeepTags:[] KeepSigned:false}] Repository: DryRun:true}", api.RegistryClean{Tags: 1}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.RuleGroups(ctx) }, "rule groups", []api.RuleGroup{{Name: "g", Changed: noon}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveRules(ctx, "a b/c") }, "remove rules ME a b/c", nil},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			s, err := c.Scan(ctx, api.ScanRequest{Reference: "shop/web:1", Archive: true, Document: "sarif", With: strings.Repeat("x", 3<<20)}, strings.NewReader("tar"), nil)
+			return fmt.Sprint(s.Reference, s.Packages, len(s.Changes)), err
+		}, "scan ME shop/web:1 sarif", "shop/web:13 3"},
+		{func(ctx context.Context, c *api.Client) (any, error) { return c.Advisories(ctx) }, "advisories", api.Advisories{Count: 3, Updated: noon}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return nil, c.UpdateAdvisories(ctx, api.AdvisoriesUpdate{From: "/mirror"}, nil)
+		}, "update advisories ME /mirror", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveWaiver(ctx, 3) }, "remove waiver ME 3", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			w, err := c.Waive(ctx, api.Waiver{Finding: "CVE-1", Scope: "shop", Reason: "r", Until: noon})
@@ -712,7 +720,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 75 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 78 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

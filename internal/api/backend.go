@@ -89,6 +89,11 @@ type Backend interface {
 	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 
+	// Scan looks into an image: of the engine, else of its registry; or an archive. It runs nothing of it and keeps no layer.
+	Scan(ctx context.Context, who Person, r ScanRequest, archive io.Reader, report func(Event)) (Scan, error)
+	Advisories(ctx context.Context) (Advisories, error)
+	UpdateAdvisories(ctx context.Context, who Person, u AdvisoriesUpdate, report func(Event)) error
+
 	// Shared counts how many of the lowest of an image's layers the engine has, so that Load may leave them out.
 	Shared(ctx context.Context, layers []string) (Shared, error)
 	// Load takes images as docker save writes them; with an arrival, one image as an OCI layout.

@@ -499,6 +499,24 @@ func (f *fake) CheckPolicy(_ context.Context, s api.Submission) (api.Policy, err
 	return api.Policy{Project: s.Project, Denied: 1, Verdicts: []api.Verdict{{Verdict: "deny", Rule: "gate/age", Why: "old"}}}, f.ask("check policy %s", s.Project)
 }
 
+func (f *fake) Scan(_ context.Context, who api.Person, r api.ScanRequest, archive io.Reader, report func(api.Event)) (api.Scan, error) {
+	size := int64(0)
+	if archive != nil {
+		size, _ = io.Copy(io.Discard, archive)
+	}
+	report(api.Event{Kind: api.KindPull, Text: "reading"})
+	return api.Scan{Reference: r.Reference, Packages: int(size), Changes: []api.ScanChange{{Against: "a"}, {Against: "b", Services: []string{"other/web", "shop/web"}}, {Against: "c", Services: []string{"other/web"}}}},
+		f.ask("scan %s %s %s", who.Name, r.Reference, r.Document)
+}
+
+func (f *fake) Advisories(context.Context) (api.Advisories, error) {
+	return api.Advisories{Count: 3, Updated: noon}, f.ask("advisories")
+}
+
+func (f *fake) UpdateAdvisories(_ context.Context, who api.Person, u api.AdvisoriesUpdate, _ func(api.Event)) error {
+	return f.ask("update advisories %s %s", who.Name, u.From)
+}
+
 func (f *fake) Waivers(context.Context) ([]api.Waiver, error) {
 	return []api.Waiver{{ID: 1, Finding: "CVE-1", Scope: "shop/web", Until: noon}, {ID: 2, Finding: "CVE-2", Until: noon}, {ID: 3, Finding: "CVE-3", Scope: "other", Until: noon}}, f.ask("waivers")
 }

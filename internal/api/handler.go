@@ -96,6 +96,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.consoleRoutes()
 	h.imageRoutes()
 	h.travelRoutes()
+	h.scanRoutes()
 	h.loginRoutes()
 	h.accountRoutes()
 	h.routeRoutes()

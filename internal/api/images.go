@@ -81,11 +81,10 @@ func (h *handler) imageRoutes() {
 // readBuild reads the first part of a build's body; the rest is read as the
 // backend asks for it.
 func readBuild(r *http.Request) (b BuildRequest, next BuildContexts, err error) {
-	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
-		return b, nil, tender.Errorf(tender.Invalid, "a build is sent as multipart/form-data, not as %q", r.Header.Get("Content-Type"))
+	parts, err := partsOf(r)
+	if err != nil {
+		return b, nil, err
 	}
-	parts := multipart.NewReader(r.Body, params["boundary"])
 	part, err := nextPart(parts, "request")
 	if errors.Is(err, io.EOF) {
 		return b, nil, tender.Errorf(tender.Invalid, "the part request is missing")
@@ -117,6 +116,14 @@ func readBuild(r *http.Request) (b BuildRequest, next BuildContexts, err error) 
 	}, nil
 }
 
+func partsOf(r *http.Request) (*multipart.Reader, error) {
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
+		return nil, tender.Errorf(tender.Invalid, "this is sent as multipart/form-data, not as %q", r.Header.Get("Content-Type"))
+	}
+	return multipart.NewReader(r.Body, params["boundary"]), nil
+}
+
 // nextPart returns io.EOF when there is none.
 func nextPart(parts *multipart.Reader, name string) (*multipart.Part, error) {
 	part, err := parts.NextRawPart()
@@ -135,14 +142,12 @@ func nextPart(parts *multipart.Reader, name string) (*multipart.Part, error) {
 // writeBuild is the other end of readBuild.
 func writeBuild(w *io.PipeWriter, m *multipart.Writer, b BuildRequest, contexts []BuildContext) {
 	err := func() error {
-		part, err := m.CreateFormField("request")
-		if err != nil {
-			return err
-		}
-		if err := json.NewEncoder(part).Encode(b); err != nil {
+		if err := writeJSONPart(m, "request", b); err != nil {
 			return err
 		}
 		for _, c := range contexts {
+			var part io.Writer
+			var err error
 			if c.Name == "" {
 				part, err = m.CreateFormField("context")
 			} else {
@@ -158,4 +163,12 @@ func writeBuild(w *io.PipeWriter, m *multipart.Writer, b BuildRequest, contexts 
 		return m.Close()
 	}()
 	w.CloseWithError(err)
+}
+
+func writeJSONPart(m *multipart.Writer, name string, v any) error {
+	part, err := m.CreateFormField(name)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(part).Encode(v)
 }

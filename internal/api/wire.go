@@ -106,6 +106,7 @@ type Event struct {
 	Total      int64     `json:"total,omitempty"`
 	Result     *Result   `json:"result,omitempty"` // with done
 	Image      string    `json:"image,omitempty"`  // with the done of a build: its id
+	Scan       *Scan     `json:"scan,omitempty"`   // with the done of a scan
 	Error      *Error    `json:"error,omitempty"`  // with error
 
 	// With container, as docker compose events --json prints them.

@@ -114,7 +114,7 @@ revision does not become healthy.`,
 	add(groupLook, a.psCommand(), a.lsCommand(), a.statusCommand(), a.whyCommand(), a.logsCommand(), a.alertCommand(), a.eventsCommand(), a.historyCommand(),
 		a.showCommand(), a.topCommand(), a.statsCommand(), a.metricsCommand(), a.portCommand(), a.imagesCommand())
 	add(groupConsole, a.execCommand(), a.runCommand(), a.attachCommand(), a.cpCommand(), a.waitCommand())
-	add(groupBuild, a.configCommand(), a.convertCommand(), a.buildCommand(), a.pullCommand(), a.pushCommand())
+	add(groupBuild, a.configCommand(), a.convertCommand(), a.imageCommand(), a.buildCommand(), a.pullCommand(), a.pushCommand())
 	add(groupAdmin, a.serveCommand(), a.edgeCommand(), a.doctorCommand(), a.contextCommand(), a.secretCommand(), a.registryCommand(), a.tokenCommand(), a.policyCommand(), a.auditCommand(),
 		a.upgradeCommand(), a.uninstallCommand(), a.completionCommand(), a.versionCommand())
 	root.AddCommand(a.dialCommand())

@@ -27,6 +27,9 @@ func (b *backend) alertable(ctx context.Context, f *figures) {
 	if err := b.store.View(ctx, f.rollouts); err != nil && ctx.Err() == nil {
 		b.log.Warn("rollouts are not counted", "err", err)
 	}
+	if b.scans != nil {
+		f.findings(b.scans)
+	}
 	if b.rules != nil {
 		f.rules(b.rules.rules.States())
 	}

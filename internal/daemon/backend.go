@@ -41,6 +41,7 @@ type backend struct {
 	images    *registryRoom // nil: the registry is off
 	layers    layers
 	knowledge knowledge // of images, for the gate
+	scans     *scans
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error
 	sampling    *sampling // nil: nothing is sampled

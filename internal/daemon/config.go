@@ -91,6 +91,9 @@ type Config struct {
 	Gate     policy.Gate
 	Pipeline []Step
 
+	// Advisories are what images are scanned with.
+	Advisories Advisories
+
 	// Autoscale is how often the counts of services with x-tender.scale are looked at.
 	Autoscale time.Duration
 	// Alertmanager is its configuration, a file, or the Alertmanager outside that does it
@@ -119,7 +122,7 @@ type Key struct {
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
 var trees = map[string]func(*Config, *yaml.Node) error{
 	"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "gate": treeGate, "pipeline": treePipeline,
-	"registry.anonymous": treeAnonymous, "registry.immutable": treeImmutable, "registry.quota": treeQuotas, "registry.retain": treeRetain,
+	"registry.anonymous": treeAnonymous, "registry.immutable": treeImmutable, "registry.quota": treeQuotas, "registry.retain": treeRetain, "advisories": treeAdvisories,
 }
 
 func text(field func(*Config) *string) func(*Config, string) error {
@@ -235,6 +238,7 @@ func Keys() []Key {
 		{"heartbeat", "heartbeat", "TENDER_HEARTBEAT", "", "address that is called each minute while all is well", treeSetter(treeHeartbeat)},
 		{"gate", "gate", "TENDER_GATE", "", "what must hold of all that is to run, as YAML: docs/gate.md", treeSetter(treeGate)},
 		{"pipeline", "pipeline", "TENDER_PIPELINE", "", "the steps on the way to production, each with a gate, as YAML: docs/gate.md", treeSetter(treePipeline)},
+		{"advisories", "advisories", "TENDER_ADVISORIES", "", "where advisories about packages come from, and how often, as YAML: docs/scanning.md", treeSetter(treeAdvisories)},
 	}
 }
 

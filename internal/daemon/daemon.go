@@ -113,6 +113,8 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
+	b.scans = newScans(b, filepath.Join(c.DataDir, "advisories"), log.With("part", "scans"))
+	b.knowledge.scanned = b.scans.scanned
 	if err := checkGates(c, b.knowledge); err != nil {
 		return err
 	}
@@ -183,6 +185,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if b.rules != nil {
 		parts = append(parts, part{name: "rules", run: b.rules.run, grace: 20 * time.Second})
 	}
+	parts = append(parts, part{name: "scans", grace: 20 * time.Second, run: b.scans.run(func(change func(*api.Part)) { b.board.set("scans", change) })})
 	if b.images != nil {
 		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, port) }})
 	}

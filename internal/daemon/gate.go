@@ -90,6 +90,7 @@ type question struct {
 	services             []tender.Service
 	images               map[string]tender.ImageID // that they would run; of those that are not in it the name alone is known
 	there                bool                      // all of them must be here, for they are about to run
+	tell                 func(api.Event)           // hears of scans that are under way; nil: nobody
 }
 
 // judge asks the gate about services with the images that they would run. Without a gate
@@ -107,11 +108,17 @@ func (b *backend) judge(ctx context.Context, q question) ([]tender.Verdict, erro
 		return nil, err
 	}
 	known := map[string]policy.Image{}
+	scans := slices.ContainsFunc(gates, func(g policy.Gate) bool { need, _, _ := g.Needs(); return need })
 	look := func(id tender.ImageID) (policy.Image, error) {
 		key := id.Reference + " " + id.ID
 		image, seen := known[key]
 		if seen {
 			return image, nil
+		}
+		if scans && id.ID != "" {
+			if err := b.scanFirst(ctx, id, q.tell); err != nil {
+				return image, err
+			}
 		}
 		image, err := b.imageOf(ctx, id)
 		if err == nil {

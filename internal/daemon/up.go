@@ -146,7 +146,7 @@ func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, repo
 	if err != nil {
 		return api.Result{}, err
 	}
-	judged, err := b.judge(ctx, question{project: d.Project.Name, environment: d.Project.Environment, services: services, images: d.Images, there: true})
+	judged, err := b.judge(ctx, question{project: d.Project.Name, environment: d.Project.Environment, services: services, images: d.Images, there: true, tell: report})
 	if err != nil {
 		return api.Result{}, err
 	}

@@ -210,6 +210,9 @@ func (c *check) scan(oldest time.Duration) {
 		if old := c.Now.Sub(i.Scan.Taken); oldest != 0 && old > oldest {
 			c.deny("gate/scan", fmt.Sprintf("its scan is %s old, more than %s", span(old), span(oldest)), "tender image scan "+i.Reference)
 		}
+		for _, gap := range i.Scan.Gaps {
+			c.deny("gate/scan", "nobody can say what is wrong with it: "+gap, "tender image db update")
+		}
 		for _, f := range i.Scan.Findings {
 			c.finding(f)
 		}

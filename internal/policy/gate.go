@@ -76,6 +76,8 @@ type Scan struct {
 	Taken    time.Time // UTC
 	// Steps are the layers' lines of the Dockerfile, the lowest first.
 	Steps []string
+	// Gaps say what could not be looked for, such as "there are no advisories of npm".
+	Gaps []string
 }
 
 // Check lists every reason for and against, the worst first: what denies, what warns,

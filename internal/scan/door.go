@@ -68,6 +68,8 @@ type Report struct {
 	// DB says how old the advisories are that were asked; its zero value: there were none.
 	DB      Age       `json:"db"`
 	Scanned time.Time `json:"scanned"`
+	// Gaps say which packages no advisory was asked about, and why: "there are no advisories of npm".
+	Gaps []string `json:"gaps,omitempty"`
 }
 
 // Age is when an index of advisories was filled, and of when the newest advisory is.
