@@ -108,7 +108,8 @@ shop/web@b stays: no rule is about manifests without a tag
 		},
 		{
 			"the newest versions, whenever they were pushed", "v1.9.0=a 1d; v1.10.0=b 90d; v1.10.0-rc.2=c 80d; latest=x 100d",
-			[]Rule{{Repositories: []string{"shop/**"}, Keep: 1}}, nil, `
+			[]Rule{{Repositories: []string{"shop/**"}, Keep: 1}},
+			nil, `
 shop/web:latest stays: one of the 1 newest
 shop/web:v1.10.0 stays: one of the 1 newest
 shop/web:v1.10.0-rc.2 goes: not one of the 1 newest
@@ -131,7 +132,8 @@ shop/web@c stays: tagged v3
 		},
 		{
 			"the first rule decides", "main-1=a 40d; v1=b 40d; w=c 40d",
-			[]Rule{{Tags: []string{"v*"}}, {Tags: []string{"main-*"}, OlderThan: 7 * day}}, nil, `
+			[]Rule{{Tags: []string{"v*"}}, {Tags: []string{"main-*"}, OlderThan: 7 * day}},
+			nil, `
 shop/web:main-1 goes: pushed 40d ago, 7d is the limit
 shop/web:v1 stays: rule 1 keeps it
 shop/web:w stays: no rule fits it
@@ -142,7 +144,10 @@ shop/web@c stays: tagged w
 		},
 		{
 			"what is needed, the index that holds it, and what refers to that",
-			"v1=i 40d; i>a,b; v2=j 40d; j>b,c; s^i; =s 40d", []Rule{{OlderThan: 30 * day}}, map[string]string{sum("a"): "deployed by shop/web"}, `
+			"v1=i 40d; i>a,b; v2=j 40d; j>b,c; s^i; =s 40d",
+			[]Rule{{OlderThan: 30 * day}},
+			map[string]string{sum("a"): "deployed by shop/web"},
+			`
 shop/web:v1 stays: deployed by shop/web
 shop/web:v2 goes: pushed 40d ago, 30d is the limit
 shop/web@a stays: deployed by shop/web
