@@ -159,6 +159,7 @@ func metricBench(ctx context.Context, args []string) (err error) {
 	}
 	row("a scrape of all, CPU", "ms", 1000*ours.scrape, 1000*theirs.scrape)
 	row("the first 3, with the start, CPU", "ms", 1000*ours.first, 1000*theirs.first)
+	sum := [2]float64{ours.scrape, theirs.scrape}
 	for _, q := range asks {
 		if !strings.Contains(*only, "ask") {
 			break
@@ -170,6 +171,10 @@ func metricBench(ctx context.Context, args []string) (err error) {
 			fmt.Printf("found: %d series by Tender, %d by Prometheus\n", ours.found, theirs.found)
 		}
 		row(q.name+", CPU", "ms", 1000*ours.asked, 1000*theirs.asked)
+		sum[0], sum[1] = sum[0]+ours.asked, sum[1]+theirs.asked
+	}
+	if strings.Contains(*only, "ask") {
+		row("a scrape and each question, CPU", "ms", 1000*sum[0], 1000*sum[1])
 	}
 	row("memory (PSS) after the scrapes", "MB", ours.pss, theirs.pss)
 	for _, s := range both {
