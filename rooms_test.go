@@ -98,7 +98,6 @@ var owners = map[string]string{
 	"github.com/google/go-containerregistry":      "internal/registry internal/scan",
 	"github.com/CycloneDX/cyclonedx-go":           "internal/scan",
 	"github.com/spdx/tools-golang":                "internal/scan",
-	"github.com/sigstore":                         "internal/registry",
 	"cel.dev/cel-go":                              "internal/policy",
 }
 
