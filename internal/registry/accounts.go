@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -36,7 +35,7 @@ const (
 	accountLetter = "A-Za-z0-9._@+-" // what the names of accounts are made of
 )
 
-var accountName = regexp.MustCompile(`^[A-Za-z0-9_][` + accountLetter + `]{0,127}$`)
+var accountName = form(`^[A-Za-z0-9_][` + accountLetter + `]{0,127}$`)
 
 // AccountsOptions says where accounts lie. Store is needed.
 type AccountsOptions struct {
@@ -244,7 +243,7 @@ func sameToken(hash, token string) bool {
 
 // CheckAccount says what is not right about a row's name and grants.
 func CheckAccount(a store.Account) error {
-	if !accountName.MatchString(a.Name) {
+	if !accountName().MatchString(a.Name) {
 		return tender.Errorf(tender.Invalid, "%q is no name of a user", a.Name).Hint("letters, digits and . _ @ + - in it, 128 at most")
 	}
 	for _, g := range a.Grants {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,11 +74,11 @@ func anyTag(patterns []string, tag string) bool {
 
 // attached are the tags by which cosign, and clients of registries without referrers, tie a
 // manifest to its subject.
-var attached = regexp.MustCompile(`^(sha256|sha512)-([0-9a-f]{64}(?:[0-9a-f]{64})?)(?:\.[a-z0-9]+)?$`)
+var attached = form(`^(sha256|sha512)-([0-9a-f]{64}(?:[0-9a-f]{64})?)(?:\.[a-z0-9]+)?$`)
 
 // subjectOf is the digest that such a tag belongs to, "" if it is an ordinary one.
 func subjectOf(tag string) string {
-	if m := attached.FindStringSubmatch(tag); m != nil {
+	if m := attached().FindStringSubmatch(tag); m != nil {
 		return m[1] + ":" + m[2]
 	}
 	return ""

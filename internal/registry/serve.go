@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -27,10 +28,15 @@ import (
 // maxManifest is how large a manifest may be, as the specification asks registries to take at least.
 const maxManifest = 4 << 20
 
+// form is an expression that counts far, and is compiled once it is needed: the edge never asks.
+func form(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
 var (
 	// names are the grammar of the specification.
 	names  = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tags   = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+	tags   = form(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 	uuid   = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	routes = regexp.MustCompile(`^/v2/(.+)/(?:(manifests|referrers)/([^/]+)|blobs/(uploads)(?:/([^/]*))?|(blobs)/([^/]+)|(tags)/list)$`)
 )
@@ -265,7 +271,7 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 	m.Repository, m.Pushed, m.Who = rt.repository, r.o.Now().UTC(), a.Name
 	push := Pushed{Manifest: m, Account: a}
 	if d, err := digest.Parse(rt.reference); err != nil {
-		if !tags.MatchString(rt.reference) {
+		if !tags().MatchString(rt.reference) {
 			problem(w, http.StatusBadRequest, "TAG_INVALID", fmt.Sprintf("%q is no tag", rt.reference))
 			return
 		}

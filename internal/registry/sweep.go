@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
@@ -52,7 +51,7 @@ func keyOf(sum string) (k key, ok bool) {
 }
 
 // anyDigest finds whatever a manifest of any format names: rather one too many than one too few.
-var anyDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}`)
+var anyDigest = form(`sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}`)
 
 // Sweep removes blobs that no manifest of any repository names, that are older than a day, and
 // that nobody holds a lease of. Pushes and pulls go on meanwhile. First the manifests are
@@ -168,7 +167,7 @@ func (s *sweep) mark(ctx context.Context, folder string, set map[key]struct{}) (
 				return n, err
 			}
 			digest := strings.TrimSpace(string(link))
-			if anyDigest.FindString(digest) != digest {
+			if anyDigest().FindString(digest) != digest {
 				return n, unreadable(folder, algorithm.name+":"+e.name, errors.New("its link names no digest"))
 			}
 			put(digest)
@@ -181,7 +180,7 @@ func (s *sweep) mark(ctx context.Context, folder string, set map[key]struct{}) (
 				return n, unreadable(folder, digest, err)
 			}
 			n++
-			for _, d := range anyDigest.FindAll(body, -1) {
+			for _, d := range anyDigest().FindAll(body, -1) {
 				put(string(d))
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tenderhq/tender"
 )
@@ -30,6 +31,11 @@ type secret struct {
 	title    string // A GitHub token in line 3: ghp_…
 }
 
+// form is an expression that is compiled once it is needed: most processes never scan.
+func form(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
 // tokens are secrets that are known by their form. Each is looked for only where its
 // word is in the text.
 var tokens = []struct {
@@ -37,27 +43,27 @@ var tokens = []struct {
 	severity tender.Severity
 	title    string
 	word     string
-	form     *regexp.Regexp // its first group is the secret
+	form     func() *regexp.Regexp // its first group is the secret
 }{
-	{"private-key", tender.High, "A private key", "PRIVATE KEY", regexp.MustCompile(`-----BEGIN (?:(?:RSA|EC|DSA|OPENSSH|PGP) )?PRIVATE KEY(?: BLOCK)?-----(?:\\n|\\r|\s)+(?:[A-Za-z-]+: [^\n]*\s+)*((?:[A-Za-z0-9+/=]|\\n|\\r|\s){100,})-----END`)},
-	{"private-key", tender.Medium, "A private key, locked with a password", "ENCRYPTED PRIVATE KEY", regexp.MustCompile(`-----BEGIN ENCRYPTED PRIVATE KEY-----(?:\\n|\s)+((?:[A-Za-z0-9+/=]|\\n|\s){100,})-----END`)},
-	{"age-key", tender.High, "A private key of age", "AGE-SECRET-KEY-1", regexp.MustCompile(`\b(AGE-SECRET-KEY-1[0-9A-Z]{58})\b`)},
-	{"aws-access-key", tender.High, "An access key of AWS", "AKIA", regexp.MustCompile(`\b(AKIA[A-Z2-7]{16})\b`)},
-	{"aws-access-key", tender.High, "A temporary access key of AWS", "ASIA", regexp.MustCompile(`\b(ASIA[A-Z2-7]{16})\b`)},
-	{"aws-secret-key", tender.Critical, "A secret key of AWS", "aws", regexp.MustCompile(`(?i)\baws_?secret_?(?:access_?)?key["']?\s*[=:]\s*["']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)`)},
-	{"aws-secret-key", tender.Critical, "A secret key of AWS", "AWS", regexp.MustCompile(`\bAWS_SECRET_(?:ACCESS_)?KEY["']?\s*[=:]\s*["']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)`)},
-	{"github-token", tender.Critical, "A GitHub token", "gh", regexp.MustCompile(`\b(gh[pousr]_[A-Za-z0-9]{36,255})\b`)},
-	{"github-token", tender.Critical, "A GitHub token", "github_pat_", regexp.MustCompile(`\b(github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b`)},
-	{"gitlab-token", tender.Critical, "A GitLab token", "gl", regexp.MustCompile(`\b(gl(?:pat|rt|dt|ptt|cbt)-[A-Za-z0-9_-]{20,60})\b`)},
-	{"slack-token", tender.High, "A Slack token", "xox", regexp.MustCompile(`\b(xox[abeoprs]-[0-9]{8,}-[0-9A-Za-z-]{12,})`)},
-	{"slack-webhook", tender.Medium, "A Slack webhook", "hooks.slack.com", regexp.MustCompile(`hooks\.slack\.com/services/(T[A-Z0-9]{8,}/B[A-Z0-9]{8,}/[A-Za-z0-9]{20,})`)},
-	{"stripe-key", tender.Critical, "A live key of Stripe", "k_live_", regexp.MustCompile(`\b([sr]k_live_[A-Za-z0-9]{20,})\b`)},
-	{"google-key", tender.High, "A key of Google's APIs", "AIza", regexp.MustCompile(`\b(AIza[0-9A-Za-z_-]{35})(?:[^0-9A-Za-z_-]|$)`)},
-	{"google-secret", tender.High, "A client secret of Google", "GOCSPX-", regexp.MustCompile(`\b(GOCSPX-[A-Za-z0-9_-]{28})`)},
-	{"npm-token", tender.Critical, "A token of npm", "npm_", regexp.MustCompile(`\b(npm_[A-Za-z0-9]{36})\b`)},
-	{"pypi-token", tender.Critical, "A token of PyPI", "pypi-AgE", regexp.MustCompile(`\b(pypi-AgE[A-Za-z0-9_-]{50,})`)},
-	{"docker-token", tender.Critical, "A token of Docker Hub", "dckr_pat_", regexp.MustCompile(`\b(dckr_pat_[A-Za-z0-9_-]{27})`)},
-	{"sendgrid-key", tender.High, "A key of SendGrid", "SG.", regexp.MustCompile(`\b(SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})\b`)},
+	{"private-key", tender.High, "A private key", "PRIVATE KEY", form(`-----BEGIN (?:(?:RSA|EC|DSA|OPENSSH|PGP) )?PRIVATE KEY(?: BLOCK)?-----(?:\\n|\\r|\s)+(?:[A-Za-z-]+: [^\n]*\s+)*((?:[A-Za-z0-9+/=]|\\n|\\r|\s){100,})-----END`)},
+	{"private-key", tender.Medium, "A private key, locked with a password", "ENCRYPTED PRIVATE KEY", form(`-----BEGIN ENCRYPTED PRIVATE KEY-----(?:\\n|\s)+((?:[A-Za-z0-9+/=]|\\n|\s){100,})-----END`)},
+	{"age-key", tender.High, "A private key of age", "AGE-SECRET-KEY-1", form(`\b(AGE-SECRET-KEY-1[0-9A-Z]{58})\b`)},
+	{"aws-access-key", tender.High, "An access key of AWS", "AKIA", form(`\b(AKIA[A-Z2-7]{16})\b`)},
+	{"aws-access-key", tender.High, "A temporary access key of AWS", "ASIA", form(`\b(ASIA[A-Z2-7]{16})\b`)},
+	{"aws-secret-key", tender.Critical, "A secret key of AWS", "aws", form(`(?i)\baws_?secret_?(?:access_?)?key["']?\s*[=:]\s*["']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)`)},
+	{"aws-secret-key", tender.Critical, "A secret key of AWS", "AWS", form(`\bAWS_SECRET_(?:ACCESS_)?KEY["']?\s*[=:]\s*["']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|$)`)},
+	{"github-token", tender.Critical, "A GitHub token", "gh", form(`\b(gh[pousr]_[A-Za-z0-9]{36,255})\b`)},
+	{"github-token", tender.Critical, "A GitHub token", "github_pat_", form(`\b(github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b`)},
+	{"gitlab-token", tender.Critical, "A GitLab token", "gl", form(`\b(gl(?:pat|rt|dt|ptt|cbt)-[A-Za-z0-9_-]{20,60})\b`)},
+	{"slack-token", tender.High, "A Slack token", "xox", form(`\b(xox[abeoprs]-[0-9]{8,}-[0-9A-Za-z-]{12,})`)},
+	{"slack-webhook", tender.Medium, "A Slack webhook", "hooks.slack.com", form(`hooks\.slack\.com/services/(T[A-Z0-9]{8,}/B[A-Z0-9]{8,}/[A-Za-z0-9]{20,})`)},
+	{"stripe-key", tender.Critical, "A live key of Stripe", "k_live_", form(`\b([sr]k_live_[A-Za-z0-9]{20,})\b`)},
+	{"google-key", tender.High, "A key of Google's APIs", "AIza", form(`\b(AIza[0-9A-Za-z_-]{35})(?:[^0-9A-Za-z_-]|$)`)},
+	{"google-secret", tender.High, "A client secret of Google", "GOCSPX-", form(`\b(GOCSPX-[A-Za-z0-9_-]{28})`)},
+	{"npm-token", tender.Critical, "A token of npm", "npm_", form(`\b(npm_[A-Za-z0-9]{36})\b`)},
+	{"pypi-token", tender.Critical, "A token of PyPI", "pypi-AgE", form(`\b(pypi-AgE[A-Za-z0-9_-]{50,})`)},
+	{"docker-token", tender.Critical, "A token of Docker Hub", "dckr_pat_", form(`\b(dckr_pat_[A-Za-z0-9_-]{27})`)},
+	{"sendgrid-key", tender.High, "A key of SendGrid", "SG.", form(`\b(SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})\b`)},
 }
 
 // files with secrets are known by their name.
@@ -66,20 +72,20 @@ var secretFiles = []struct {
 	rule     string
 	severity tender.Severity
 	title    string
-	form     *regexp.Regexp
+	form     func() *regexp.Regexp
 }{
-	{base(".npmrc"), "npmrc", tender.High, "A login for npm", regexp.MustCompile(`(?m)(?:_authToken|_auth|_password)\s*=\s*["']?([^\s"'$][^\s"']{7,})`)},
-	{base(".pypirc"), "pypirc", tender.High, "A login for PyPI", regexp.MustCompile(`(?m)^\s*password\s*[=:]\s*([^\s%$][^\s]{3,})`)},
-	{base(".netrc", "_netrc"), "netrc", tender.High, "A login", regexp.MustCompile(`(?m)\bpassword\s+(\S{4,})`)},
-	{base(".git-credentials"), "git-credentials", tender.High, "A login for Git", regexp.MustCompile(`(?m)^https?://[^:/\s]*:([^@\s]{4,})@`)},
+	{base(".npmrc"), "npmrc", tender.High, "A login for npm", form(`(?m)(?:_authToken|_auth|_password)\s*=\s*["']?([^\s"'$][^\s"']{7,})`)},
+	{base(".pypirc"), "pypirc", tender.High, "A login for PyPI", form(`(?m)^\s*password\s*[=:]\s*([^\s%$][^\s]{3,})`)},
+	{base(".netrc", "_netrc"), "netrc", tender.High, "A login", form(`(?m)\bpassword\s+(\S{4,})`)},
+	{base(".git-credentials"), "git-credentials", tender.High, "A login for Git", form(`(?m)^https?://[^:/\s]*:([^@\s]{4,})@`)},
 	{func(name, base string) bool {
 		return base == "config.json" && path.Base(path.Dir(name)) == ".docker" || base == ".dockercfg" || base == ".dockerconfigjson"
-	}, "docker-login", tender.High, "A login for a registry", regexp.MustCompile(`"(?:auth|identitytoken|registrytoken)"\s*:\s*"([A-Za-z0-9+/=._-]{8,})"`)},
+	}, "docker-login", tender.High, "A login for a registry", form(`"(?:auth|identitytoken|registrytoken)"\s*:\s*"([A-Za-z0-9+/=._-]{8,})"`)},
 	{func(name, base string) bool {
 		return base == "config" && path.Base(path.Dir(name)) == ".kube" || base == "kubeconfig"
-	}, "kubeconfig", tender.High, "A login for Kubernetes", regexp.MustCompile(`(?m)^\s*(?:client-key-data|token|password):\s*["']?([A-Za-z0-9+/=._-]{8,})`)},
-	{func(name, _ string) bool { return name == "etc/shadow" }, "password-hash", tender.Medium, "The hash of a password", regexp.MustCompile(`(?m)^[a-z_][a-z0-9_-]*:(\$[0-9a-z]+\$[^:]{8,}):`)},
-	{base(".htpasswd"), "password-hash", tender.Medium, "The hash of a password", regexp.MustCompile(`(?m)^[^:#\s]+:(\$[0-9a-z]+\$[^:\s]{8,}|\{SHA\}[^:\s]{8,})`)},
+	}, "kubeconfig", tender.High, "A login for Kubernetes", form(`(?m)^\s*(?:client-key-data|token|password):\s*["']?([A-Za-z0-9+/=._-]{8,})`)},
+	{func(name, _ string) bool { return name == "etc/shadow" }, "password-hash", tender.Medium, "The hash of a password", form(`(?m)^[a-z_][a-z0-9_-]*:(\$[0-9a-z]+\$[^:]{8,}):`)},
+	{base(".htpasswd"), "password-hash", tender.Medium, "The hash of a password", form(`(?m)^[^:#\s]+:(\$[0-9a-z]+\$[^:\s]{8,}|\{SHA\}[^:\s]{8,})`)},
 }
 
 func base(names ...string) func(_, base string) bool {
@@ -153,7 +159,7 @@ func secretsIn(name string, t []byte) (out []secret) {
 		if !bytes.Contains(t, []byte(k.word)) {
 			continue
 		}
-		for _, m := range k.form.FindAllSubmatchIndex(t, maxSecretsFile) {
+		for _, m := range k.form().FindAllSubmatchIndex(t, maxSecretsFile) {
 			v := string(t[m[2]:m[3]])
 			if isExample(v) || k.rule == "private-key" && !isKey(v) {
 				continue
@@ -170,14 +176,14 @@ func secretsIn(name string, t []byte) (out []secret) {
 		if !k.is(name, b) {
 			continue
 		}
-		for _, m := range k.form.FindAllSubmatchIndex(t, maxSecretsFile) {
+		for _, m := range k.form().FindAllSubmatchIndex(t, maxSecretsFile) {
 			if v := string(t[m[2]:m[3]]); !isPlaceholder(v) && !slices.ContainsFunc(out, func(s secret) bool { return strings.HasSuffix(s.title, ": "+masked(v)) }) {
 				add(k.rule, k.severity, k.title, m[2], v)
 			}
 		}
 	}
 	if env := isEnvFile(b); (env || isConfigFile(name, b)) && len(out) == 0 {
-		for _, m := range assignment.FindAllSubmatchIndex(t, 1000) {
+		for _, m := range assignment().FindAllSubmatchIndex(t, 1000) {
 			k, v := string(t[m[2]:m[3]]), strings.Trim(string(t[m[4]:m[5]]), `"',; `)
 			if !isSecretName(k) || isPlaceholder(v) || len(v) < 6 {
 				continue
@@ -191,7 +197,7 @@ func secretsIn(name string, t []byte) (out []secret) {
 	return out
 }
 
-var assignment = regexp.MustCompile(`(?m)^[ \t]*(?:export[ \t]+)?["']?([A-Za-z][A-Za-z0-9_.-]{1,80})["']?[ \t]*[:=][ \t]*([^\n#]{4,400})$`)
+var assignment = form(`(?m)^[ \t]*(?:export[ \t]+)?["']?([A-Za-z][A-Za-z0-9_.-]{1,80})["']?[ \t]*[:=][ \t]*([^\n#]{4,400})$`)
 
 func isEnvFile(base string) bool {
 	return base == ".env" || strings.HasPrefix(base, ".env.") && !strings.HasSuffix(base, ".dist") && !strings.HasSuffix(base, ".template") ||
@@ -212,10 +218,10 @@ func isConfigFile(name, base string) bool {
 	return false
 }
 
-var secretName = regexp.MustCompile(`(?i)(?:^|[_.-]|[a-z])(?:password|passwd|passphrase|pwd|secret|secret_?key|token|api_?key|apikey|private_?key|access_?key|credentials?|auth_?key|encryption_?key|master_?key)$`)
+var secretName = form(`(?i)(?:^|[_.-]|[a-z])(?:password|passwd|passphrase|pwd|secret|secret_?key|token|api_?key|apikey|private_?key|access_?key|credentials?|auth_?key|encryption_?key|master_?key)$`)
 
 func isSecretName(k string) bool {
-	return secretName.MatchString(k) && !strings.EqualFold(k, "pwd") && !strings.EqualFold(k, "oldpwd")
+	return secretName().MatchString(k) && !strings.EqualFold(k, "pwd") && !strings.EqualFold(k, "oldpwd")
 }
 
 // isPlaceholder says whether a value stands for another, or for none.
@@ -309,8 +315,8 @@ func (w words) mask(s string) string {
 }
 
 var (
-	setInHistory = regexp.MustCompile(`\b([A-Za-z][A-Za-z0-9_]{1,80})=("[^"]*"|'[^']*'|[^\s"';&|)]+)`)
-	userInURL    = regexp.MustCompile(`\b[a-z][a-z0-9+.-]{1,20}://([^\s/:@"']*):([^\s/@"']{3,})@`)
+	setInHistory = form(`\b([A-Za-z][A-Za-z0-9_]{1,80})=("[^"]*"|'[^']*'|[^\s"';&|)]+)`)
+	userInURL    = form(`\b[a-z][a-z0-9+.-]{1,20}://([^\s/:@"']*):([^\s/@"']{3,})@`)
 )
 
 func (c *config) words() (w words) {
@@ -329,13 +335,13 @@ func (c *config) words() (w words) {
 			if !strings.Contains(text, k.word) {
 				continue
 			}
-			for _, m := range k.form.FindAllStringSubmatch(text, 10) {
+			for _, m := range k.form().FindAllStringSubmatch(text, 10) {
 				if !isExample(m[1]) {
 					add(k.rule, k.severity, layer, fmt.Sprintf("%s in %s: %s. Use build secrets, and secrets: of the service.", k.title, where, masked(m[1])), m[1])
 				}
 			}
 		}
-		for _, m := range userInURL.FindAllStringSubmatch(text, 10) {
+		for _, m := range userInURL().FindAllStringSubmatch(text, 10) {
 			if pass, err := url.PathUnescape(m[2]); err == nil && !isPlaceholder(pass) {
 				add("url", tender.High, layer, fmt.Sprintf("A login in a URL in %s: %s. Use build secrets, and secrets: of the service.", where, masked(pass)), m[2])
 			}
@@ -366,7 +372,7 @@ func (c *config) words() (w words) {
 		if h.EmptyLayer {
 			layer = -1
 		}
-		for _, m := range setInHistory.FindAllStringSubmatch(h.CreatedBy, 50) {
+		for _, m := range setInHistory().FindAllStringSubmatch(h.CreatedBy, 50) {
 			v := strings.Trim(m[2], `"'`)
 			if !env[m[1]+v] && !strings.HasPrefix(v, "`") {
 				named(m[1], v, "the history", layer)
@@ -383,7 +389,7 @@ func (c *config) words() (w words) {
 
 // withoutUser takes the login out of a URL.
 func withoutUser(raw string) string {
-	return userInURL.ReplaceAllStringFunc(raw, func(m string) string {
+	return userInURL().ReplaceAllStringFunc(raw, func(m string) string {
 		scheme, _, _ := strings.Cut(m, "://")
 		return scheme + "://"
 	})
