@@ -118,7 +118,7 @@ func (a *app) inContext(name, from string) (site, error) {
 	c, ok := f.Contexts[name]
 	if !ok {
 		e := tender.Errorf(tender.NotFound, "%s: there is no context %q", from, name)
-		if near := nearest(name, slices.Collect(maps.Keys(f.Contexts))); near != "" {
+		if near := tender.Nearest(name, slices.Collect(maps.Keys(f.Contexts))); near != "" {
 			return site{}, e.Hint("did you mean: %s", near)
 		}
 		return site{}, e.Hint("tender context ls lists them; tender context add %s ADDRESS adds it", name)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 )
 
@@ -133,7 +134,7 @@ func (a *app) known(c *cobra.Command, args []string) error {
 			known = append(known, s.Name())
 		}
 	}
-	if near := nearest(args[0], known); near != "" {
+	if near := tender.Nearest(args[0], known); near != "" {
 		hint = "did you mean: " + c.CommandPath() + " " + near
 	}
 	return misuse(hint, "%q is no command of %s", args[0], c.CommandPath())
@@ -146,7 +147,7 @@ func flagError(c *cobra.Command, err error) error {
 	}
 	hint := c.CommandPath() + " --help lists the flags"
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok && len(e.GetSpecifiedName()) > 1 {
-		if near := nearest(e.GetSpecifiedName(), flagNames(c)); near != "" {
+		if near := tender.Nearest(e.GetSpecifiedName(), flagNames(c)); near != "" {
 			hint = "did you mean: --" + near
 		}
 	}
@@ -158,39 +159,6 @@ func flagNames(c *cobra.Command) []string {
 	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	c.InheritedFlags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	return names
-}
-
-// nearest returns the candidate that a slip of the fingers may have meant, or "".
-func nearest(word string, candidates []string) string {
-	best, least := "", 3
-	for _, c := range candidates {
-		d := distance(strings.ToLower(word), strings.ToLower(c))
-		if d < least && d < len(c) {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's: insertions, deletions and replacements.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(d, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // list is a flag that may stand several times, before the command and after it.

@@ -76,7 +76,7 @@ func (a *app) rules(c *cobra.Command, names []string) (api.Rules, error) {
 			continue
 		}
 		e := tender.Errorf(tender.NotFound, "there is no rule %q", name)
-		if near := nearest(name, known); near != "" {
+		if near := tender.Nearest(name, known); near != "" {
 			return r, e.Hint("did you mean: %s", near)
 		}
 		return r, e.Hint("tender alert rules lists them")

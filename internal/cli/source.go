@@ -100,7 +100,7 @@ func pick(instances []api.Instance, services []string) ([]api.Instance, error) {
 
 func noService(name string, known []string) error {
 	e := tender.Errorf(tender.NotFound, "no instance of service %q", name)
-	if near := nearest(name, known); near != "" {
+	if near := tender.Nearest(name, known); near != "" {
 		return e.Hint("did you mean: %s", near)
 	}
 	if len(known) > 0 {
@@ -136,7 +136,7 @@ func need(p tender.Project, services []string, alone bool) (map[string]bool, err
 				names = append(names, s.Name)
 			}
 			hint := "services: " + strings.Join(names, ", ")
-			if near := nearest(name, names); near != "" {
+			if near := tender.Nearest(name, names); near != "" {
 				hint = "did you mean: " + near
 			}
 			return nil, tender.Errorf(tender.NotFound, "no service %q in project %s", name, p.Name).Hint("%s", hint)

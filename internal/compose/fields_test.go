@@ -9,6 +9,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/schema"
 	"github.com/google/go-cmp/cmp"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // Every field that the specification has is in the table, and the table has no
@@ -95,7 +97,7 @@ func TestNearest(t *testing.T) {
 	for word, want := range map[string]string{
 		"imgae": "image", "Image": "image", "port": "ports", "netwroks": "networks", "depend_on": "depends_on", "dependson": "depends_on", "zzz": "", "x": "", "restrat": "restart",
 	} {
-		if got := nearest(word, known); got != want {
+		if got := tender.Nearest(word, known); got != want {
 			t.Errorf("%q: want %q, got %q", word, want, got)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/distribution/reference"
 	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // value compares a scalar with its shape and with what its field means.
@@ -63,7 +65,7 @@ func list(words []string) string {
 }
 
 func meant(word string, known []string) string {
-	if n := nearest(word, known); n != "" {
+	if n := tender.Nearest(word, known); n != "" {
 		return fmt.Sprintf(", did you mean %q?", n)
 	}
 	return ""

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // walk compares one file with the schema and the table of fields.
@@ -202,8 +204,8 @@ func (w *walk) unknown(k *yaml.Node, s *shape, at place) {
 	switch {
 	case len(s.keys) == 0:
 		w.bad(k, "", at.text("%q is not a name that can be used here", k.Value))
-	case nearest(k.Value, known) != "":
-		w.bad(k, "", at.text("unknown key %q, did you mean %q?", k.Value, nearest(k.Value, known)))
+	case tender.Nearest(k.Value, known) != "":
+		w.bad(k, "", at.text("unknown key %q, did you mean %q?", k.Value, tender.Nearest(k.Value, known)))
 	case at.field == "services.*" && w.root.deploy(k.Value):
 		w.bad(k, "", at.text("unknown key %q, did you mean deploy.%s?", k.Value, k.Value))
 	case len(at.path) == 0:

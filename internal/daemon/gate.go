@@ -78,7 +78,7 @@ func (c Config) gates(environment string) ([]policy.Gate, error) {
 		return out, nil
 	}
 	e := tender.Errorf(tender.Invalid, "x-tender.environment: the pipeline has no step %q, only %s", environment, strings.Join(names, ", "))
-	if near := policy.Nearest(environment, names); near != "" {
+	if near := tender.Nearest(environment, names); near != "" {
 		return nil, e.Hint("did you mean: %s", near)
 	}
 	return nil, e.Hint("name one of them, or add it to pipeline: in tender.yaml")

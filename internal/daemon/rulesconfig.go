@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v4"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/metrics"
-	"github.com/tenderhq/tender/internal/policy"
 )
 
 // mapping hands each value of a mapping to who takes its key.
@@ -36,7 +36,7 @@ func mapping(n *yaml.Node, what string, take map[string]func(*yaml.Node) error) 
 		case seen[k.Value]:
 			return wrongNode(k, "%s.%s is there twice", what, k.Value)
 		case f == nil:
-			if near := policy.Nearest(k.Value, slices.Collect(maps.Keys(take))); near != "" && near != "*" {
+			if near := tender.Nearest(k.Value, slices.Collect(maps.Keys(take))); near != "" && near != "*" {
 				return wrongNode(k, "unknown key %q, did you mean %q?", what+"."+k.Value, near)
 			}
 			return wrongNode(k, "unknown key %q", what+"."+k.Value)

@@ -112,42 +112,10 @@ func said(message string) string {
 			known = append(known, reflect.TypeOf(t).Field(i).Tag.Get("cel"))
 		}
 	}
-	if near := Nearest(name, known); near != "" {
+	if near := tender.Nearest(name, known); near != "" {
 		return fmt.Sprintf("%s, did you mean '%s'?", message, near)
 	}
 	return message
-}
-
-// Nearest is the word that is meant, or "".
-func Nearest(word string, known []string) string {
-	best, far := "", len(word)/3+2
-	for _, k := range known {
-		if d := distance(word, k); d < far {
-			best, far = k, d
-		}
-	}
-	return best
-}
-
-// distance is how many letters have to be changed, added or removed.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := last
-			if a[i] != b[j] {
-				d++
-			}
-			last = row[j+1]
-			row[j+1] = min(d, row[j]+1, last+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // environment is what expressions may name.
