@@ -113,6 +113,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
+	b.remote = b.registries()
 	b.scans = newScans(b, filepath.Join(c.DataDir, "advisories"), log.With("part", "scans"))
 	b.knowledge.scanned = b.scans.scanned
 	if err := checkGates(c, b.knowledge); err != nil {

@@ -190,6 +190,36 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.held, nil
 }
 
+// registries is the client of all registries, our own among them.
+func (b *backend) registries() *registry.Remote {
+	o := registry.RemoteOptions{
+		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, nil, host+"/") },
+		UserAgent: "tender/" + b.version,
+	}
+	if !b.config.NoRegistry {
+		o.Store, o.Hosts = b.store, ownHosts(b.config.Listen, b.config.ListenRegistry)
+		o.Own = func(ctx context.Context) (*registry.Registry, error) { return b.images.get(ctx) }
+	}
+	return registry.NewRemote(o)
+}
+
+// ownHosts are the names under which references on this host name our own registry.
+func ownHosts(listens ...string) (out []string) {
+	here, _ := os.Hostname()
+	for _, l := range listens {
+		host, port, err := net.SplitHostPort(l)
+		if err != nil {
+			continue
+		}
+		for _, h := range []string{host, "127.0.0.1", "localhost", here} {
+			if h != "" {
+				out = append(out, net.JoinHostPort(h, port))
+			}
+		}
+	}
+	return out
+}
+
 // enter finds out who asks the registry: a token is the password, whatever the name.
 func (b *backend) enter(r *http.Request) (registry.Account, error) {
 	header := r.Header.Get("Authorization")
