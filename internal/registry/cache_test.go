@@ -110,6 +110,7 @@ func (s *site) settled() {
 		defer s.cache.mu.Unlock()
 		return len(s.cache.fills) == 0
 	})
+	s.cache.work.Wait()
 }
 
 func (s *site) until(what string, is func() bool) {
