@@ -157,10 +157,20 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	mirrors, err := listenMirrors(c)
 	if err != nil {
-		if port != nil {
-			err = errors.Join(err, port.Close())
-		}
 		return err
+	}
+	behind, err := behindEdge(c)
+	if err != nil {
+		return err
+	}
+	var ports []net.Listener
+	for _, l := range []net.Listener{port, behind} {
+		if l != nil {
+			ports = append(ports, l)
+		}
+	}
+	if behind != nil {
+		b.keeper.own = []proxy.Route{registryRoute(c.RegistryHost, behind.Addr().String())}
 	}
 	alone := map[string]http.Handler{}
 	if b.images = openRegistryRoom(b, log.With("part", "registry")); b.images != nil {
@@ -195,7 +205,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	parts = append(parts, part{name: "scans", grace: 20 * time.Second, run: b.scans.run(func(change func(*api.Part)) { b.board.set("scans", change) })})
 	if b.images != nil {
-		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, port) }})
+		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, ports) }})
 	}
 	for _, m := range mirrors {
 		parts = append(parts, part{name: "mirror of " + m.of, grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.serveMirror(ctx, m) }})

@@ -233,7 +233,11 @@ func (u *upstream) through(ctx context.Context, repository string) (http.RoundTr
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "%s has no repository of this name: %v", u.Name, err)
 	}
-	rt, err := transport.NewWithContext(ctx, of.Registry, who, u, []string{of.Scope(transport.PullScope)})
+	var carrier http.RoundTripper = u
+	if who != authn.Anonymous {
+		carrier = guarded{u}
+	}
+	rt, err := transport.NewWithContext(ctx, of.Registry, who, carrier, []string{of.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, err
 	}
@@ -308,8 +312,8 @@ func (u *upstream) wrong(ctx context.Context, repository string, err error) erro
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if tender.KindOf(err) != tender.Internal {
-		return err
+	if known := new(tender.Error); errors.As(err, &known) {
+		return known
 	}
 	var said *transport.Error
 	if !errors.As(err, &said) {
