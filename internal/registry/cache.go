@@ -467,7 +467,7 @@ func (c *cache) has(ctx context.Context, repository, d string) bool {
 // keep sees to it that a manifest is here, under a tag if one is given.
 func (c *cache) keep(ctx context.Context, u *upstream, repository, d, tag string) (found, error) {
 	if _, err := digest.Parse(d); err != nil || !strings.HasPrefix(d, "sha256:") {
-		return found{}, tender.Errorf(tender.Unavailable, "%s names the digest %.80q, which is none in SHA-256", u.Name, d).Hint("pull it from there, not through this registry")
+		return found{}, tender.Errorf(tender.Unavailable, "%s names the digest %q, which is none in SHA-256", u.Name, d[:min(len(d), 80)]).Hint("pull it from there, not through this registry")
 	}
 	if c.has(ctx, repository, d) {
 		if tag == "" {
