@@ -193,7 +193,9 @@ func TestWhatWasPulledThroughStays(t *testing.T) {
 		{"eve", "GET", "/v2/far.example/team/web/manifests/sha256:" + strings.Repeat("0", 64), "503 UNAVAILABLE"},
 	} {
 		code, _, body := n.do(c.who, c.method, c.path, "{}")
-		var said struct{ Errors []struct{ Code, Message string } }
+		var said struct {
+			Errors []struct{ Code, Message string }
+		}
 		_ = json.Unmarshal([]byte(body), &said)
 		got := fmt.Sprint(code)
 		if len(said.Errors) > 0 {
@@ -855,4 +857,3 @@ func TestUpstreamsAsWritten(t *testing.T) {
 		t.Errorf("%v %v %v", rt, req.URL, err)
 	}
 }
-
