@@ -29,7 +29,7 @@ func TestImagesOfOthersMustBePulledThrough(t *testing.T) {
 		return token.Secret
 	}
 	config := near.dockerConfig("ci", "{}")
-	for address, password := range map[string]string{away: secret(far, "ci", "deploy"), own: secret(near, "ci", "read")} {
+	for address, password := range map[string]string{away: secret(far, "ci", "deploy"), own: secret(near, "ci", "deploy")} {
 		cmd := exec.Command("docker", "--config", config, "login", address, "-u", "ci", "--password-stdin")
 		cmd.Stdin = strings.NewReader(password)
 		if r := run(cmd); r.code != 0 {
