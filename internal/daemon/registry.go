@@ -226,9 +226,13 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // registries is the client of all registries, our own among them.
-func (b *backend) registries() *registry.Remote {
+func (b *backend) registries() *registry.Remote { return b.registriesBy(nil) }
+
+// registriesBy is the same by another transport; nil: the ordinary one.
+func (b *backend) registriesBy(transport http.RoundTripper) *registry.Remote {
 	o := registry.RemoteOptions{
-		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, nil, host+"/") },
+		Transport: transport,
+		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, authsIn(ctx), host+"/") },
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {

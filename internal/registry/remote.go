@@ -555,6 +555,8 @@ func (r *Remote) wrong(ctx context.Context, what string, ref Reference, err erro
 		fallthrough
 	case http.StatusUnauthorized:
 		return tender.Errorf(tender.Denied, "%s %s: %s does not let us%s", what, ref, where, said).Hint("tender registry login %s", where)
+	case http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed:
+		return tender.Errorf(tender.Conflict, "%s %s: %s refuses it%s", what, ref, where, said).Hint("is the tag immutable there?")
 	case http.StatusTooManyRequests:
 		return tender.Errorf(tender.Unavailable, "%s %s: %s asks us to wait: too many requests%s", what, ref, where, said).Hint("again later; a login is often allowed more: tender registry login %s", where)
 	}
