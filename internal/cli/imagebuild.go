@@ -77,7 +77,7 @@ revision, created and version come from git and are the same for the same commit
 	return c
 }
 
-// named is one name of an image and what became of it.
+// namedImage is one name of an image and what became of it.
 type namedImage struct {
 	Name  string `json:"name"`
 	State string `json:"state"` // built, pushed, and those of api.Tagged
