@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -215,13 +216,18 @@ func (r *Remote) Blob(ctx context.Context, ref Reference, digest string, limit i
 	return data, nil
 }
 
-// Image opens an image, or of an index the one for a platform; its layers come when they are read.
-func (r *Remote) Image(ctx context.Context, ref Reference, platform v1.Platform) (v1.Image, error) {
+// Image opens an image, or of an index the one for a platform such as linux/arm64, "" being linux
+// on this machine's processor; its layers come when they are read.
+func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.Image, error) {
+	p, err := v1.ParsePlatform(cmp.Or(platform, "linux/"+runtime.GOARCH))
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "platform %q: %v", platform, err)
+	}
 	named, opts, err := r.ready(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	img, err := remote.Image(named, append(opts, remote.WithPlatform(platform))...)
+	img, err := remote.Image(named, append(opts, remote.WithPlatform(*p))...)
 	if err != nil {
 		return nil, r.wrong(ctx, "read", ref, err)
 	}
