@@ -44,6 +44,7 @@ type backend struct {
 	knowledge knowledge // of images, for the gate
 	remote    *registry.Remote
 	scans     *scans
+	promoting promoting
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error
 	sampling    *sampling // nil: nothing is sampled

@@ -116,6 +116,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	b.remote = b.registries()
 	b.scans = newScans(b, filepath.Join(c.DataDir, "advisories"), log.With("part", "scans"))
 	b.knowledge.scanned = b.scans.scanned
+	b.knowledge.promoted = b.promotedTo
 	if err := checkGates(c, b.knowledge); err != nil {
 		return err
 	}

@@ -297,6 +297,21 @@ func (r *Remote) Copy(ctx context.Context, from, to Reference) (string, error) {
 	return digest, nil
 }
 
+// Untag removes a tag, and nothing of what it names. NotFound: there is none.
+func (r *Remote) Untag(ctx context.Context, ref Reference) error {
+	if ref.Tag == "" || ref.Digest != "" {
+		return tender.Errorf(tender.Invalid, "%s is no tag", ref)
+	}
+	named, opts, err := r.ready(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if err := remote.Delete(named, opts...); err != nil {
+		return r.wrong(ctx, "remove the tag", ref, err)
+	}
+	return nil
+}
+
 // Attach adds an artifact that refers to the manifest, and says its digest. A registry
 // without referrers gets the index of them under the tag that the specification names.
 func (r *Remote) Attach(ctx context.Context, subject Reference, a Artifact) (string, error) {

@@ -54,7 +54,9 @@ type Promotion struct {
 // BeginPromotion writes one that is not done yet, in the place of any other that was begun of
 // its repository and step.
 func (tx *Tx) BeginPromotion(p Promotion) (id int64, err error) {
-	doing := func(err error) error { return fmt.Errorf("write the promotion of %s to %s: %w", p.Repository, p.Step, err) }
+	doing := func(err error) error {
+		return fmt.Errorf("write the promotion of %s to %s: %w", p.Repository, p.Step, err)
+	}
 	if _, err := tx.exec(`DELETE FROM promotions WHERE repository = ? AND step = ? AND done = 0`, p.Repository, p.Step); err != nil {
 		return 0, doing(err)
 	}
