@@ -19,10 +19,12 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	c := a.family("image", "Say what is in an image, and what is wrong with it", a.imageScan(), a.imageSBOM(), a.imageDB())
+	c := a.family("image", "Say what is in images and what is wrong with them, and promote them", a.imageScan(), a.imageSBOM(), a.imageDB(), a.imagePromote(), a.imageList())
 	c.Example = `  tender image scan shop/web:1.4
   tender image scan shop/web:1.4 --deny high
   tender image sbom shop/web:1.4 -o web.cdx.json
+  tender image promote shop/web:1.4 --to staging
+  tender image ls
   tender image db update`
 	return c
 }
