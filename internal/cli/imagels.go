@@ -89,7 +89,7 @@ func listedRowOf(i api.ListedImage, now time.Time) listedRow {
 		Size: "-", Scan: "-", SignedBy: orDash(strings.Join(i.Signers, ", ")), RunningIn: orDash(strings.Join(i.Running, ", ")), Pushed: i.Pushed, Bytes: i.Size,
 	}
 	if i.Signed && len(i.Signers) == 0 {
-		r.SignedBy = "unknown keys"
+		r.SignedBy = "yes"
 	}
 	if i.Size > 0 {
 		r.Size = units.HumanSizeWithPrecision(float64(i.Size), 3)

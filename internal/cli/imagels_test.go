@@ -30,7 +30,7 @@ func TestImagesAtTheWidthOfATerminal(t *testing.T) {
 		80: `
   DIGEST         TAGS               AGE   SIZE     SCAN        SIGNED BY
 shop/web
-  3f2a9c81d0e4   1.5.0              5h    12.3MB   ok          unknown keys
+  3f2a9c81d0e4   1.5.0              5h    12.3MB   ok          yes
     → at staging 1h, dev 5h; runs in shop-staging/web
   b81d9c81d0e4   1, 1.4, 1.4.2, …   3d    12.1MB   2C 15H 3L   release
     → at production 2d; runs in shop/web, shop/worker
@@ -41,7 +41,7 @@ postgres
 		160: `
   DIGEST         TAGS                    AGE   SIZE     SCAN        SIGNED BY      STANDS               RUNNING IN
 shop/web
-  3f2a9c81d0e4   1.5.0                   5h    12.3MB   ok          unknown keys   staging 1h, dev 5h   shop-staging/web
+  3f2a9c81d0e4   1.5.0                   5h    12.3MB   ok          yes            staging 1h, dev 5h   shop-staging/web
   b81d9c81d0e4   1, 1.4, 1.4.2, latest   3d    12.1MB   2C 15H 3L   release        production 2d        shop/web, shop/worker
 postgres
   cccc9c81d0e4   15                      1y    379MB    -           -              -                    shop/db

@@ -114,9 +114,11 @@ func (l *listing) own(ctx context.Context) error {
 			return err
 		}
 		if k := l.b.knowledge; one.Signed && k.signers != nil {
-			if one.Signers, err = k.signers(ctx, tender.ImageID{Reference: ref.String(), Digest: one.Digest}); err != nil {
+			by, err := k.signers(ctx, tender.ImageID{Reference: ref.String(), Digest: one.Digest})
+			if err != nil {
 				return err
 			}
+			one.Signers = append(one.Signers, by...)
 		}
 	}
 	return nil
