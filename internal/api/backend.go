@@ -88,6 +88,8 @@ type Backend interface {
 	Build(ctx context.Context, who Person, r BuildRequest, next BuildContexts, report func(Event)) (id string, err error)
 	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error
+	// PruneImages removes images of the engine by rules: never what runs, or what a way back needs.
+	PruneImages(ctx context.Context, who Person, r PruneRequest) (Pruned, error)
 
 	// Scan looks into an image: of the engine, else of its registry; or an archive. It runs nothing of it and keeps no layer.
 	Scan(ctx context.Context, who Person, r ScanRequest, archive io.Reader, report func(Event)) (Scan, error)

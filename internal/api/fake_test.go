@@ -181,6 +181,10 @@ func (f *fake) RetainImages(_ context.Context, who api.Person, r api.RetainReque
 	return api.RegistryClean{Tags: 1}, f.ask("retain %s %+v", who.Name, r)
 }
 
+func (f *fake) PruneImages(_ context.Context, who api.Person, r api.PruneRequest) (api.Pruned, error) {
+	return api.Pruned{Images: 1}, f.ask("prune %s %+v", who.Name, r)
+}
+
 func (f *fake) RemoveImage(_ context.Context, who api.Person, r api.RemoveImageRequest) (api.RegistryClean, error) {
 	return api.RegistryClean{Tags: 1}, f.ask("remove image %s %+v", who.Name, r)
 }

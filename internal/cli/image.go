@@ -19,11 +19,12 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	c := a.family("image", "Say what is in an image, and what is wrong with it", a.imageScan(), a.imageSBOM(), a.imageDB())
+	c := a.family("image", "Say what is in an image, and what is wrong with it", a.imageScan(), a.imageSBOM(), a.imageDB(), a.imagePrune())
 	c.Example = `  tender image scan shop/web:1.4
   tender image scan shop/web:1.4 --deny high
   tender image sbom shop/web:1.4 -o web.cdx.json
-  tender image db update`
+  tender image db update
+  tender image prune --keep 10 --older-than 30d --dry-run`
 	return c
 }
 

@@ -193,6 +193,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if b.images != nil && !c.NoRegistryGC {
 		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})
 	}
+	if !c.Images.idle() {
+		parts = append(parts, part{name: "image clean-up", grace: 20 * time.Second, run: b.tidyImages})
+	}
 	if c.Heartbeat != "" {
 		parts = append(parts, part{name: "heartbeat", run: b.heartbeat().run, grace: 15 * time.Second})
 	}
