@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -462,12 +463,15 @@ func (r *Remote) ready(ctx context.Context, ref Reference) (name.Reference, []re
 		host = ownHost
 		opts = append(opts, remote.WithTransport(inside{own}))
 	} else {
-		opts = append(opts, remote.WithTransport(r.o.Transport))
 		who, err := r.login(ctx, host)
 		if err != nil {
 			return nil, nil, err
 		}
-		opts = append(opts, remote.WithAuth(who))
+		carrier := r.o.Transport
+		if who != authn.Anonymous {
+			carrier = guarded{carrier}
+		}
+		opts = append(opts, remote.WithTransport(carrier), remote.WithAuth(who))
 	}
 	text := host + "/" + ref.Repository
 	switch {
@@ -500,6 +504,23 @@ func (r *Remote) login(ctx context.Context, host string) (authn.Authenticator, e
 		return nil, tender.Errorf(tender.Invalid, "the login at %s is damaged", host).Hint("tender registry login %s", host)
 	}
 	return authn.FromConfig(authn.AuthConfig{Username: is.Username, Password: is.Password, IdentityToken: is.IdentityToken}), nil
+}
+
+// guarded keeps a login from crossing a network in the clear: the library falls back to
+// plain HTTP at private addresses.
+type guarded struct{ http.RoundTripper }
+
+func (g guarded) RoundTrip(req *http.Request) (*http.Response, error) {
+	if host := req.URL.Hostname(); req.URL.Scheme != "https" && host != "localhost" {
+		if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
+			if req.Body != nil {
+				_ = req.Body.Close()
+			}
+			return nil, tender.Errorf(tender.Denied, "%s speaks no TLS, and the login there would cross the network in the clear", req.URL.Host).
+				Hint("give it a certificate, or forget the login: tender registry logout %s", req.URL.Host)
+		}
+	}
+	return g.RoundTripper.RoundTrip(req)
 }
 
 // wrong says what a registry's answer means.

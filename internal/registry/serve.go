@@ -287,6 +287,7 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 	} else if d.Algorithm() != digest.SHA256 {
 		push.Digest = d.Algorithm().FromBytes(body).String()
 	}
+	defer r.lockQuotas(rt.repository)()
 	unlock := r.lock(rt.repository)
 	defer unlock()
 	if r.o.Touched != nil {
