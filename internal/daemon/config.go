@@ -61,6 +61,7 @@ type Config struct {
 	RegistryRetain []registry.Rule
 	RegistryGC     time.Duration
 	NoRegistryGC   bool
+	NoRegistryScan bool // what is pushed is scanned when somebody asks
 
 	// Images says what goes of the engine's.
 	Images ImagesConfig
@@ -223,6 +224,7 @@ func Keys() []Key {
 			text(func(c *Config) *string { return &c.RegistryHost }),
 		},
 		{"registry.gc", "registry-gc", "TENDER_REGISTRY_GC", "03:00", "time of day at which the registry is cleaned up, or off", setClean},
+		{"registry.scan", "registry-scan", "TENDER_REGISTRY_SCAN", "on", "on: what is pushed is scanned by itself, once there are advisories; off", setRegistryScan},
 		{"registry.retain", "registry-retain", "TENDER_REGISTRY_RETAIN", "", "which tags go then, as YAML: docs/registry-cleanup.md", treeSetter(treeRetain)},
 		{"images.gc", "images-gc", "TENDER_IMAGES_GC", "03:30", "time of day at which the engine's images are cleaned up, or off", setImagesGC},
 		{"images.retain", "images-retain", "TENDER_IMAGES_RETAIN", "", "which of them go then, as YAML: docs/prune.md", treeSetter(treeImagesRetain)},
@@ -280,6 +282,11 @@ func off(v string) (bool, error) {
 
 func setRegistry(c *Config, v string) (err error) {
 	c.NoRegistry, err = off(v)
+	return err
+}
+
+func setRegistryScan(c *Config, v string) (err error) {
+	c.NoRegistryScan, err = off(v)
 	return err
 }
 

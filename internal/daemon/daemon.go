@@ -203,6 +203,11 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if b.images != nil {
 		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, ports) }})
 	}
+	if b.images != nil && !c.NoRegistryScan {
+		parts = append(parts, part{name: "registry scans", grace: 20 * time.Second, run: b.scans.runPushed(func(problem string) {
+			b.board.set("registry scans", func(p *api.Part) { p.Error = problem })
+		})})
+	}
 	if b.images != nil && !c.NoRegistryGC {
 		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})
 	}

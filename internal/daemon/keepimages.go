@@ -217,9 +217,19 @@ func (b *backend) RegistryImages(ctx context.Context, repository string) ([]api.
 	if repository != "" && len(all) == 0 {
 		return nil, tender.Errorf(tender.NotFound, "the registry has no %s", repository).Hint("tender registry ls lists what there is")
 	}
+	verdicts, err := b.verdicts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]api.RegistryImage, 0, len(all))
 	for _, l := range all {
-		out = append(out, api.RegistryImage(l))
+		i := api.RegistryImage{
+			Repository: l.Repository, Tag: l.Tag, Digest: l.Digest, Size: l.Size, Pushed: l.Pushed, Who: l.Who, Signed: l.Signed, Needed: l.Needed,
+		}
+		if c, is := verdicts[l.Digest]; is {
+			i.Scan = &c
+		}
+		out = append(out, i)
 	}
 	return out, nil
 }

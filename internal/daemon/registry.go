@@ -43,7 +43,7 @@ func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 	return &registryRoom{
 		o: registry.Options{
 			Dir: c.RegistryDir, Store: b.store, Enter: accounts.Enter, Log: log,
-			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas,
+			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas, After: []func(registry.Pushed){func(registry.Pushed) { b.scans.pushedHere() }},
 		},
 		log:  log,
 		tell: func(problem string) { b.board.set("registry", func(p *api.Part) { p.Error = problem }) },

@@ -29,7 +29,7 @@ var migrations = []string{
 	waiversTable + scansTable,
 	imagesTables,
 	accountsTable,
-	hostImagesTable,
+	hostImagesTable + scanVerdicts,
 }
 
 // applicationID marks the file as ours ("TNDR").
