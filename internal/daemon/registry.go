@@ -226,9 +226,10 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // registries is the client of all registries, our own among them.
-func (b *backend) registries() *registry.Remote {
+// given are logins by host, that win over the daemon's.
+func (b *backend) registries(given map[string]string) *registry.Remote {
 	o := registry.RemoteOptions{
-		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, nil, host+"/") },
+		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, given, host+"/") },
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {
