@@ -553,8 +553,15 @@ func (r *Remote) wrong(ctx context.Context, what string, ref Reference, err erro
 	switch t.StatusCode {
 	case http.StatusNotFound:
 		return tender.Errorf(tender.NotFound, "%s %s: %s does not have it", what, ref, where).Hint("is the name right? tender registry ls lists what is in our own registry")
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusForbidden:
+		if ref.Host == "" { // we may do all there: it is a rule that refuses
+			return tender.Errorf(tender.Conflict, "%s %s%s", what, ref, said)
+		}
+		fallthrough
+	case http.StatusUnauthorized:
 		return tender.Errorf(tender.Denied, "%s %s: %s does not let us%s", what, ref, where, said).Hint("tender registry login %s", where)
+	case http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed:
+		return tender.Errorf(tender.Conflict, "%s %s: %s refuses it%s", what, ref, where, said).Hint("is the tag immutable there?")
 	case http.StatusTooManyRequests:
 		return tender.Errorf(tender.Unavailable, "%s %s: %s asks us to wait: too many requests%s", what, ref, where, said).Hint("again later; a login is often allowed more: tender registry login %s", where)
 	}
