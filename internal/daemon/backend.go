@@ -11,6 +11,7 @@ import (
 	"github.com/tenderhq/tender/internal/deploy"
 	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/forward"
+	"github.com/tenderhq/tender/internal/registry"
 	"github.com/tenderhq/tender/internal/sample"
 	"github.com/tenderhq/tender/internal/store"
 	"github.com/tenderhq/tender/internal/vault"
@@ -41,6 +42,7 @@ type backend struct {
 	images    *registryRoom // nil: the registry is off
 	layers    layers
 	knowledge knowledge // of images, for the gate
+	remote    *registry.Remote
 	scans     *scans
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error

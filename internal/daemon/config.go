@@ -52,9 +52,11 @@ type Config struct {
 	// host:port of the registry's own beside the API, "" none.
 	NoRegistry                  bool
 	RegistryDir, ListenRegistry string
-	RegistryAnonymous           []string // patterns of repositories that everybody may pull from
-	RegistryImmutable           []registry.Immutable
-	RegistryQuotas              []registry.Quota
+	// RegistryHost is the name under which the edge serves the registry; "" none.
+	RegistryHost      string
+	RegistryAnonymous []string // patterns of repositories that everybody may pull from
+	RegistryImmutable []registry.Immutable
+	RegistryQuotas    []registry.Quota
 	// RegistryRetain says what goes of it, each day at RegistryGC after midnight.
 	RegistryRetain []registry.Rule
 	RegistryGC     time.Duration
@@ -211,6 +213,10 @@ func Keys() []Key {
 		{
 			"listen.registry", "listen-registry", "TENDER_LISTEN_REGISTRY", "", "address of the registry alone, beside the API's, such as :5000; TLS as for --listen",
 			text(func(c *Config) *string { return &c.ListenRegistry }),
+		},
+		{
+			"registry.host", "registry-host", "TENDER_REGISTRY_HOST", "", "name under which the edge serves the registry over HTTPS, with a certificate like that of any route, such as registry.example.com",
+			text(func(c *Config) *string { return &c.RegistryHost }),
 		},
 		{"registry.gc", "registry-gc", "TENDER_REGISTRY_GC", "03:00", "time of day at which the registry is cleaned up, or off", setClean},
 		{"registry.retain", "registry-retain", "TENDER_REGISTRY_RETAIN", "", "which tags go then, as YAML: docs/registry-cleanup.md", treeSetter(treeRetain)},
@@ -455,6 +461,9 @@ func (c *Config) check() error {
 	}
 	if c.NoRegistry && c.ListenRegistry != "" {
 		return tender.Errorf(tender.Invalid, "the registry is off, and listen.registry is %s", c.ListenRegistry).Hint("leave one of them out")
+	}
+	if err := c.checkRegistryHost(); err != nil {
+		return err
 	}
 	for _, address := range []string{c.Listen, c.ListenRegistry} {
 		if address == "" {

@@ -113,6 +113,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
+	b.remote = b.registries()
 	b.scans = newScans(b, filepath.Join(c.DataDir, "advisories"), log.With("part", "scans"))
 	b.knowledge.scanned = b.scans.scanned
 	if err := checkGates(c, b.knowledge); err != nil {
@@ -154,6 +155,19 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	behind, err := behindEdge(c)
+	if err != nil {
+		return err
+	}
+	var ports []net.Listener
+	for _, l := range []net.Listener{port, behind} {
+		if l != nil {
+			ports = append(ports, l)
+		}
+	}
+	if behind != nil {
+		b.keeper.own = []proxy.Route{registryRoute(c.RegistryHost, behind.Addr().String())}
+	}
 	alone := map[string]http.Handler{}
 	if b.images = openRegistryRoom(b, log.With("part", "registry")); b.images != nil {
 		alone["/v2/"] = b.images
@@ -187,7 +201,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	parts = append(parts, part{name: "scans", grace: 20 * time.Second, run: b.scans.run(func(change func(*api.Part)) { b.board.set("scans", change) })})
 	if b.images != nil {
-		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, port) }})
+		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, ports) }})
 	}
 	if b.images != nil && !c.NoRegistryGC {
 		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/proxy"
 	"github.com/tenderhq/tender/internal/registry"
 )
 
@@ -99,22 +101,22 @@ func (r *registryRoom) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	open.Handler().ServeHTTP(w, req)
 }
 
-// run opens what is there, so that its index is whole before somebody asks, and serves its own
-// listener if there is one.
-func (r *registryRoom) run(ctx context.Context, own net.Listener) error {
+// run opens what is there, so that its index is whole before somebody asks, and serves
+// listeners of its own.
+func (r *registryRoom) run(ctx context.Context, own []net.Listener) error {
 	if _, err := os.Stat(filepath.Join(r.o.Dir, "docker")); err == nil {
 		if _, err := r.get(ctx); err != nil {
-			if own == nil {
+			if len(own) == 0 {
 				return err
 			}
 			r.log.Error("the registry does not open", "err", err) // each request tries again
 		}
 	}
-	if own == nil {
+	if len(own) == 0 {
 		<-ctx.Done()
 		return nil
 	}
-	return api.Serve(ctx, r.alone(), []net.Listener{own}, api.Serving{Log: r.log})
+	return api.Serve(ctx, r.alone(), own, api.Serving{Log: r.log})
 }
 
 // alone is what the registry's own listener answers.
@@ -138,6 +140,39 @@ func listenRegistry(c Config) (net.Listener, error) {
 		return nil, tender.Errorf(tender.Conflict, "listen for the registry: %w", err).Hint("choose another address: tender serve --listen-registry 127.0.0.1:5000")
 	}
 	return secured(c, l)
+}
+
+// ownProject is whose route leads to the registry. No project can have this name.
+const ownProject = "@tender"
+
+// behindEdge opens the port that the edge, which vouches for registry.host, sends its requests to;
+// nil if there is no such host.
+func behindEdge(c Config) (net.Listener, error) {
+	if c.RegistryHost == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen for the edge's requests to the registry: %w", err)
+	}
+	return l, nil
+}
+
+// registryRoute is how the edge serves the registry under a name.
+func registryRoute(host, address string) proxy.Route {
+	vouches := "auto"
+	if !proxy.Public(host) {
+		vouches = "internal"
+	}
+	return proxy.Route{
+		ID: ownProject + "/" + host + "/", Project: ownProject, Hosts: []string{host}, Path: "/",
+		RouteOptions: tender.RouteOptions{
+			TLS: vouches, Retries: -1,
+			// A large layer is read once more before its push is answered.
+			Timeout: tender.RouteTimeout{Client: 5 * time.Minute, Server: 10 * time.Minute, Queue: 5 * time.Second},
+		},
+		Groups: []proxy.Group{{Aim: "registry", Weight: 1, Targets: []proxy.Target{{ID: "registry", Name: "registry", Address: address}}}},
+	}
 }
 
 // secured speaks TLS on what it listens to, where there is a certificate.
@@ -188,6 +223,36 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return nil, err
 	} // else one of the two is new and the other is not there yet
 	return c.held, nil
+}
+
+// registries is the client of all registries, our own among them.
+func (b *backend) registries() *registry.Remote {
+	o := registry.RemoteOptions{
+		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, nil, host+"/") },
+		UserAgent: "tender/" + b.version,
+	}
+	if !b.config.NoRegistry {
+		o.Store, o.Hosts = b.store, append(ownHosts(b.config.Listen, b.config.ListenRegistry), b.config.RegistryHost)
+		o.Own = func(ctx context.Context) (*registry.Registry, error) { return b.images.get(ctx) }
+	}
+	return registry.NewRemote(o)
+}
+
+// ownHosts are the names under which references on this host name our own registry.
+func ownHosts(listens ...string) (out []string) {
+	here, _ := os.Hostname()
+	for _, l := range listens {
+		host, port, err := net.SplitHostPort(l)
+		if err != nil {
+			continue
+		}
+		for _, h := range []string{host, "127.0.0.1", "localhost", here} {
+			if h != "" {
+				out = append(out, net.JoinHostPort(h, port))
+			}
+		}
+	}
+	return out
 }
 
 // enter finds out who asks the registry: a token is the password, whatever the name.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"path"
 	"slices"
@@ -181,8 +182,23 @@ func (t *tally) more(m store.Manifest, keep bool) (bytes int64) {
 	return bytes
 }
 
-// holdQuotas refuses the manifest with which a quota would be passed. Pushes to two
-// repositories of one quota at the same moment may pass it together.
+// lockQuotas lets one manifest at a time into each quota, so that two do not pass it together.
+// It comes before the repository's own lock.
+func (r *Registry) lockQuotas(repository string) (unlock func()) {
+	var all []func()
+	for i, q := range r.o.Quotas {
+		if within(q.Repositories, repository) {
+			all = append(all, r.lock(fmt.Sprintf("quota %d", i))) // no repository has a space in its name
+		}
+	}
+	return func() {
+		for _, unlock := range slices.Backward(all) {
+			unlock()
+		}
+	}
+}
+
+// holdQuotas refuses the manifest with which a quota would be passed.
 func (r *Registry) holdQuotas(ctx context.Context, p Pushed) error {
 	for i, q := range r.o.Quotas {
 		if !within(q.Repositories, p.Repository) {

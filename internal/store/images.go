@@ -153,6 +153,16 @@ func (tx *Tx) Tags(repository string) ([]Tag, error) {
 	return list, nil
 }
 
+// HasRepository says whether anything lies in a repository.
+func (tx *Tx) HasRepository(repository string) (has bool, err error) {
+	first, err := collect(tx, func(scan func(...any) error) (one int, err error) { return one, scan(&one) },
+		`SELECT 1 FROM manifests WHERE repository = ? LIMIT 1`, repository)
+	if err != nil {
+		return false, fmt.Errorf("look for repository %s: %w", repository, err)
+	}
+	return len(first) > 0, nil
+}
+
 // Repositories returns the names of those that hold a manifest, after the one named, at most n.
 func (tx *Tx) Repositories(after string, n int) ([]string, error) {
 	list, err := collect(tx, func(scan func(...any) error) (name string, err error) { return name, scan(&name) },

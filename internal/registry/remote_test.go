@@ -1,0 +1,195 @@
+package registry
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	foreign "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	tender "github.com/tenderhq/tender"
+)
+
+func client(s *site) *Remote {
+	return NewRemote(RemoteOptions{
+		Own:   func(context.Context) (*Registry, error) { return s.Registry, nil },
+		Hosts: []string{s.host}, Store: s.o.Store,
+	})
+}
+
+func parsed(t *testing.T, c *Remote, text string) Reference {
+	t.Helper()
+	r, err := c.Parse(t.Context(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestRemoteNames(t *testing.T) {
+	s := listening(t, Options{})
+	s.push("shop/web:1.4.2")
+	c := client(s)
+	for text, want := range map[string]string{
+		"shop/web:1.4.2":                  "shop/web:1.4.2",
+		s.host + "/shop/web":              "shop/web:latest",
+		"shop/api:1":                      "docker.io/shop/api:1",
+		"nginx":                           "docker.io/library/nginx:latest",
+		"docker.io/shop/web:1.4.2":        "docker.io/shop/web:1.4.2",
+		"registry.company.com/shop/web:1": "registry.company.com/shop/web:1",
+		"localhost:1/web:1":               "localhost:1/web:1",
+		"shop/web@sha256:" + strings.Repeat("a", 64): "shop/web@sha256:" + strings.Repeat("a", 64),
+	} {
+		if got := parsed(t, c, text).String(); got != want {
+			t.Errorf("%s is %s, want %s", text, got, want)
+		}
+	}
+	if _, err := c.Parse(t.Context(), "Shop/Web"); tender.KindOf(err) != tender.Invalid {
+		t.Errorf("capitals: %v", err)
+	}
+}
+
+func TestRemoteCopies(t *testing.T) {
+	s := listening(t, Options{})
+	other := httptest.NewServer(foreign.New(foreign.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(other.Close)
+	c := client(s)
+	want := digestOf(t, s.push("shop/web:1"))
+	away := strings.TrimPrefix(other.URL, "http://") + "/team/web:1"
+	for _, step := range [][2]string{
+		{"shop/web:1", "shop/web:2"},              // a tag
+		{"shop/web:2", s.host + "/staging/web:2"}, // blobs are mounted
+		{"shop/web:1", away},                      // blobs are sent
+		{away, s.host + "/back/web:1"},            // and come back
+	} {
+		got, err := c.Copy(t.Context(), parsed(t, c, step[0]), parsed(t, c, step[1]))
+		if err != nil {
+			t.Fatalf("%v: %v", step, err)
+		}
+		if got != want {
+			t.Errorf("%v: digest %s, want %s", step, got, want)
+		}
+	}
+	ref, err := name.ParseReference(away)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := remote.Image(ref)
+	if err == nil {
+		err = validate.Image(img)
+	}
+	if err != nil {
+		t.Errorf("what was sent: %v", err)
+	}
+	for _, text := range []string{"back/web:1", "staging/web:2"} {
+		img, err := c.Image(t.Context(), parsed(t, c, text), v1.Platform{OS: "linux", Architecture: "amd64"})
+		if err == nil {
+			err = validate.Image(img)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	tags, err := c.Tags(t.Context(), parsed(t, c, "shop/web"))
+	if err != nil || strings.Join(tags, " ") != "1 2" {
+		t.Errorf("tags %v, %v", tags, err)
+	}
+	index, err := random.Index(512, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(s.ref("shop/many:1"), index, as("ann")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Copy(t.Context(), parsed(t, c, "shop/many:1"), Reference{Repository: "staging/many", Tag: "1"}); err != nil {
+		t.Errorf("an index: %v", err)
+	}
+}
+
+func TestRemoteAttaches(t *testing.T) {
+	s := listening(t, Options{})
+	other := httptest.NewServer(foreign.New(foreign.Logger(log.New(io.Discard, "", 0)), foreign.WithReferrersSupport(false)))
+	t.Cleanup(other.Close)
+	c := client(s)
+	s.push("shop/web:1")
+	away := parsed(t, c, strings.TrimPrefix(other.URL, "http://")+"/team/web:1")
+	if _, err := c.Copy(t.Context(), parsed(t, c, "shop/web:1"), away); err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range []Reference{parsed(t, c, "shop/web:1"), away} {
+		digest, err := c.Attach(t.Context(), subject, Artifact{
+			Type: "application/vnd.tender.note.v1+json", Annotations: map[string]string{"who": "ann"},
+			Blobs: []Blob{{MediaType: "application/json", Data: []byte(`{"a":1}`)}},
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", subject, err)
+		}
+		if _, err := c.Attach(t.Context(), subject, Artifact{Type: "application/vnd.tender.other.v1+json"}); err != nil {
+			t.Fatalf("%s: without blobs: %v", subject, err)
+		}
+		found, err := c.Referrers(t.Context(), subject, "application/vnd.tender.note.v1+json")
+		if err != nil || len(found) != 1 || found[0].Digest != digest || found[0].Annotations["who"] != "ann" {
+			t.Errorf("%s: referrers %v, %v", subject, found, err)
+		}
+		if all, err := c.Referrers(t.Context(), subject, ""); err != nil || len(all) != 2 {
+			t.Errorf("%s: all referrers %v, %v", subject, all, err)
+		}
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+func TestRemoteSaysWhatIsWrong(t *testing.T) {
+	s := listening(t, Options{})
+	limited := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/" {
+			w.Header().Set("Retry-After", "30")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	}))
+	t.Cleanup(limited.Close)
+	c := client(s)
+	s.push("shop/web:1")
+	for text, want := range map[string]tender.Kind{
+		"shop/web:2": tender.NotFound,
+		strings.TrimPrefix(limited.URL, "http://") + "/a/b:1": tender.Unavailable,
+	} {
+		if _, err := c.Head(t.Context(), parsed(t, c, text)); tender.KindOf(err) != want {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+	_, err := NewRemote(RemoteOptions{}).Head(t.Context(), Reference{Host: s.host, Repository: "shop/web", Tag: "1"})
+	if tender.KindOf(err) != tender.Denied {
+		t.Errorf("without a login: %v", err)
+	}
+	known := NewRemote(RemoteOptions{
+		Login: func(context.Context, string) (string, error) {
+			return base64.URLEncoding.EncodeToString([]byte(`{"Username":"ann","Password":"secret"}`)), nil
+		},
+		Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+			if req.Header.Get("Authorization") != "" || req.URL.Scheme != "https" {
+				t.Errorf("a login goes to %s", req.URL)
+			}
+			return nil, errors.New("connection refused")
+		}),
+	})
+	if _, err := known.Head(t.Context(), Reference{Host: "10.1.2.3:5000", Repository: "shop/web", Tag: "1"}); tender.KindOf(err) != tender.Denied || !strings.Contains(err.Error(), "in the clear") {
+		t.Errorf("a login in the clear: %v", err)
+	}
+	if _, err := c.Blob(t.Context(), parsed(t, c, "shop/web:1"), "sha256:"+strings.Repeat("0", 64), 10); tender.KindOf(err) != tender.NotFound {
+		t.Errorf("a blob that is not there: %v", err)
+	}
+}
