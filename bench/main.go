@@ -56,7 +56,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) > 1 {
-		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench, "metrics": metricBench, "idle": idleBench, "alert": alertBench, "registry": registryBench}
+		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench, "metrics": metricBench, "idle": idleBench, "alert": alertBench, "registry": registryBench, "scan": scanBench}
 		if other := others[os.Args[1]]; other != nil {
 			if err := other(ctx, os.Args[2:]); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)

@@ -248,6 +248,9 @@ func moveOnce(ctx context.Context, k *keeper, image *pushed, dir string) (up, do
 	defer func() { err = errors.Join(err, k.stop()) }()
 	c := &mover{base: k.base, password: k.password}
 	defer c.close()
+	if err := k.settle(ctx, c); err != nil {
+		return up, down, err
+	}
 	if up, err = k.measure(func() error { return c.push(ctx, "bench/app", "1", image) }); err != nil {
 		return up, down, fmt.Errorf("push: %w", err)
 	}
@@ -255,6 +258,33 @@ func moveOnce(ctx context.Context, k *keeper, image *pushed, dir string) (up, do
 		return up, down, fmt.Errorf("pull: %w", err)
 	}
 	return up, down, nil
+}
+
+// settle has it keep a first small image, and waits until its start is over.
+func (k *keeper) settle(ctx context.Context, c *mover) error {
+	first, err := makeImage(shape{"first", 1, 4096})
+	if err != nil {
+		return err
+	}
+	if err := c.push(ctx, "bench/first", "1", first); err != nil {
+		return err
+	}
+	for range 40 {
+		before, err := cpuOfPID(k.pid)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+		after, err := cpuOfPID(k.pid)
+		if err != nil || after-before <= 0.02 {
+			return err
+		}
+	}
+	return fmt.Errorf("%s does not come to rest", k.name)
 }
 
 // measure reads what the server used meanwhile. What was written before is on the disk.
