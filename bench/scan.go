@@ -33,13 +33,13 @@ type scanned struct {
 	peak int64   // bytes, of the one that reads
 }
 
-// scanBench lists the packages of images of e2e/images with Tender, syft (what grype looks with) and trivy, in turns, and says
+// scanBench lists the packages of images of e2e/images with Tender and syft (what grype looks with), in turns, and says
 // which of them find what; then asks Tender what is wrong with them. The others' databases are not needed for the first.
 func scanBench(ctx context.Context, args []string) (err error) {
 	set := flag.NewFlagSet("scan", flag.ContinueOnError)
 	runs := set.Int("runs", 3, "runs of each; the median is shown")
 	images := set.String("images", "postgres:15,openjdk:17-jre-slim,debian:latest", "images of the engine")
-	peers := set.String("peers", "syft,trivy", "peers, folders of e2e; each is built once, in minutes")
+	peers := set.String("peers", "syft", "peers, folders of e2e; each is built once, in minutes")
 	built := set.String("tender", "", "Tender's binary; empty: builds one")
 	all := set.Bool("diff", false, "list every package that not all find")
 	if err := set.Parse(args); err != nil {
@@ -62,7 +62,7 @@ func scanBench(ctx context.Context, args []string) (err error) {
 		return b.scanned(b.cmd(ctx, "image", "sbom", archive, "-o", into))
 	}}}
 	for peer := range strings.SplitSeq(*peers, ",") {
-		way, err := peerScanner(ctx, peer, dir)
+		way, err := peerScanner(ctx, peer)
 		if err != nil {
 			return err
 		}
@@ -77,9 +77,38 @@ func scanBench(ctx context.Context, args []string) (err error) {
 	return nil
 }
 
+// saveListed saves an image with this machine's own list of packages as its dpkg's: the
+// recipes of e2e/images run no dpkg, and leave no list.
+func saveListed(ctx context.Context, image, archive string) error {
+	list, err := os.ReadFile("/var/lib/dpkg/status")
+	if err != nil {
+		return err
+	}
+	release, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(archive), "listed-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	made := "tb-scan/" + strings.ReplaceAll(image, ":", "-")
+	err = errors.Join(os.WriteFile(filepath.Join(dir, "status"), list, 0o600), os.WriteFile(filepath.Join(dir, "os-release"), release, 0o600),
+		os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+image+"\nCOPY status /var/lib/dpkg/status\nCOPY os-release /etc/os-release\n"), 0o600))
+	if err != nil {
+		return err
+	}
+	if err := output(exec.CommandContext(ctx, "docker", "build", "-q", "-t", made, dir)); err != nil {
+		return err
+	}
+	err = output(exec.CommandContext(ctx, "docker", "save", "-o", archive, made))
+	return errors.Join(err, output(exec.CommandContext(context.WithoutCancel(ctx), "docker", "rmi", made)))
+}
+
 func (b *bench) scanImage(ctx context.Context, image string, ways []cataloguer, runs int, all bool) error {
 	archive := filepath.Join(b.dir, "image.tar")
-	if err := output(exec.CommandContext(ctx, "docker", "save", "-o", archive, image)); err != nil {
+	if err := saveListed(ctx, image, archive); err != nil {
 		return err
 	}
 	defer os.Remove(archive)
@@ -197,7 +226,7 @@ func (b *bench) scanned(c *exec.Cmd) (s scanned, err error) {
 	return s, err
 }
 
-func peerScanner(ctx context.Context, name, dir string) (w cataloguer, err error) {
+func peerScanner(ctx context.Context, name string) (w cataloguer, err error) {
 	out, err := exec.CommandContext(ctx, "e2e/peer.sh", name).Output()
 	if err != nil {
 		return w, fmt.Errorf("e2e/peer.sh %s: %w", name, err)
@@ -207,21 +236,13 @@ func peerScanner(ctx context.Context, name, dir string) (w cataloguer, err error
 		"syft": func(archive, into string) []string {
 			return []string{"scan", "-q", "docker-archive:" + archive, "-o", "cyclonedx-json=" + into}
 		},
-		"trivy": func(archive, into string) []string {
-			return []string{"image", "-q", "--cache-dir", filepath.Join(dir, "trivy"), "--input", archive, "--format", "cyclonedx", "--output", into,
-				"--offline-scan", "--skip-db-update", "--skip-java-db-update", "--skip-version-check"}
-		},
 	}[name]
 	if args == nil {
 		return w, fmt.Errorf("%s is no peer that is known here", name)
 	}
 	return cataloguer{name, func(ctx context.Context, archive, into string) (s scanned, err error) {
-		// What trivy keeps of an image would be all that it looks at the next time.
-		if err := os.RemoveAll(filepath.Join(dir, "trivy")); err != nil {
-			return s, err
-		}
 		c := exec.CommandContext(ctx, binary, args(archive, into)...)
-		c.Env = append(os.Environ(), "SYFT_CHECK_FOR_APP_UPDATE=false", "TRIVY_DISABLE_TELEMETRY=true")
+		c.Env = append(os.Environ(), "SYFT_CHECK_FOR_APP_UPDATE=false")
 		if s.took, err = timed(func() error { return output(c) }); err != nil {
 			return s, err
 		}
