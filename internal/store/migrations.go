@@ -29,6 +29,9 @@ var migrations = []string{
 	waiversTable + scansTable,
 	imagesTables,
 	accountsTable,
+	cachedTable,
+	updatesTable,
+	promotionsTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
