@@ -99,6 +99,14 @@ type Backend interface {
 	Advisories(ctx context.Context) (Advisories, error)
 	UpdateAdvisories(ctx context.Context, who Person, u AdvisoriesUpdate, report func(Event)) error
 
+	// ImageKeys sign images or verify signatures; private halves come out of ExportImageKey alone, sealed with a password.
+	ImageKeys(ctx context.Context) ([]ImageKey, error)
+	AddImageKey(ctx context.Context, who Person, k ImageKeyNew) (ImageKey, error)
+	ExportImageKey(ctx context.Context, who Person, name, password string) (string, error)
+	RemoveImageKey(ctx context.Context, who Person, name string, force bool) error
+	SignImage(ctx context.Context, who Person, s ImageSign) (ImageSignatures, error)
+	VerifyImage(ctx context.Context, who Person, v ImageVerify) (ImageSignatures, error)
+
 	// Shared counts how many of the lowest of an image's layers the engine has, so that Load may leave them out.
 	Shared(ctx context.Context, layers []string) (Shared, error)
 	// Load takes images as docker save writes them; with an arrival, one image as an OCI layout.

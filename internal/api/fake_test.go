@@ -525,6 +525,30 @@ func (f *fake) UpdateAdvisories(_ context.Context, who api.Person, u api.Advisor
 	return f.ask("update advisories %s %s", who.Name, u.From)
 }
 
+func (f *fake) ImageKeys(context.Context) ([]api.ImageKey, error) {
+	return []api.ImageKey{{Name: "release", Signs: true}}, f.ask("image keys")
+}
+
+func (f *fake) AddImageKey(_ context.Context, who api.Person, k api.ImageKeyNew) (api.ImageKey, error) {
+	return api.ImageKey{Name: k.Name, Signs: true}, f.ask("add image key %s %s", who.Name, k.Name)
+}
+
+func (f *fake) ExportImageKey(_ context.Context, who api.Person, name, _ string) (string, error) {
+	return "sealed", f.ask("export image key %s %s", who.Name, name)
+}
+
+func (f *fake) RemoveImageKey(_ context.Context, who api.Person, name string, force bool) error {
+	return f.ask("remove image key %s %s %t", who.Name, name, force)
+}
+
+func (f *fake) SignImage(_ context.Context, who api.Person, s api.ImageSign) (api.ImageSignatures, error) {
+	return api.ImageSignatures{Reference: s.Reference, Verified: true}, f.ask("sign %s %s %s", who.Name, s.Reference, s.Key)
+}
+
+func (f *fake) VerifyImage(_ context.Context, who api.Person, v api.ImageVerify) (api.ImageSignatures, error) {
+	return api.ImageSignatures{Reference: v.Reference}, f.ask("verify %s %s %v", who.Name, v.Reference, v.Keys)
+}
+
 func (f *fake) Waivers(context.Context) ([]api.Waiver, error) {
 	return []api.Waiver{{ID: 1, Finding: "CVE-1", Scope: "shop/web", Until: noon}, {ID: 2, Finding: "CVE-2", Until: noon}, {ID: 3, Finding: "CVE-3", Scope: "other", Until: noon}}, f.ask("waivers")
 }

@@ -98,6 +98,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.imageRoutes()
 	h.travelRoutes()
 	h.scanRoutes()
+	h.signingRoutes()
 	h.loginRoutes()
 	h.accountRoutes()
 	h.routeRoutes()

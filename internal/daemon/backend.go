@@ -45,6 +45,7 @@ type backend struct {
 	remote    *registry.Remote
 	tagLocks  tagLocks
 	lookout   *lookout // asks registries for newer images
+	signers   signers
 	scans     *scans
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error

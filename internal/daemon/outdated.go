@@ -53,7 +53,7 @@ type answered[T any] struct {
 
 func (b *backend) newLookout() *lookout {
 	return &lookout{
-		remote: b.registriesBy(registry.NewPolite(http.DefaultTransport)), now: time.Now,
+		remote: b.registriesBy(nil, registry.NewPolite(http.DefaultTransport)), now: time.Now,
 		tags: map[string]answered[[]string]{}, digests: map[string]answered[string]{},
 	}
 }

@@ -225,14 +225,17 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.held, nil
 }
 
-// registries is the client of all registries, our own among them.
-func (b *backend) registries() *registry.Remote { return b.registriesBy(nil) }
+// registries is the client of all registries, our own among them. given are logins by host,
+// that win over the daemon's.
+func (b *backend) registries(given map[string]string) *registry.Remote {
+	return b.registriesBy(given, nil)
+}
 
 // registriesBy is the same by another transport; nil: the ordinary one.
-func (b *backend) registriesBy(transport http.RoundTripper) *registry.Remote {
+func (b *backend) registriesBy(given map[string]string, transport http.RoundTripper) *registry.Remote {
 	o := registry.RemoteOptions{
 		Transport: transport,
-		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, authsIn(ctx), host+"/") },
+		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, given, host+"/") },
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {

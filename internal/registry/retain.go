@@ -212,7 +212,7 @@ func (d *decision) link() {
 		if s := d.manifests[m.Subject]; s != nil && s != m {
 			m.subject = s
 			s.referrers = append(s.referrers, m)
-			s.signed = s.signed || signature(m.Artifact)
+			s.signed = s.signed || signature(m.Artifact) && (m.Notes[predicateNote] == "" || m.Notes[predicateNote] == signPredicate)
 		}
 	}
 	for _, t := range d.tags {
