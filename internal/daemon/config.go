@@ -57,6 +57,9 @@ type Config struct {
 	RegistryAnonymous []string // patterns of repositories that everybody may pull from
 	RegistryImmutable []registry.Immutable
 	RegistryQuotas    []registry.Quota
+	// RegistryCache are other registries whose images are kept here, RegistryCacheSize how many bytes of them.
+	RegistryCache     []Upstream
+	RegistryCacheSize int64
 	// RegistryRetain says what goes of it, each day at RegistryGC after midnight.
 	RegistryRetain []registry.Rule
 	RegistryGC     time.Duration
@@ -126,7 +129,7 @@ type Key struct {
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
 var trees = map[string]func(*Config, *yaml.Node) error{
 	"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "gate": treeGate, "pipeline": treePipeline,
-	"registry.anonymous": treeAnonymous, "registry.immutable": treeImmutable, "registry.quota": treeQuotas, "registry.retain": treeRetain, "advisories": treeAdvisories,
+	"registry.anonymous": treeAnonymous, "registry.immutable": treeImmutable, "registry.quota": treeQuotas, "registry.retain": treeRetain, "registry.cache": treeCache, "advisories": treeAdvisories,
 }
 
 func text(field func(*Config) *string) func(*Config, string) error {
@@ -222,6 +225,8 @@ func Keys() []Key {
 		},
 		{"registry.gc", "registry-gc", "TENDER_REGISTRY_GC", "03:00", "time of day at which the registry is cleaned up, or off", setClean},
 		{"registry.retain", "registry-retain", "TENDER_REGISTRY_RETAIN", "", "which tags go then, as YAML: docs/registry-cleanup.md", treeSetter(treeRetain)},
+		{"registry.cache", "registry-cache", "TENDER_REGISTRY_CACHE", "", "other registries whose images are kept when they are pulled through, as YAML: docs/registry-cache.md", treeSetter(treeCache)},
+		{"registry.cache_size", "registry-cache-size", "TENDER_REGISTRY_CACHE_SIZE", "20GiB", "what they may take on the disk, what was pulled longest ago goes first", setCacheSize},
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
@@ -473,6 +478,9 @@ func (c *Config) check() error {
 	}
 	if c.NoRegistry && c.ListenRegistry != "" {
 		return tender.Errorf(tender.Invalid, "the registry is off, and listen.registry is %s", c.ListenRegistry).Hint("leave one of them out")
+	}
+	if err := c.checkCache(); err != nil {
+		return err
 	}
 	if err := c.checkRegistryHost(); err != nil {
 		return err

@@ -159,6 +159,10 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	mirrors, err := listenMirrors(c)
+	if err != nil {
+		return err
+	}
 	behind, err := behindEdge(c)
 	if err != nil {
 		return err
@@ -206,6 +210,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	parts = append(parts, part{name: "scans", grace: 20 * time.Second, run: b.scans.run(func(change func(*api.Part)) { b.board.set("scans", change) })})
 	if b.images != nil {
 		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, ports) }})
+	}
+	for _, m := range mirrors {
+		parts = append(parts, part{name: "mirror of " + m.of, grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.serveMirror(ctx, m) }})
 	}
 	if b.images != nil && !c.NoRegistryGC {
 		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})

@@ -29,6 +29,7 @@ var migrations = []string{
 	waiversTable + scansTable,
 	imagesTables,
 	accountsTable,
+	cachedTable,
 	updatesTable,
 }
 
