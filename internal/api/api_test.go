@@ -81,12 +81,23 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.RetainImages(ctx, api.RetainRequest{Rules: []api.RegistryRule{{Keep: 3}}, DryRun: true})
 		}, "retain ME {Rules:[{Repositories:[] Tags:[] Keep:3 OlderThan:0 Untagged:0 KeepTags:[] KeepSigned:false}] Repository: DryRun:true}", api.RegistryClean{Tags: 1}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.PruneImages(ctx, api.PruneRequest{UntilFree: 0.2, DryRun: true})
+		}, "prune ME {Rules:[] UntilFree:0.2 Foreign:false BuildCache:false CacheKeep:0 CacheOlderThan:0 DryRun:true}", api.Pruned{Images: 1}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.RuleGroups(ctx) }, "rule groups", []api.RuleGroup{{Name: "g", Changed: noon}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveRules(ctx, "a b/c") }, "remove rules ME a b/c", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			s, err := c.Scan(ctx, api.ScanRequest{Reference: "shop/web:1", Archive: true, Document: "sarif", With: strings.Repeat("x", 3<<20)}, strings.NewReader("tar"), nil)
 			return fmt.Sprint(s.Reference, s.Packages, len(s.Changes)), err
 		}, "scan ME shop/web:1 sarif", "shop/web:13 3"},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			p, err := c.Promote(ctx, api.PromoteRequest{Reference: "shop/web:1", To: "staging", Reason: "r", DryRun: true}, nil)
+			return p.Step, err
+		}, "promote ME {Reference:shop/web:1 To:staging From: Reason:r DryRun:true Undo:false}", "staging"},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			l, err := c.ListImages(ctx, "shop/web")
+			return len(l), err
+		}, "list images ME shop/web", 1},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Advisories(ctx) }, "advisories", api.Advisories{Count: 3, Updated: noon}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return nil, c.UpdateAdvisories(ctx, api.AdvisoriesUpdate{From: "/mirror"}, nil)
@@ -726,7 +737,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 86 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 89 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

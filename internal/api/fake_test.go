@@ -189,6 +189,10 @@ func (f *fake) Outdated(_ context.Context, r api.OutdatedRequest) ([]api.Outdate
 	return []api.Outdated{{Image: "nginx:1.25", Newest: "1.27"}}, f.ask("outdated %s %v", r.Project, r.Names)
 }
 
+func (f *fake) PruneImages(_ context.Context, who api.Person, r api.PruneRequest) (api.Pruned, error) {
+	return api.Pruned{Images: 1}, f.ask("prune %s %+v", who.Name, r)
+}
+
 func (f *fake) RemoveImage(_ context.Context, who api.Person, r api.RemoveImageRequest) (api.RegistryClean, error) {
 	return api.RegistryClean{Tags: 1}, f.ask("remove image %s %+v", who.Name, r)
 }
@@ -560,4 +564,13 @@ func (f *fake) Waive(_ context.Context, who api.Person, w api.Waiver) (api.Waive
 
 func (f *fake) RemoveWaiver(_ context.Context, who api.Person, id int64) error {
 	return f.ask("remove waiver %s %d", who.Name, id)
+}
+
+func (f *fake) Promote(_ context.Context, who api.Person, r api.PromoteRequest, report func(api.Event)) (api.Promotion, error) {
+	report(api.Event{Kind: api.KindPull, Text: "copying"})
+	return api.Promotion{Step: r.To, Repository: "shop/web", At: noon}, f.ask("promote %s %+v", who.Name, r)
+}
+
+func (f *fake) ListImages(_ context.Context, who api.Person, repository string) ([]api.ListedImage, error) {
+	return []api.ListedImage{{Repository: "shop/web", Tags: []string{"1"}, Pushed: noon}}, f.ask("list images %s %s", who.Name, repository)
 }

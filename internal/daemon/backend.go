@@ -41,12 +41,14 @@ type backend struct {
 	rules     *ruleRoom     // nil: there is no store of samples
 	images    *registryRoom // nil: the registry is off
 	layers    layers
+	host      hostImages
 	knowledge knowledge // of images, for the gate
 	remote    *registry.Remote
 	signers   signers
 	tagLocks  tagLocks
 	lookout   *lookout // asks registries for newer images
 	scans     *scans
+	promoting promoting
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error
 	sampling    *sampling // nil: nothing is sampled

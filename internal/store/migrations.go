@@ -31,6 +31,8 @@ var migrations = []string{
 	accountsTable,
 	cachedTable,
 	updatesTable,
+	promotionsTable,
+	hostImagesTable + scanVerdicts,
 }
 
 // applicationID marks the file as ours ("TNDR").
