@@ -229,8 +229,8 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.held, nil
 }
 
-// registries is the client of all registries, our own among them.
-// given are logins by host, that win over the daemon's.
+// registries is the client of all registries, our own among them. given are logins by host,
+// that win over the daemon's.
 func (b *backend) registries(given map[string]string) *registry.Remote {
 	return b.registriesBy(given, nil)
 }
@@ -239,12 +239,7 @@ func (b *backend) registries(given map[string]string) *registry.Remote {
 func (b *backend) registriesBy(given map[string]string, transport http.RoundTripper) *registry.Remote {
 	o := registry.RemoteOptions{
 		Transport: transport,
-		Login: func(ctx context.Context, host string) (string, error) {
-			if given == nil {
-				return b.auth(ctx, authsIn(ctx), host+"/")
-			}
-			return b.auth(ctx, given, host+"/")
-		},
+		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, given, host+"/") },
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {
