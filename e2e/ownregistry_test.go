@@ -2,11 +2,16 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -16,7 +21,8 @@ import (
 func TestImagesMustBeKeptHere(t *testing.T) {
 	t.Parallel()
 	api, own := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	h := newHost(t, "--listen="+api, "--listen-registry="+own)
+	front, name := fmt.Sprintf("127.0.0.1:%d", freePort(t)), "registry.lan"
+	h := newHost(t, "--listen="+api, "--listen-registry="+own, "--https="+front, "--registry-host="+name)
 	var token struct {
 		Secret string `json:"secret"`
 	}
@@ -96,6 +102,36 @@ func TestImagesMustBeKeptHere(t *testing.T) {
 	if r := docker("--config", reader, "pull", byDigest); r.code != 0 {
 		t.Errorf("pull by digest: %s", r.all())
 	}
+
+	// The edge serves it under its name, with a certificate of its own authority.
+	h.until("the registry answers at the edge", func() error {
+		root, err := os.ReadFile(filepath.Join(h.dir, "data", "edge", "ca.pem"))
+		if err != nil {
+			return err
+		}
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(root)
+		c := http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, front)
+			},
+		}}
+		req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), "HEAD", "https://"+name+path+"/manifests/1", nil)
+		if err != nil {
+			return err
+		}
+		req.SetBasicAuth("ci", deploy)
+		resp, err := c.Do(req)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if got := resp.Header.Get("Docker-Content-Digest"); got != digest {
+			return fmt.Errorf("%s, digest %q, want %s", resp.Status, got, digest)
+		}
+		return nil
+	})
 
 	// Something that refers to it, as a signature does.
 	const kind, oci = "application/vnd.example.note", "application/vnd.oci.image.manifest.v1+json"

@@ -44,6 +44,13 @@ func TestConfigure(t *testing.T) {
 			},
 		},
 		{
+			name: "the registry's name", flags: map[string]string{"data-dir": "/a", "registry-host": "registry.example.com"},
+			check: func(c Config) bool { return c.RegistryHost == "registry.example.com" },
+		},
+		{name: "a name with a scheme", flags: map[string]string{"registry-host": "https://registry.example.com"}, err: "is no name of a host"},
+		{name: "a name that nothing serves", flags: map[string]string{"registry-host": "registry.example.com", "https": ""}, err: "listens for HTTPS nowhere"},
+		{name: "a name of nothing", flags: map[string]string{"registry-host": "registry.example.com", "registry": "off"}, err: "the registry is off"},
+		{
 			name: "the registry's place", file: "data_dir: /a\nregistry: off\n",
 			check: func(c Config) bool { return c.NoRegistry && c.RegistryDir == "/a/registry" },
 		},

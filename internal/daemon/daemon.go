@@ -113,11 +113,15 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
-	b.remote = b.registries()
+	b.remote = b.registries(nil)
+	b.lookout = b.newLookout()
 	b.scans = newScans(b, filepath.Join(c.DataDir, "advisories"), log.With("part", "scans"))
-	b.knowledge.scanned = b.scans.scanned
+	b.knowledge.scanned, b.knowledge.signers = b.scans.scanned, b.signersOf
 	b.knowledge.promoted = b.promotedTo
 	if err := checkGates(c, b.knowledge); err != nil {
+		return err
+	}
+	if err := b.warnOfKeys(ctx, log.With("part", "gate")); err != nil {
 		return err
 	}
 	if err := b.keep(); err != nil {
@@ -156,6 +160,23 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	mirrors, err := listenMirrors(c)
+	if err != nil {
+		return err
+	}
+	behind, err := behindEdge(c)
+	if err != nil {
+		return err
+	}
+	var ports []net.Listener
+	for _, l := range []net.Listener{port, behind} {
+		if l != nil {
+			ports = append(ports, l)
+		}
+	}
+	if behind != nil {
+		b.keeper.own = []proxy.Route{registryRoute(c.RegistryHost, behind.Addr().String())}
+	}
 	alone := map[string]http.Handler{}
 	if b.images = openRegistryRoom(b, log.With("part", "registry")); b.images != nil {
 		alone["/v2/"] = b.images
@@ -189,7 +210,10 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	}
 	parts = append(parts, part{name: "scans", grace: 20 * time.Second, run: b.scans.run(func(change func(*api.Part)) { b.board.set("scans", change) })})
 	if b.images != nil {
-		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, port) }})
+		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, ports) }})
+	}
+	for _, m := range mirrors {
+		parts = append(parts, part{name: "mirror of " + m.of, grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.serveMirror(ctx, m) }})
 	}
 	if b.images != nil && !c.NoRegistryGC {
 		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})
@@ -202,6 +226,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},
 		{name: "scaling", run: b.scaling.run, grace: 10 * time.Second},
+		{name: "updates", run: newUpdates(b, log.With("part", "updates")).run, grace: 20 * time.Second},
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},

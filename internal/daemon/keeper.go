@@ -63,6 +63,7 @@ type keeper struct {
 	names     *dns.Server                     // answers Consul's API and Prometheus here
 	node      string
 	socket    string
+	own       []proxy.Route // of the daemon itself
 	// looked closes once the store knows what it should: a table of less would take routes away. nil: it does.
 	looked <-chan struct{}
 
@@ -315,7 +316,7 @@ func (k *keeper) look(ctx context.Context, picture tender.Picture, parts keptPar
 	if err != nil {
 		return 0, nil, err
 	}
-	t, until, problems := parts.table(partMaker{picture: picture, now: now, node: k.node}, all)
+	t, until, problems := parts.table(partMaker{picture: picture, now: now, node: k.node, own: k.own}, all)
 	wanted := len(t.Proxy.Routes)+len(t.Proxy.Ports)+len(t.Inside) > 0
 	k.mu.Lock()
 	before := k.seen
@@ -488,6 +489,7 @@ type keptParts map[string]tablePart
 // hold up the others: of that project, what was last good is served.
 func (k keptParts) table(m partMaker, all []served) (t edge.Table, until time.Time, problems map[string][]string) {
 	t = edge.Table{Format: edge.Format, Proxy: proxy.Table{Format: proxy.Format}}
+	t.Proxy.Routes = slices.Clone(m.own)
 	problems = map[string][]string{}
 	known := map[string]bool{}
 	for _, s := range all {

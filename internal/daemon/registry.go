@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/proxy"
 	"github.com/tenderhq/tender/internal/registry"
 )
 
@@ -42,6 +44,8 @@ func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 		o: registry.Options{
 			Dir: c.RegistryDir, Store: b.store, Enter: accounts.Enter, Log: log,
 			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas,
+			Upstreams: c.upstreams(), CacheSize: c.RegistryCacheSize, Needed: b.neededImages,
+			Login: b.login,
 		},
 		log:  log,
 		tell: func(problem string) { b.board.set("registry", func(p *api.Part) { p.Error = problem }) },
@@ -99,28 +103,30 @@ func (r *registryRoom) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	open.Handler().ServeHTTP(w, req)
 }
 
-// run opens what is there, so that its index is whole before somebody asks, and serves its own
-// listener if there is one.
-func (r *registryRoom) run(ctx context.Context, own net.Listener) error {
+// run opens what is there, so that its index is whole before somebody asks, and serves
+// listeners of its own.
+func (r *registryRoom) run(ctx context.Context, own []net.Listener) error {
 	if _, err := os.Stat(filepath.Join(r.o.Dir, "docker")); err == nil {
 		if _, err := r.get(ctx); err != nil {
-			if own == nil {
+			if len(own) == 0 {
 				return err
 			}
 			r.log.Error("the registry does not open", "err", err) // each request tries again
 		}
 	}
-	if own == nil {
+	if len(own) == 0 {
 		<-ctx.Done()
 		return nil
 	}
-	return api.Serve(ctx, r.alone(), []net.Listener{own}, api.Serving{Log: r.log})
+	return api.Serve(ctx, r.alone(), own, api.Serving{Log: r.log})
 }
 
 // alone is what the registry's own listener answers.
-func (r *registryRoom) alone() http.Handler {
+func (r *registryRoom) alone() http.Handler { return r.aloneWith(r) }
+
+func (r *registryRoom) aloneWith(answer http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v2/", api.Patient(r))
+	mux.Handle("/v2/", api.Patient(answer))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok\n")
@@ -138,6 +144,39 @@ func listenRegistry(c Config) (net.Listener, error) {
 		return nil, tender.Errorf(tender.Conflict, "listen for the registry: %w", err).Hint("choose another address: tender serve --listen-registry 127.0.0.1:5000")
 	}
 	return secured(c, l)
+}
+
+// ownProject is whose route leads to the registry. No project can have this name.
+const ownProject = "@tender"
+
+// behindEdge opens the port that the edge, which vouches for registry.host, sends its requests to;
+// nil if there is no such host.
+func behindEdge(c Config) (net.Listener, error) {
+	if c.RegistryHost == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen for the edge's requests to the registry: %w", err)
+	}
+	return l, nil
+}
+
+// registryRoute is how the edge serves the registry under a name.
+func registryRoute(host, address string) proxy.Route {
+	vouches := "auto"
+	if !proxy.Public(host) {
+		vouches = "internal"
+	}
+	return proxy.Route{
+		ID: ownProject + "/" + host + "/", Project: ownProject, Hosts: []string{host}, Path: "/",
+		RouteOptions: tender.RouteOptions{
+			TLS: vouches, Retries: -1,
+			// A large layer is read once more before its push is answered.
+			Timeout: tender.RouteTimeout{Client: 5 * time.Minute, Server: 10 * time.Minute, Queue: 5 * time.Second},
+		},
+		Groups: []proxy.Group{{Aim: "registry", Weight: 1, Targets: []proxy.Target{{ID: "registry", Name: "registry", Address: address}}}},
+	}
 }
 
 // secured speaks TLS on what it listens to, where there is a certificate.
@@ -191,13 +230,25 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // registries is the client of all registries, our own among them.
-func (b *backend) registries() *registry.Remote {
+// given are logins by host, that win over the daemon's.
+func (b *backend) registries(given map[string]string) *registry.Remote {
+	return b.registriesBy(given, nil)
+}
+
+// registriesBy is the same by another transport; nil: the ordinary one.
+func (b *backend) registriesBy(given map[string]string, transport http.RoundTripper) *registry.Remote {
 	o := registry.RemoteOptions{
-		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, nil, host+"/") },
+		Transport: transport,
+		Login: func(ctx context.Context, host string) (string, error) {
+			if given == nil {
+				return b.auth(ctx, authsIn(ctx), host+"/")
+			}
+			return b.auth(ctx, given, host+"/")
+		},
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {
-		o.Store, o.Hosts = b.store, ownHosts(b.config.Listen, b.config.ListenRegistry)
+		o.Store, o.Hosts = b.store, append(ownHosts(b.config.Listen, b.config.ListenRegistry), b.config.RegistryHost)
 		o.Own = func(ctx context.Context) (*registry.Registry, error) { return b.images.get(ctx) }
 	}
 	return registry.NewRemote(o)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -248,7 +249,7 @@ func TestTheRegistrysOwnPort(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- b.images.run(ctx, port) }()
+	go func() { done <- b.images.run(ctx, []net.Listener{port}) }()
 	for path, want := range map[string]int{"/v2/": 401, "/v2/_catalog": 401, "/healthz": 200, "/tender/v1/status": 404, "/": 404} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+port.Addr().String()+path, http.NoBody)
 		if err != nil {

@@ -2,11 +2,29 @@ package daemon
 
 import (
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/registry"
 )
+
+// checkRegistryHost refuses a name that cannot be one, or that nothing would serve.
+func (c Config) checkRegistryHost() error {
+	h := c.RegistryHost
+	switch {
+	case h == "":
+		return nil
+	case c.NoRegistry:
+		return tender.Errorf(tender.Invalid, "the registry is off, and registry.host is %s", h).Hint("leave one of them out")
+	case c.HTTPS == "":
+		return tender.Errorf(tender.Invalid, "registry.host is %s, and the edge listens for HTTPS nowhere", h).Hint("leave listen.https as it is, :443")
+	case h != strings.ToLower(h) || !strings.Contains(h, ".") || strings.ContainsAny(h, "/:@* ") || strings.HasPrefix(h, ".") || strings.HasSuffix(h, "."):
+		return tender.Errorf(tender.Invalid, "registry.host: %q is no name of a host", h).Hint("without a scheme and a port, in small letters: registry.example.com")
+	}
+	return nil
+}
 
 // treeAnonymous reads what everybody may pull.
 func treeAnonymous(c *Config, n *yaml.Node) error {

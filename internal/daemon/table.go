@@ -53,6 +53,7 @@ type partMaker struct {
 	picture tender.Picture
 	now     time.Time
 	node    string
+	own     []proxy.Route // of the daemon itself; no project takes their hosts away
 }
 
 // part makes what the edge serves of a project.

@@ -215,6 +215,25 @@ func TestABadPartHoldsUpNobodyElse(t *testing.T) {
 	}
 }
 
+// The name of the daemon's own registry goes before projects that want it.
+func TestTheRegistryKeepsItsName(t *testing.T) {
+	own := registryRoute("shop.example.com", "127.0.0.1:1")
+	if own.TLS != "auto" || registryRoute("registry.lan", "127.0.0.1:1").TLS != "internal" {
+		t.Errorf("vouched for by %q", own.TLS)
+	}
+	s, picture := shop()
+	got, _, problems := keptParts{}.table(partMaker{picture: picture, now: noon, own: []proxy.Route{own}}, []served{s})
+	if err := got.Proxy.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if len(problems["shop"]) != 1 || !strings.Contains(problems["shop"][0], own.ID) {
+		t.Errorf("problems %v", problems)
+	}
+	if diff := cmp.Diff([]proxy.Route{own}, got.Proxy.Routes); diff != "" {
+		t.Errorf("want -, got +\n%s", diff)
+	}
+}
+
 func TestADownProjectIsServedUntilItsLastInstanceIsGone(t *testing.T) {
 	s, picture := shop()
 	s.head.Down = &store.Down{}

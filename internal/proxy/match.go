@@ -82,14 +82,15 @@ func (r Route) Mode() string {
 		return r.TLS
 	}
 	for _, h := range r.Hosts {
-		if public(h) {
+		if Public(h) {
 			return "auto"
 		}
 	}
 	return "off"
 }
 
-func public(host string) bool {
+// Public says whether an authority of the public can vouch for a host.
+func Public(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") || strings.HasPrefix(host, "*.") {
 		return false
 	}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"path"
 	"slices"
@@ -97,8 +98,9 @@ func pushedBy(t store.Tag) string {
 	return at + " by " + t.Who
 }
 
+// immutable: tags that tie signatures to what they sign grow with each of them.
 func (r *Registry) immutable(repository, tag string) bool {
-	return slices.ContainsFunc(r.o.Immutable, func(i Immutable) bool { return i.holds(repository, tag) })
+	return subjectOf(tag) == "" && slices.ContainsFunc(r.o.Immutable, func(i Immutable) bool { return i.holds(repository, tag) })
 }
 
 func (r *Registry) tagsOf(ctx context.Context, repository string, want func(store.Tag) bool) (list []store.Tag, err error) {
@@ -140,13 +142,14 @@ func (r *Registry) count(ctx context.Context, i int, fresh bool) (*tally, error)
 			return err
 		}
 		for _, m := range list {
-			if within(r.o.Quotas[i].Repositories, m.Repository) {
+			// What came from another registry has a bound of its own.
+			if within(r.o.Quotas[i].Repositories, m.Repository) && r.cache.of(m.Repository) == nil {
 				t.bytes += t.more(m, true)
 			}
 		}
 		tags, err := tx.Tags("")
 		for _, tag := range tags {
-			if within(r.o.Quotas[i].Repositories, tag.Repository) {
+			if within(r.o.Quotas[i].Repositories, tag.Repository) && r.cache.of(tag.Repository) == nil {
 				t.tags[[2]string{tag.Repository, tag.Tag}] = struct{}{}
 			}
 		}
@@ -181,8 +184,23 @@ func (t *tally) more(m store.Manifest, keep bool) (bytes int64) {
 	return bytes
 }
 
-// holdQuotas refuses the manifest with which a quota would be passed. Pushes to two
-// repositories of one quota at the same moment may pass it together.
+// lockQuotas lets one manifest at a time into each quota, so that two do not pass it together.
+// It comes before the repository's own lock.
+func (r *Registry) lockQuotas(repository string) (unlock func()) {
+	var all []func()
+	for i, q := range r.o.Quotas {
+		if within(q.Repositories, repository) {
+			all = append(all, r.lock(fmt.Sprintf("quota %d", i))) // no repository has a space in its name
+		}
+	}
+	return func() {
+		for _, unlock := range slices.Backward(all) {
+			unlock()
+		}
+	}
+}
+
+// holdQuotas refuses the manifest with which a quota would be passed.
 func (r *Registry) holdQuotas(ctx context.Context, p Pushed) error {
 	for i, q := range r.o.Quotas {
 		if !within(q.Repositories, p.Repository) {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -89,5 +90,25 @@ func TestQuotas(t *testing.T) {
 	}
 	if err := CheckLimits(nil, []Quota{{}}); err == nil {
 		t.Error("a quota of nothing is taken")
+	}
+}
+
+// Of many that come at once to different repositories, a quota lets in as many as fit.
+func TestAQuotaIsNotPassedTogether(t *testing.T) {
+	s := listening(t, Options{Quotas: []Quota{{Repositories: "few/*", Tags: 3}}})
+	const all = 8
+	img := sized(t, 10)
+	in := make(chan bool, all)
+	for i := range all {
+		go func() { in <- remote.Write(s.ref(fmt.Sprintf("few/r%d:1", i)), img, as("ann")) == nil }()
+	}
+	let := 0
+	for range all {
+		if <-in {
+			let++
+		}
+	}
+	if let != 3 {
+		t.Errorf("%d of %d are in, want 3", let, all)
 	}
 }

@@ -2,6 +2,8 @@ package registry
 
 import (
 	"context"
+	"encoding/base64"
+	"errors"
 	"io"
 	"log"
 	"net/http"
@@ -145,6 +147,10 @@ func TestRemoteAttaches(t *testing.T) {
 	}
 }
 
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
 func TestRemoteSaysWhatIsWrong(t *testing.T) {
 	s := listening(t, Options{})
 	limited := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -167,6 +173,20 @@ func TestRemoteSaysWhatIsWrong(t *testing.T) {
 	_, err := NewRemote(RemoteOptions{}).Head(t.Context(), Reference{Host: s.host, Repository: "shop/web", Tag: "1"})
 	if tender.KindOf(err) != tender.Denied {
 		t.Errorf("without a login: %v", err)
+	}
+	known := NewRemote(RemoteOptions{
+		Login: func(context.Context, string) (string, error) {
+			return base64.URLEncoding.EncodeToString([]byte(`{"Username":"ann","Password":"secret"}`)), nil
+		},
+		Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+			if req.Header.Get("Authorization") != "" || req.URL.Scheme != "https" {
+				t.Errorf("a login goes to %s", req.URL)
+			}
+			return nil, errors.New("connection refused")
+		}),
+	})
+	if _, err := known.Head(t.Context(), Reference{Host: "10.1.2.3:5000", Repository: "shop/web", Tag: "1"}); tender.KindOf(err) != tender.Denied || !strings.Contains(err.Error(), "in the clear") {
+		t.Errorf("a login in the clear: %v", err)
 	}
 	if _, err := c.Blob(t.Context(), parsed(t, c, "shop/web:1"), "sha256:"+strings.Repeat("0", 64), 10); tender.KindOf(err) != tender.NotFound {
 		t.Errorf("a blob that is not there: %v", err)
