@@ -128,8 +128,8 @@ const (
 	KindState    = "state"    // an instance changed
 	KindRollout  = "rollout"  // a rollout began, was rolled back, ended
 	KindScaled   = "scaled"   // a count follows what is measured
-	KindPromoted = "promoted" // an image came to stand at a step of the pipeline
 	KindUpdate   = "update"   // a newer image: what was decided about it
+	KindPromoted = "promoted" // an image came to stand at a step of the pipeline
 	KindWarning  = "warning"
 	// KindContainer is what the engine says of an instance, in its own words: Type, ID, Action, Attributes.
 	KindContainer = "container"

@@ -30,8 +30,8 @@ const (
 	NewsState    = "state"    // an instance changed
 	NewsRollout  = "rollout"  // a rollout began or ended
 	NewsScaled   = "scaled"   // the count of a service follows what is measured
-	NewsPromoted = "promoted" // an image came to stand at a step of the pipeline
 	NewsUpdate   = "update"   // a newer image: what was decided about it
+	NewsPromoted = "promoted" // an image came to stand at a step of the pipeline
 	NewsWarning  = "warning"
 )
 

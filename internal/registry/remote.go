@@ -589,8 +589,8 @@ func (r *Remote) wrong(ctx context.Context, what string, ref Reference, err erro
 	return tender.Errorf(tender.Unavailable, "%s %s: %s answers %d%s", what, ref, where, t.StatusCode, said).Hint("again in a moment")
 }
 
-// maxAnswer is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
-const maxAnswer = 8 << 20
+// maxRead is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
+const maxRead = 8 << 20
 
 // bounded reads no endless answers; blobs may have any size.
 type bounded struct{ http.RoundTripper }
@@ -600,7 +600,7 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || strings.Contains(req.URL.Path, "/blobs/") || !strings.HasPrefix(req.URL.Path, "/v2/") {
 		return res, err
 	}
-	res.Body = &boundedBody{res.Body, maxAnswer}
+	res.Body = &boundedBody{res.Body, maxRead}
 	return res, nil
 }
 
@@ -612,7 +612,7 @@ type boundedBody struct {
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxAnswer)
+		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxRead)
 	}
 	return n, err
 }
