@@ -19,8 +19,10 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	c := a.family("image", "Say what is in an image, and what is wrong with it", a.imageScan(), a.imageSBOM(), a.imageDB())
-	c.Example = `  tender image scan shop/web:1.4
+	c := a.family("image", "Build images, name them, and say what is in them, wrong with them and newer", a.imageScan(), a.imageSBOM(), a.imageDB(), a.imageBuild(), a.imageTag(), a.imageOutdated())
+	c.Example = `  tender image build --push -t registry.example.com/shop/web .
+  tender image outdated
+  tender image scan shop/web:1.4
   tender image scan shop/web:1.4 --deny high
   tender image sbom shop/web:1.4 -o web.cdx.json
   tender image db update`

@@ -103,6 +103,8 @@ type Config struct {
 
 	// Autoscale is how often the counts of services with x-tender.scale are looked at.
 	Autoscale time.Duration
+	// Updates is how often newer images are looked for of services with x-tender.update.auto.
+	Updates time.Duration
 	// Alertmanager is its configuration, a file, or the Alertmanager outside that does it
 	// instead, a URL, several with commas; "": nobody is told of alerts.
 	Alertmanager string
@@ -232,6 +234,7 @@ func Keys() []Key {
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
 		{"autoscale.interval", "autoscale-interval", "TENDER_AUTOSCALE_INTERVAL", "10s", "how often services with x-tender.scale are looked at", setAutoscale},
+		{"updates.interval", "updates-interval", "TENDER_UPDATES_INTERVAL", "1h", "how often newer images are looked for of services with x-tender.update.auto", setUpdates},
 		{
 			"alertmanager", "alertmanager", "TENDER_ALERTMANAGER", "", "who is told of alerts: Alertmanager's own configuration, a file, read again when it changes and at SIGHUP; or the URL of an Alertmanager outside that alerts go to instead",
 			setAlertmanager,
@@ -333,6 +336,15 @@ func size(v string) (int64, error) {
 		return 0, fmt.Errorf("%q is not a size such as 20GiB", v)
 	}
 	return n, nil
+}
+
+func setUpdates(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < time.Second || d > 7*24*time.Hour {
+		return fmt.Errorf("%q is not a duration from 1s to 168h", v)
+	}
+	c.Updates = d
+	return nil
 }
 
 func setAutoscale(c *Config, v string) error {

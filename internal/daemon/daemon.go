@@ -113,10 +113,14 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		config: c, version: o.Version, started: time.Now(), log: log.With("part", "api"),
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
-	b.remote = b.registries()
+	b.remote = b.registries(nil)
+	b.lookout = b.newLookout()
 	b.scans = newScans(b, filepath.Join(c.DataDir, "advisories"), log.With("part", "scans"))
-	b.knowledge.scanned = b.scans.scanned
+	b.knowledge.scanned, b.knowledge.signers = b.scans.scanned, b.signersOf
 	if err := checkGates(c, b.knowledge); err != nil {
+		return err
+	}
+	if err := b.warnOfKeys(ctx, log.With("part", "gate")); err != nil {
 		return err
 	}
 	if err := b.keep(); err != nil {
@@ -221,6 +225,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},
 		{name: "scaling", run: b.scaling.run, grace: 10 * time.Second},
+		{name: "updates", run: newUpdates(b, log.With("part", "updates")).run, grace: 20 * time.Second},
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},

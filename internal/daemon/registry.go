@@ -230,9 +230,21 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 // registries is the client of all registries, our own among them.
-func (b *backend) registries() *registry.Remote {
+// given are logins by host, that win over the daemon's.
+func (b *backend) registries(given map[string]string) *registry.Remote {
+	return b.registriesBy(given, nil)
+}
+
+// registriesBy is the same by another transport; nil: the ordinary one.
+func (b *backend) registriesBy(given map[string]string, transport http.RoundTripper) *registry.Remote {
 	o := registry.RemoteOptions{
-		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, nil, host+"/") },
+		Transport: transport,
+		Login: func(ctx context.Context, host string) (string, error) {
+			if given == nil {
+				return b.auth(ctx, authsIn(ctx), host+"/")
+			}
+			return b.auth(ctx, given, host+"/")
+		},
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {

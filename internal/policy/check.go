@@ -298,8 +298,16 @@ func (c *check) signatures() {
 	i := c.service.Image
 	for _, key := range merged(c.Gates, func(g Gate) []string { return g.Sign }) {
 		switch fix := fmt.Sprintf("tender image sign %s --key %s", i.Reference, key); {
+		case c.Keys != nil && !slices.Contains(c.Keys, key):
+			c.deny("gate/signature", fmt.Sprintf("the key %s, which must have signed it, is not in the vault", key),
+				fmt.Sprintf("tender image key create %s, or tender image key import %s cosign.pub", key, key))
+		case i.Signers == nil && i.Unsure != "":
+			c.deny("gate/signature", fmt.Sprintf("nobody can say whether the key %s signed it: %s", key, i.Unsure), cmp.Or(i.Ask, fix))
 		case i.Signers == nil:
 			c.deny("gate/signature", fmt.Sprintf("nobody can say whether the key %s signed it", key), fix)
+		case i.Digest == "" && !slices.Contains(i.Signers, key):
+			c.deny("gate/signature", fmt.Sprintf("the key %s did not sign it: it was never pushed, and a signature lies beside an image in its registry", key),
+				fmt.Sprintf("docker push %s, then %s", i.Reference, fix))
 		case !slices.Contains(i.Signers, key):
 			by := ""
 			if len(i.Signers) > 0 {

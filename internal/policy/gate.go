@@ -53,6 +53,8 @@ type Input struct {
 	Gates    []Gate
 	Services []Service // with Promote one without a name
 	Waivers  []tender.Waiver
+	// Keys are the names of those that may have signed; nil: nobody said which there are.
+	Keys []string
 }
 
 // Image is what is known of an image.
@@ -65,7 +67,9 @@ type Image struct {
 	Labels    map[string]string
 	Scan      *Scan    // nil: it was not scanned
 	Signers   []string // names of keys that signed it; nil: nobody can say
-	Promoted  []string // the steps that its digest was promoted to; nil: nobody can say
+	// Unsure says why Signers is nil, Ask what helps; "" if nobody said.
+	Unsure, Ask string
+	Promoted    []string // the steps that its digest was promoted to; nil: nobody can say
 	// Absent: it is not here yet, so that nothing but Reference is known. A plan meets that.
 	Absent bool
 }

@@ -98,8 +98,9 @@ func pushedBy(t store.Tag) string {
 	return at + " by " + t.Who
 }
 
+// immutable: tags that tie signatures to what they sign grow with each of them.
 func (r *Registry) immutable(repository, tag string) bool {
-	return slices.ContainsFunc(r.o.Immutable, func(i Immutable) bool { return i.holds(repository, tag) })
+	return subjectOf(tag) == "" && slices.ContainsFunc(r.o.Immutable, func(i Immutable) bool { return i.holds(repository, tag) })
 }
 
 func (r *Registry) tagsOf(ctx context.Context, repository string, want func(store.Tag) bool) (list []store.Tag, err error) {

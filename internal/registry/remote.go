@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -110,14 +111,18 @@ type RemoteOptions struct {
 
 // Remote is a client of registries: our own, in this process and as an administrator,
 // and all others. It is safe for concurrent use.
-type Remote struct{ o RemoteOptions }
+type Remote struct {
+	o       RemoteOptions
+	signing sync.Mutex // who adds a signature reads what is there, and writes all
+}
 
 // NewRemote makes one. Nothing is dialled.
 func NewRemote(o RemoteOptions) *Remote {
 	if o.Transport == nil {
 		o.Transport = remote.DefaultTransport
 	}
-	return &Remote{o}
+	o.Transport = bounded{o.Transport}
+	return &Remote{o: o}
 }
 
 // Parse reads a reference. Without a host it is our own registry's, if that has the
@@ -548,12 +553,47 @@ func (r *Remote) wrong(ctx context.Context, what string, ref Reference, err erro
 	switch t.StatusCode {
 	case http.StatusNotFound:
 		return tender.Errorf(tender.NotFound, "%s %s: %s does not have it", what, ref, where).Hint("is the name right? tender registry ls lists what is in our own registry")
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusForbidden:
+		if ref.Host == "" { // we may do all there: it is a rule that refuses
+			return tender.Errorf(tender.Conflict, "%s %s%s", what, ref, said)
+		}
+		fallthrough
+	case http.StatusUnauthorized:
 		return tender.Errorf(tender.Denied, "%s %s: %s does not let us%s", what, ref, where, said).Hint("tender registry login %s", where)
+	case http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed:
+		return tender.Errorf(tender.Conflict, "%s %s: %s refuses it%s", what, ref, where, said).Hint("is the tag immutable there?")
 	case http.StatusTooManyRequests:
 		return tender.Errorf(tender.Unavailable, "%s %s: %s asks us to wait: too many requests%s", what, ref, where, said).Hint("again later; a login is often allowed more: tender registry login %s", where)
 	}
 	return tender.Errorf(tender.Unavailable, "%s %s: %s answers %d%s", what, ref, where, t.StatusCode, said).Hint("again in a moment")
+}
+
+// maxAnswer is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
+const maxAnswer = 8 << 20
+
+// bounded reads no endless answers; blobs may have any size.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := b.RoundTripper.RoundTrip(req)
+	if err != nil || strings.Contains(req.URL.Path, "/blobs/") || !strings.HasPrefix(req.URL.Path, "/v2/") {
+		return res, err
+	}
+	res.Body = &boundedBody{res.Body, maxAnswer}
+	return res, nil
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxAnswer)
+	}
+	return n, err
 }
 
 // inside carries requests to our own registry without a network, as an administrator.

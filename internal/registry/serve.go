@@ -304,7 +304,7 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 			defer r.o.Touched(ref.Digest)()
 		}
 	}
-	for _, ask := range append([]func(context.Context, Pushed) error{r.keepTags, r.holdQuotas}, r.o.Before...) {
+	for _, ask := range append([]func(context.Context, Pushed) error{r.keepExpected, r.keepTags, r.holdQuotas}, r.o.Before...) {
 		if err := ask(req.Context(), push); err != nil {
 			r.refuse(w, err)
 			return

@@ -30,6 +30,7 @@ var migrations = []string{
 	imagesTables,
 	accountsTable,
 	cachedTable,
+	updatesTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
