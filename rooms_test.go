@@ -84,6 +84,7 @@ var owners = map[string]string{
 	"github.com/elastic":                          "internal/forward",
 	"github.com/minio/minio-go/v7":                "internal/forward internal/registry",
 	"go.opentelemetry.io/proto/otlp":              "-", // in tests alone
+	"github.com/johannesboyne/gofakes3":           "-", // in tests alone
 	"github.com/hashicorp/consul/api":             "-", // MPL: in tests alone, which are not listed
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",
