@@ -1,9 +1,9 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -13,10 +13,6 @@ import (
 const (
 	// politeEach is how many requests each host gets at a time.
 	politeEach = 2
-	// politeWait is for how long a host is left alone that asks for it without saying how long,
-	// and politeMost the longest that it is believed.
-	politeWait = time.Minute
-	politeMost = 6 * time.Hour
 	// politeHosts is how many hosts are remembered.
 	politeHosts = 256
 )
@@ -82,18 +78,7 @@ func (p *Polite) RoundTrip(req *http.Request) (*http.Response, error) {
 		return res, err
 	}
 	p.mu.Lock()
-	h.until = p.now().Add(retryAfter(res.Header.Get("Retry-After"), p.now()))
+	h.until = p.now().Add(cmp.Or(retryAfter(res.Header, p.now()), restUnsaid))
 	p.mu.Unlock()
 	return res, nil
-}
-
-// retryAfter reads the header: seconds, or a moment.
-func retryAfter(text string, now time.Time) time.Duration {
-	wait := politeWait
-	if n, err := strconv.Atoi(text); err == nil && n >= 0 {
-		wait = time.Duration(min(n, int(politeMost/time.Second))) * time.Second
-	} else if at, err := http.ParseTime(text); err == nil {
-		wait = at.Sub(now)
-	}
-	return min(max(wait, time.Second), politeMost)
 }

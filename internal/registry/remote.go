@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -221,13 +222,18 @@ func (r *Remote) Blob(ctx context.Context, ref Reference, digest string, limit i
 	return data, nil
 }
 
-// Image opens an image, or of an index the one for a platform; its layers come when they are read.
-func (r *Remote) Image(ctx context.Context, ref Reference, platform v1.Platform) (v1.Image, error) {
+// Image opens an image, or of an index the one for a platform such as linux/arm64, "" being linux
+// on this machine's processor; its layers come when they are read.
+func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.Image, error) {
+	p, err := v1.ParsePlatform(cmp.Or(platform, "linux/"+runtime.GOARCH))
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "platform %q: %v", platform, err)
+	}
 	named, opts, err := r.ready(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	img, err := remote.Image(named, append(opts, remote.WithPlatform(platform))...)
+	img, err := remote.Image(named, append(opts, remote.WithPlatform(*p))...)
 	if err != nil {
 		return nil, r.wrong(ctx, "read", ref, err)
 	}
@@ -295,6 +301,21 @@ func (r *Remote) Copy(ctx context.Context, from, to Reference) (string, error) {
 		return "", tender.Errorf(tender.Conflict, "%s is %s after %s was copied to it: somebody pushed there meanwhile", to, arrived.Digest, digest).Hint("again")
 	}
 	return digest, nil
+}
+
+// Untag removes a tag, and nothing of what it names. NotFound: there is none.
+func (r *Remote) Untag(ctx context.Context, ref Reference) error {
+	if ref.Tag == "" || ref.Digest != "" {
+		return tender.Errorf(tender.Invalid, "%s is no tag", ref)
+	}
+	named, opts, err := r.ready(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if err := remote.Delete(named, opts...); err != nil {
+		return r.wrong(ctx, "remove the tag", ref, err)
+	}
+	return nil
 }
 
 // Attach adds an artifact that refers to the manifest, and says its digest. A registry
@@ -568,8 +589,8 @@ func (r *Remote) wrong(ctx context.Context, what string, ref Reference, err erro
 	return tender.Errorf(tender.Unavailable, "%s %s: %s answers %d%s", what, ref, where, t.StatusCode, said).Hint("again in a moment")
 }
 
-// maxAnswer is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
-const maxAnswer = 8 << 20
+// maxRead is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
+const maxRead = 8 << 20
 
 // bounded reads no endless answers; blobs may have any size.
 type bounded struct{ http.RoundTripper }
@@ -579,7 +600,7 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || strings.Contains(req.URL.Path, "/blobs/") || !strings.HasPrefix(req.URL.Path, "/v2/") {
 		return res, err
 	}
-	res.Body = &boundedBody{res.Body, maxAnswer}
+	res.Body = &boundedBody{res.Body, maxRead}
 	return res, nil
 }
 
@@ -591,7 +612,7 @@ type boundedBody struct {
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxAnswer)
+		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxRead)
 	}
 	return n, err
 }

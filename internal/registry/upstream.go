@@ -181,7 +181,7 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 		return min(time.Duration(min(n, 1<<30))*time.Second, restMost)
 	}
 	if at, err := http.ParseTime(text); err == nil {
-		return max(0, at.Sub(now))
+		return min(max(0, at.Sub(now)), restMost)
 	}
 	return 0
 }
