@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +43,7 @@ func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 		o: registry.Options{
 			Dir: c.RegistryDir, Store: b.store, Enter: accounts.Enter, Log: log,
 			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas, After: []func(registry.Pushed){func(registry.Pushed) { b.scans.pushedHere() }},
+			Bucket: c.RegistryStorage, Secret: b.secretForAll,
 			Upstreams: c.upstreams(), CacheSize: c.RegistryCacheSize, Needed: b.neededImages,
 			Login: b.login,
 		},
@@ -106,7 +106,7 @@ func (r *registryRoom) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // run opens what is there, so that its index is whole before somebody asks, and serves
 // listeners of its own.
 func (r *registryRoom) run(ctx context.Context, own []net.Listener) error {
-	if _, err := os.Stat(filepath.Join(r.o.Dir, "docker")); err == nil {
+	if (Config{RegistryDir: r.o.Dir, RegistryStorage: r.o.Bucket}).hasImages() {
 		if _, err := r.get(ctx); err != nil {
 			if len(own) == 0 {
 				return err

@@ -14,7 +14,7 @@ import (
 // for does: the kernel sends the file. The library reads it through buffers of its own, after
 // a walk of its router for each. false: nothing was answered, and the library knows why.
 func (r *Registry) sendBlob(w http.ResponseWriter, req *http.Request, rt route) bool {
-	if rt.kind != "blobs" || req.Method != http.MethodGet && req.Method != http.MethodHead {
+	if r.o.Bucket != nil || rt.kind != "blobs" || req.Method != http.MethodGet && req.Method != http.MethodHead {
 		return false
 	}
 	d, err := digest.Parse(rt.reference)
