@@ -35,40 +35,42 @@ type answers struct {
 	RegistrySweep  api.RegistrySweep   `json:"registry_sweep"`
 	Policy         api.Policy
 	Waivers        []api.Waiver
-	Status         api.Status       `json:"status"`
-	Checks         []api.Check      `json:"checks"`
-	Projects       []api.Project    `json:"projects"`
-	Instances      []api.Instance   `json:"instances"`
-	Config         string           `json:"config"`
-	Plan           api.Plan         `json:"plan"`
-	Events         []api.Event      `json:"events"`
-	Hang           bool             `json:"hang"` // after the events, until the client goes
-	Result         api.Result       `json:"result"`
-	Rollouts       []api.Rollout    `json:"rollouts"`
-	Why            api.Why          `json:"why"`
-	Audit          []api.Audit      `json:"audit"`
-	Logs           []api.LogLine    `json:"logs"`
-	Numbers        []api.LogSeries  `json:"numbers"`
-	Sinks          []api.Sink       `json:"sinks"`
-	Dead           []api.DeadLetter `json:"dead"`
-	Rules          api.Rules        `json:"rules"`
-	Groups         []api.RuleGroup  `json:"groups"`
-	Alerts         api.Alerts       `json:"alerts"`
-	Silences       []api.Silence    `json:"silences"`
-	Tries          []api.AlertTry   `json:"tries"`
-	Stats          []api.Sample     `json:"stats"`
-	Top            []api.Processes  `json:"top"`
-	Code           int              `json:"code"`
-	Stdout         string           `json:"stdout"`
-	Stderr         string           `json:"stderr"`
-	Files          string           `json:"files"` // directory that copies come from
-	Images         []api.Image      `json:"images"`
-	Secrets        []api.Secret     `json:"secrets"`
-	Tokens         []api.Token      `json:"tokens"`
-	Logins         []api.Login      `json:"logins"`
-	Edge           api.Edge         `json:"edge"`
-	Scan           api.Scan         `json:"scan"`
-	Advise         api.Advisories   `json:"advisories"`
+	Status         api.Status        `json:"status"`
+	Checks         []api.Check       `json:"checks"`
+	Projects       []api.Project     `json:"projects"`
+	Instances      []api.Instance    `json:"instances"`
+	Config         string            `json:"config"`
+	Plan           api.Plan          `json:"plan"`
+	Events         []api.Event       `json:"events"`
+	Hang           bool              `json:"hang"` // after the events, until the client goes
+	Result         api.Result        `json:"result"`
+	Rollouts       []api.Rollout     `json:"rollouts"`
+	Why            api.Why           `json:"why"`
+	Audit          []api.Audit       `json:"audit"`
+	Logs           []api.LogLine     `json:"logs"`
+	Numbers        []api.LogSeries   `json:"numbers"`
+	Sinks          []api.Sink        `json:"sinks"`
+	Dead           []api.DeadLetter  `json:"dead"`
+	Rules          api.Rules         `json:"rules"`
+	Groups         []api.RuleGroup   `json:"groups"`
+	Alerts         api.Alerts        `json:"alerts"`
+	Silences       []api.Silence     `json:"silences"`
+	Tries          []api.AlertTry    `json:"tries"`
+	Stats          []api.Sample      `json:"stats"`
+	Top            []api.Processes   `json:"top"`
+	Code           int               `json:"code"`
+	Stdout         string            `json:"stdout"`
+	Stderr         string            `json:"stderr"`
+	Files          string            `json:"files"` // directory that copies come from
+	Images         []api.Image       `json:"images"`
+	Secrets        []api.Secret      `json:"secrets"`
+	Tokens         []api.Token       `json:"tokens"`
+	Logins         []api.Login       `json:"logins"`
+	Edge           api.Edge          `json:"edge"`
+	Scan           api.Scan          `json:"scan"`
+	Advise         api.Advisories    `json:"advisories"`
+	Promotion      api.Promotion     `json:"promotion"`
+	Listed         []api.ListedImage `json:"listed"`
 	// Prometheus holds by path what its API answers; nil: it is not there.
 	Prometheus map[string]json.RawMessage `json:"prometheus"`
 	// Errors holds, by call, what is refused.
@@ -334,6 +336,17 @@ func (b *backend) Scan(_ context.Context, _ api.Person, r api.ScanRequest, archi
 	report(api.Event{Kind: api.KindPull, Text: r.Reference + ": reading"})
 	a, err := b.answer("scan", r.Reference, "deny", r.Deny, "fixable", r.Fixable, "document", r.Document, "archive", size, "with", len(r.With), "against", r.Against)
 	return a.Scan, err
+}
+
+func (b *backend) Promote(_ context.Context, _ api.Person, r api.PromoteRequest, report func(api.Event)) (api.Promotion, error) {
+	report(api.Event{Kind: api.KindPull, Text: "copying " + r.Reference})
+	a, err := b.answer("promote", r.Reference, r.To, "from", r.From, "reason", r.Reason, "dry", r.DryRun, "undo", r.Undo)
+	return a.Promotion, err
+}
+
+func (b *backend) ListImages(_ context.Context, _ api.Person, repository string) ([]api.ListedImage, error) {
+	a, err := b.answer("list images", repository)
+	return a.Listed, err
 }
 
 func (b *backend) Advisories(context.Context) (api.Advisories, error) {

@@ -91,10 +91,27 @@ type Backend interface {
 	// PruneImages removes images of the engine by rules: never what runs, or what a way back needs.
 	PruneImages(ctx context.Context, who Person, r PruneRequest) (Pruned, error)
 
+	// TagImage gives an image more names, and says of each what became of it. Conflict: one is immutable.
+	TagImage(ctx context.Context, who Person, r TagRequest) ([]Tagged, error)
+	// Outdated asks registries what newer images there are of those that run.
+	Outdated(ctx context.Context, r OutdatedRequest) ([]Outdated, error)
+
 	// Scan looks into an image: of the engine, else of its registry; or an archive. It runs nothing of it and keeps no layer.
 	Scan(ctx context.Context, who Person, r ScanRequest, archive io.Reader, report func(Event)) (Scan, error)
+	// Promote brings a digest to a step of the pipeline. Denied: the gate of the step does, with every reason.
+	Promote(ctx context.Context, who Person, r PromoteRequest, report func(Event)) (Promotion, error)
+	// ListImages are those of the registry and those that services run; repository "": all.
+	ListImages(ctx context.Context, who Person, repository string) ([]ListedImage, error)
 	Advisories(ctx context.Context) (Advisories, error)
 	UpdateAdvisories(ctx context.Context, who Person, u AdvisoriesUpdate, report func(Event)) error
+
+	// ImageKeys sign images or verify signatures; private halves come out of ExportImageKey alone, sealed with a password.
+	ImageKeys(ctx context.Context) ([]ImageKey, error)
+	AddImageKey(ctx context.Context, who Person, k ImageKeyNew) (ImageKey, error)
+	ExportImageKey(ctx context.Context, who Person, name, password string) (string, error)
+	RemoveImageKey(ctx context.Context, who Person, name string, force bool) error
+	SignImage(ctx context.Context, who Person, s ImageSign) (ImageSignatures, error)
+	VerifyImage(ctx context.Context, who Person, v ImageVerify) (ImageSignatures, error)
 
 	// Shared counts how many of the lowest of an image's layers the engine has, so that Load may leave them out.
 	Shared(ctx context.Context, layers []string) (Shared, error)

@@ -181,6 +181,14 @@ func (f *fake) RetainImages(_ context.Context, who api.Person, r api.RetainReque
 	return api.RegistryClean{Tags: 1}, f.ask("retain %s %+v", who.Name, r)
 }
 
+func (f *fake) TagImage(_ context.Context, who api.Person, r api.TagRequest) ([]api.Tagged, error) {
+	return []api.Tagged{{Reference: "shop/web:1.4", Outcome: api.TagMoved}}, f.ask("tag %s %+v", who.Name, r)
+}
+
+func (f *fake) Outdated(_ context.Context, r api.OutdatedRequest) ([]api.Outdated, error) {
+	return []api.Outdated{{Image: "nginx:1.25", Newest: "1.27"}}, f.ask("outdated %s %v", r.Project, r.Names)
+}
+
 func (f *fake) PruneImages(_ context.Context, who api.Person, r api.PruneRequest) (api.Pruned, error) {
 	return api.Pruned{Images: 1}, f.ask("prune %s %+v", who.Name, r)
 }
@@ -521,6 +529,30 @@ func (f *fake) UpdateAdvisories(_ context.Context, who api.Person, u api.Advisor
 	return f.ask("update advisories %s %s", who.Name, u.From)
 }
 
+func (f *fake) ImageKeys(context.Context) ([]api.ImageKey, error) {
+	return []api.ImageKey{{Name: "release", Signs: true}}, f.ask("image keys")
+}
+
+func (f *fake) AddImageKey(_ context.Context, who api.Person, k api.ImageKeyNew) (api.ImageKey, error) {
+	return api.ImageKey{Name: k.Name, Signs: true}, f.ask("add image key %s %s", who.Name, k.Name)
+}
+
+func (f *fake) ExportImageKey(_ context.Context, who api.Person, name, _ string) (string, error) {
+	return "sealed", f.ask("export image key %s %s", who.Name, name)
+}
+
+func (f *fake) RemoveImageKey(_ context.Context, who api.Person, name string, force bool) error {
+	return f.ask("remove image key %s %s %t", who.Name, name, force)
+}
+
+func (f *fake) SignImage(_ context.Context, who api.Person, s api.ImageSign) (api.ImageSignatures, error) {
+	return api.ImageSignatures{Reference: s.Reference, Verified: true}, f.ask("sign %s %s %s", who.Name, s.Reference, s.Key)
+}
+
+func (f *fake) VerifyImage(_ context.Context, who api.Person, v api.ImageVerify) (api.ImageSignatures, error) {
+	return api.ImageSignatures{Reference: v.Reference}, f.ask("verify %s %s %v", who.Name, v.Reference, v.Keys)
+}
+
 func (f *fake) Waivers(context.Context) ([]api.Waiver, error) {
 	return []api.Waiver{{ID: 1, Finding: "CVE-1", Scope: "shop/web", Until: noon}, {ID: 2, Finding: "CVE-2", Until: noon}, {ID: 3, Finding: "CVE-3", Scope: "other", Until: noon}}, f.ask("waivers")
 }
@@ -532,4 +564,13 @@ func (f *fake) Waive(_ context.Context, who api.Person, w api.Waiver) (api.Waive
 
 func (f *fake) RemoveWaiver(_ context.Context, who api.Person, id int64) error {
 	return f.ask("remove waiver %s %d", who.Name, id)
+}
+
+func (f *fake) Promote(_ context.Context, who api.Person, r api.PromoteRequest, report func(api.Event)) (api.Promotion, error) {
+	report(api.Event{Kind: api.KindPull, Text: "copying"})
+	return api.Promotion{Step: r.To, Repository: "shop/web", At: noon}, f.ask("promote %s %+v", who.Name, r)
+}
+
+func (f *fake) ListImages(_ context.Context, who api.Person, repository string) ([]api.ListedImage, error) {
+	return []api.ListedImage{{Repository: "shop/web", Tags: []string{"1"}, Pushed: noon}}, f.ask("list images %s %s", who.Name, repository)
 }

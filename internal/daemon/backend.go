@@ -44,7 +44,11 @@ type backend struct {
 	host      hostImages
 	knowledge knowledge // of images, for the gate
 	remote    *registry.Remote
+	signers   signers
+	tagLocks  tagLocks
+	lookout   *lookout // asks registries for newer images
 	scans     *scans
+	promoting promoting
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error
 	sampling    *sampling // nil: nothing is sampled

@@ -107,6 +107,13 @@ func (b *backend) judge(ctx context.Context, q question) ([]tender.Verdict, erro
 	}); err != nil {
 		return nil, err
 	}
+	for _, g := range gates {
+		if len(g.Sign) > 0 {
+			if in.Keys, err = b.keysThere(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
 	known := map[string]policy.Image{}
 	scans := slices.ContainsFunc(gates, func(g policy.Gate) bool { need, _, _ := g.Needs(); return need })
 	look := func(id tender.ImageID) (policy.Image, error) {
@@ -181,8 +188,14 @@ func (b *backend) imageOf(ctx context.Context, id tender.ImageID) (policy.Image,
 		}
 	}
 	if k.signers != nil {
-		if out.Signers, err = k.signers(ctx, id); err != nil {
-			return out, fmt.Errorf("find who signed %s: %w", id.Reference, err)
+		out.Signers, err = k.signers(ctx, id)
+		switch tender.KindOf(err) {
+		case tender.Unavailable, tender.Denied: // a reason among the others
+			out.Signers, out.Unsure, out.Ask = nil, err.Error(), tender.AdviceOf(err)
+		default:
+			if err != nil {
+				return out, fmt.Errorf("find who signed %s: %w", id.Reference, err)
+			}
 		}
 	}
 	if k.promoted != nil {

@@ -148,7 +148,7 @@ func (s *scans) own(ctx context.Context, ref registry.Reference, tell func(api.E
 		return r, err
 	}
 	platform := s.platform(ctx)
-	img, err := s.registries.ImageFor(ctx, ref.At(named), platform)
+	img, err := s.registries.Image(ctx, ref.At(named), platform)
 	if err != nil {
 		return r, err
 	}

@@ -298,8 +298,16 @@ func (c *check) signatures() {
 	i := c.service.Image
 	for _, key := range merged(c.Gates, func(g Gate) []string { return g.Sign }) {
 		switch fix := fmt.Sprintf("tender image sign %s --key %s", i.Reference, key); {
+		case c.Keys != nil && !slices.Contains(c.Keys, key):
+			c.deny("gate/signature", fmt.Sprintf("the key %s, which must have signed it, is not in the vault", key),
+				fmt.Sprintf("tender image key create %s, or tender image key import %s cosign.pub", key, key))
+		case i.Signers == nil && i.Unsure != "":
+			c.deny("gate/signature", fmt.Sprintf("nobody can say whether the key %s signed it: %s", key, i.Unsure), cmp.Or(i.Ask, fix))
 		case i.Signers == nil:
 			c.deny("gate/signature", fmt.Sprintf("nobody can say whether the key %s signed it", key), fix)
+		case i.Digest == "" && !slices.Contains(i.Signers, key):
+			c.deny("gate/signature", fmt.Sprintf("the key %s did not sign it: it was never pushed, and a signature lies beside an image in its registry", key),
+				fmt.Sprintf("docker push %s, then %s", i.Reference, fix))
 		case !slices.Contains(i.Signers, key):
 			by := ""
 			if len(i.Signers) > 0 {
@@ -312,17 +320,12 @@ func (c *check) signatures() {
 
 func (c *check) promotion() {
 	i := c.service.Image
-	for _, from := range merged(c.Gates, func(g Gate) []string { return []string{g.From} }) {
-		if from == "" {
-			continue
-		}
-		step := c.Environment
-		if c.Promote {
-			step = from
-		}
+	for _, step := range merged(c.Gates, func(g Gate) []string { return c.steps(g) }) {
 		switch fix := fmt.Sprintf("tender image promote %s --to %s", i.Reference, step); {
+		case step == "":
+			c.deny("gate/promotion", "its project names no step of the pipeline that it could have been promoted to", "x-tender: {environment: NAME} in its Compose file")
 		case i.Digest == "":
-			c.deny("gate/promotion", "it has no digest, for it was never pushed, and so it was not promoted to "+step, fix)
+			c.deny("gate/promotion", "it has no digest, for it was never pushed, and so it was not promoted to "+step, "tender image build --push, or docker push; then "+fix)
 		case i.Promoted == nil:
 			c.deny("gate/promotion", "nobody can say whether it was promoted to "+step, fix)
 		case !slices.Contains(i.Promoted, step):
@@ -333,6 +336,17 @@ func (c *check) promotion() {
 			c.deny("gate/promotion", fmt.Sprintf("it was not promoted to %s: %s", step, to), fix)
 		}
 	}
+}
+
+// steps are those that a gate wants the digest to have been promoted to.
+func (c *check) steps(g Gate) (out []string) {
+	switch {
+	case c.Promote && g.From != "":
+		out = append(out, g.From)
+	case !c.Promote && (g.From != "" || g.Promoted):
+		out = append(out, c.Environment)
+	}
+	return out
 }
 
 // merged is what all gates ask for, each once.

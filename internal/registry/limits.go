@@ -98,8 +98,9 @@ func pushedBy(t store.Tag) string {
 	return at + " by " + t.Who
 }
 
+// immutable: tags that tie signatures to what they sign grow with each of them.
 func (r *Registry) immutable(repository, tag string) bool {
-	return slices.ContainsFunc(r.o.Immutable, func(i Immutable) bool { return i.holds(repository, tag) })
+	return subjectOf(tag) == "" && slices.ContainsFunc(r.o.Immutable, func(i Immutable) bool { return i.holds(repository, tag) })
 }
 
 func (r *Registry) tagsOf(ctx context.Context, repository string, want func(store.Tag) bool) (list []store.Tag, err error) {
@@ -141,13 +142,14 @@ func (r *Registry) count(ctx context.Context, i int, fresh bool) (*tally, error)
 			return err
 		}
 		for _, m := range list {
-			if within(r.o.Quotas[i].Repositories, m.Repository) {
+			// What came from another registry has a bound of its own.
+			if within(r.o.Quotas[i].Repositories, m.Repository) && r.cache.of(m.Repository) == nil {
 				t.bytes += t.more(m, true)
 			}
 		}
 		tags, err := tx.Tags("")
 		for _, tag := range tags {
-			if within(r.o.Quotas[i].Repositories, tag.Repository) {
+			if within(r.o.Quotas[i].Repositories, tag.Repository) && r.cache.of(tag.Repository) == nil {
 				t.tags[[2]string{tag.Repository, tag.Tag}] = struct{}{}
 			}
 		}

@@ -11,8 +11,10 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -110,14 +112,18 @@ type RemoteOptions struct {
 
 // Remote is a client of registries: our own, in this process and as an administrator,
 // and all others. It is safe for concurrent use.
-type Remote struct{ o RemoteOptions }
+type Remote struct {
+	o       RemoteOptions
+	signing sync.Mutex // who adds a signature reads what is there, and writes all
+}
 
 // NewRemote makes one. Nothing is dialled.
 func NewRemote(o RemoteOptions) *Remote {
 	if o.Transport == nil {
 		o.Transport = remote.DefaultTransport
 	}
-	return &Remote{o}
+	o.Transport = bounded{o.Transport}
+	return &Remote{o: o}
 }
 
 // Parse reads a reference. Without a host it is our own registry's, if that has the
@@ -216,13 +222,18 @@ func (r *Remote) Blob(ctx context.Context, ref Reference, digest string, limit i
 	return data, nil
 }
 
-// Image opens an image, or of an index the one for a platform; its layers come when they are read.
-func (r *Remote) Image(ctx context.Context, ref Reference, platform v1.Platform) (v1.Image, error) {
+// Image opens an image, or of an index the one for a platform such as linux/arm64, "" being linux
+// on this machine's processor; its layers come when they are read.
+func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.Image, error) {
+	p, err := v1.ParsePlatform(cmp.Or(platform, "linux/"+runtime.GOARCH))
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "platform %q: %v", platform, err)
+	}
 	named, opts, err := r.ready(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	img, err := remote.Image(named, append(opts, remote.WithPlatform(platform))...)
+	img, err := remote.Image(named, append(opts, remote.WithPlatform(*p))...)
 	if err != nil {
 		return nil, r.wrong(ctx, "read", ref, err)
 	}
@@ -290,6 +301,21 @@ func (r *Remote) Copy(ctx context.Context, from, to Reference) (string, error) {
 		return "", tender.Errorf(tender.Conflict, "%s is %s after %s was copied to it: somebody pushed there meanwhile", to, arrived.Digest, digest).Hint("again")
 	}
 	return digest, nil
+}
+
+// Untag removes a tag, and nothing of what it names. NotFound: there is none.
+func (r *Remote) Untag(ctx context.Context, ref Reference) error {
+	if ref.Tag == "" || ref.Digest != "" {
+		return tender.Errorf(tender.Invalid, "%s is no tag", ref)
+	}
+	named, opts, err := r.ready(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if err := remote.Delete(named, opts...); err != nil {
+		return r.wrong(ctx, "remove the tag", ref, err)
+	}
+	return nil
 }
 
 // Attach adds an artifact that refers to the manifest, and says its digest. A registry
@@ -548,12 +574,47 @@ func (r *Remote) wrong(ctx context.Context, what string, ref Reference, err erro
 	switch t.StatusCode {
 	case http.StatusNotFound:
 		return tender.Errorf(tender.NotFound, "%s %s: %s does not have it", what, ref, where).Hint("is the name right? tender registry ls lists what is in our own registry")
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusForbidden:
+		if ref.Host == "" { // we may do all there: it is a rule that refuses
+			return tender.Errorf(tender.Conflict, "%s %s%s", what, ref, said)
+		}
+		fallthrough
+	case http.StatusUnauthorized:
 		return tender.Errorf(tender.Denied, "%s %s: %s does not let us%s", what, ref, where, said).Hint("tender registry login %s", where)
+	case http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed:
+		return tender.Errorf(tender.Conflict, "%s %s: %s refuses it%s", what, ref, where, said).Hint("is the tag immutable there?")
 	case http.StatusTooManyRequests:
 		return tender.Errorf(tender.Unavailable, "%s %s: %s asks us to wait: too many requests%s", what, ref, where, said).Hint("again later; a login is often allowed more: tender registry login %s", where)
 	}
 	return tender.Errorf(tender.Unavailable, "%s %s: %s answers %d%s", what, ref, where, t.StatusCode, said).Hint("again in a moment")
+}
+
+// maxRead is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
+const maxRead = 8 << 20
+
+// bounded reads no endless answers; blobs may have any size.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := b.RoundTripper.RoundTrip(req)
+	if err != nil || strings.Contains(req.URL.Path, "/blobs/") || !strings.HasPrefix(req.URL.Path, "/v2/") {
+		return res, err
+	}
+	res.Body = &boundedBody{res.Body, maxRead}
+	return res, nil
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxRead)
+	}
+	return n, err
 }
 
 // inside carries requests to our own registry without a network, as an administrator.

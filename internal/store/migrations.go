@@ -29,6 +29,9 @@ var migrations = []string{
 	waiversTable + scansTable,
 	imagesTables,
 	accountsTable,
+	cachedTable,
+	updatesTable,
+	promotionsTable,
 	hostImagesTable + scanVerdicts,
 }
 
