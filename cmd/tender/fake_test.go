@@ -69,6 +69,8 @@ type answers struct {
 	Edge           api.Edge         `json:"edge"`
 	Scan           api.Scan         `json:"scan"`
 	Advise         api.Advisories   `json:"advisories"`
+	Keys           []api.ImageKey
+	Signatures     api.ImageSignatures
 	// Prometheus holds by path what its API answers; nil: it is not there.
 	Prometheus map[string]json.RawMessage `json:"prometheus"`
 	// Errors holds, by call, what is refused.
@@ -345,6 +347,36 @@ func (b *backend) UpdateAdvisories(_ context.Context, _ api.Person, u api.Adviso
 	_, err := b.answer("update advisories", u.From, u.Ecosystems, u.All)
 	report(api.Event{Kind: api.KindEnded, Text: "Debian: 12 advisories"})
 	return err
+}
+
+func (b *backend) ImageKeys(context.Context) ([]api.ImageKey, error) {
+	a, err := b.answer("image keys")
+	return a.Keys, err
+}
+
+func (b *backend) AddImageKey(_ context.Context, _ api.Person, k api.ImageKeyNew) (api.ImageKey, error) {
+	_, err := b.answer("add image key", k.Name, k.Key, k.Password)
+	return api.ImageKey{Name: k.Name, Signs: !strings.Contains(k.Key, "PUBLIC"), Public: "-----BEGIN PUBLIC KEY-----\n"}, err
+}
+
+func (b *backend) ExportImageKey(_ context.Context, _ api.Person, name, password string) (string, error) {
+	_, err := b.answer("export image key", name, password)
+	return "sealed\n", err
+}
+
+func (b *backend) RemoveImageKey(_ context.Context, _ api.Person, name string, force bool) error {
+	_, err := b.answer("remove image key", name, force)
+	return err
+}
+
+func (b *backend) SignImage(_ context.Context, _ api.Person, s api.ImageSign) (api.ImageSignatures, error) {
+	a, err := b.answer("sign", s.Reference, s.Key, s.Annotations)
+	return a.Signatures, err
+}
+
+func (b *backend) VerifyImage(_ context.Context, _ api.Person, v api.ImageVerify) (api.ImageSignatures, error) {
+	a, err := b.answer("verify", v.Reference, v.Keys)
+	return a.Signatures, err
 }
 
 func (b *backend) Waivers(context.Context) ([]api.Waiver, error) {

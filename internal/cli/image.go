@@ -19,10 +19,11 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	c := a.family("image", "Say what is in an image, and what is wrong with it", a.imageScan(), a.imageSBOM(), a.imageDB())
+	c := a.family("image", "Say what is in an image and what is wrong with it, and sign it", a.imageScan(), a.imageSBOM(), a.imageSign(), a.imageVerify(), a.imageKey(), a.imageDB())
 	c.Example = `  tender image scan shop/web:1.4
   tender image scan shop/web:1.4 --deny high
   tender image sbom shop/web:1.4 -o web.cdx.json
+  tender image sign shop/web:1.4 --key release
   tender image db update`
 	return c
 }
