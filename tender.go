@@ -43,8 +43,10 @@ type Service struct {
 	Replicas int    // 0 is allowed
 	// Scale is x-tender.scale; nil: Replicas are what somebody said.
 	Scale *Scale `json:",omitempty"`
-	Image string // reference as written (or PROJECT-SERVICE for build without image)
-	Build bool   // has build:
+	// Update is x-tender.update; nil: the same major version is looked for, and nothing moves by itself.
+	Update *Update `json:",omitempty"`
+	Image  string  // reference as written (or PROJECT-SERVICE for build without image)
+	Build  bool    // has build:
 	// PullPolicy is pull_policy: "", "always", "missing", "never", "build". Platform is as written, linux/arm64.
 	PullPolicy, Platform string
 

@@ -111,7 +111,7 @@ func Open(o Options) (*Room, error) {
 	if err := r.house.load(""); err != nil {
 		return nil, errors.Join(err, r.house.close())
 	}
-	r.v2 = &v2{base: &url.URL{Scheme: "http", Host: "here"}, client: &http.Client{Transport: direct{r.house.handler}}}
+	r.v2 = &v2{base: &url.URL{Scheme: "http", Host: "here"}, client: &http.Client{Transport: direct{r.house.face}}}
 	return r, nil
 }
 
@@ -150,7 +150,7 @@ func (r *Room) Handler() http.Handler {
 	if r.away != nil {
 		return r.away.handler()
 	}
-	return r.house.handler
+	return r.house.face
 }
 
 // Run keeps state on disk, or sends to the Alertmanager outside, until ctx ends.

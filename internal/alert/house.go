@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,7 +33,6 @@ import (
 	"github.com/prometheus/alertmanager/timeinterval"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/common/route"
 )
 
 // inner is an alert as Alertmanager has it.
@@ -67,8 +65,7 @@ type house struct {
 	groups    marker.GroupMarker
 	pipelines *notify.PipelineBuilder
 	figures   *dispatch.DispatcherMetrics
-	api       *api.API
-	handler   http.Handler
+	face      *face
 
 	loading    sync.Mutex // one load at a time
 	inhibitor  atomic.Pointer[inhibit.Inhibitor]
@@ -133,16 +130,18 @@ func openHouse(o Options, c *carried) (_ *house, err error) {
 	h.figures = dispatch.NewDispatcherMetrics(false, h.registry, h.flags)
 	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "alertmanager_http_request_duration_seconds", Help: "Histogram of latencies for HTTP requests."}, []string{"handler", "method", "code"})
 	h.registry.MustRegister(took)
-	if h.api, err = api.New(api.Options{
-		Alerts: h.incoming, Silences: h.silences, GroupMutedFunc: h.groups.Muted, Logger: h.log, Registry: h.registry, RequestDuration: took, Timeout: 30 * time.Second,
-		GroupFunc: func(ctx context.Context, routes func(*dispatch.Route) bool, alerts func(*inner, time.Time) bool) (dispatch.AlertGroups, map[model.Fingerprint][]string, error) {
-			return h.dispatcher.Load().Groups(ctx, routes, alerts)
-		},
-	}); err != nil {
-		h.alerts.Close()
-		return nil, fmt.Errorf("make Alertmanager's API: %w", err)
-	}
-	h.handler = h.api.Register(route.New(), "/")
+	h.face = newFace(func() (*api.API, error) {
+		a, err := api.New(api.Options{
+			Alerts: h.incoming, Silences: h.silences, GroupMutedFunc: h.groups.Muted, Logger: h.log, Registry: h.registry, RequestDuration: took, Timeout: 30 * time.Second,
+			GroupFunc: func(ctx context.Context, routes func(*dispatch.Route) bool, alerts func(*inner, time.Time) bool) (dispatch.AlertGroups, map[model.Fingerprint][]string, error) {
+				return h.dispatcher.Load().Groups(ctx, routes, alerts)
+			},
+		})
+		if err != nil {
+			return nil, fmt.Errorf("make Alertmanager's API: %w", err)
+		}
+		return a, nil
+	})
 	return h, nil
 }
 
@@ -235,7 +234,7 @@ func (h *house) load(file string) error {
 	alone := func() time.Duration { return 0 }
 	// No peers: a nil interface, not a nil pointer in one.
 	pipeline := h.pipelines.New(h.watched(b.receivers), alone, inhibitor, h.silencer, timeinterval.NewIntervener(b.intervals), h.groups, h.told, nil)
-	h.api.Update(b.conf, func(ctx context.Context, labels model.LabelSet) {
+	h.face.update(b.conf, func(ctx context.Context, labels model.LabelSet) {
 		h.inhibitor.Load().Mutes(ctx, labels)
 		h.silencer.Mutes(ctx, labels)
 	})

@@ -73,6 +73,12 @@ func TestRoundTrips(t *testing.T) {
 			return c.RemoveImage(ctx, api.RemoveImageRequest{Repository: "shop/web", Tag: "1", Force: true})
 		}, "remove image ME {Repository:shop/web Tag:1 Digest: Force:true DryRun:false}", api.RegistryClean{Tags: 1}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.TagImage(ctx, api.TagRequest{Source: "shop/web:1.4.2", Moving: true})
+		}, "tag ME {Source:shop/web:1.4.2 Targets:[] Moving:true Registry:false Auths:map[]}", []api.Tagged{{Reference: "shop/web:1.4", Outcome: api.TagMoved}}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.Outdated(ctx, api.OutdatedRequest{Project: "shop", Names: []string{"web", "nginx:1.25"}})
+		}, "outdated shop [web nginx:1.25]", []api.Outdated{{Image: "nginx:1.25", Newest: "1.27"}}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.RetainImages(ctx, api.RetainRequest{Rules: []api.RegistryRule{{Keep: 3}}, DryRun: true})
 		}, "retain ME {Rules:[{Repositories:[] Tags:[] Keep:3 OlderThan:0 Untagged:0 KeepTags:[] KeepSigned:false}] Repository: DryRun:true}", api.RegistryClean{Tags: 1}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.RuleGroups(ctx) }, "rule groups", []api.RuleGroup{{Name: "g", Changed: noon}}},
@@ -720,7 +726,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 84 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 86 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

@@ -89,6 +89,11 @@ type Backend interface {
 	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 
+	// TagImage gives an image more names, and says of each what became of it. Conflict: one is immutable.
+	TagImage(ctx context.Context, who Person, r TagRequest) ([]Tagged, error)
+	// Outdated asks registries what newer images there are of those that run.
+	Outdated(ctx context.Context, r OutdatedRequest) ([]Outdated, error)
+
 	// Scan looks into an image: of the engine, else of its registry; or an archive. It runs nothing of it and keeps no layer.
 	Scan(ctx context.Context, who Person, r ScanRequest, archive io.Reader, report func(Event)) (Scan, error)
 	Advisories(ctx context.Context) (Advisories, error)

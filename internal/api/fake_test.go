@@ -181,6 +181,14 @@ func (f *fake) RetainImages(_ context.Context, who api.Person, r api.RetainReque
 	return api.RegistryClean{Tags: 1}, f.ask("retain %s %+v", who.Name, r)
 }
 
+func (f *fake) TagImage(_ context.Context, who api.Person, r api.TagRequest) ([]api.Tagged, error) {
+	return []api.Tagged{{Reference: "shop/web:1.4", Outcome: api.TagMoved}}, f.ask("tag %s %+v", who.Name, r)
+}
+
+func (f *fake) Outdated(_ context.Context, r api.OutdatedRequest) ([]api.Outdated, error) {
+	return []api.Outdated{{Image: "nginx:1.25", Newest: "1.27"}}, f.ask("outdated %s %v", r.Project, r.Names)
+}
+
 func (f *fake) RemoveImage(_ context.Context, who api.Person, r api.RemoveImageRequest) (api.RegistryClean, error) {
 	return api.RegistryClean{Tags: 1}, f.ask("remove image %s %+v", who.Name, r)
 }

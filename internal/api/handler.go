@@ -91,6 +91,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.policyRoutes()
 	h.alertRoutes()
 	h.registryRoutes()
+	h.imageTagRoutes()
 	h.changeRoutes()
 	h.steerRoutes()
 	h.consoleRoutes()

@@ -127,6 +127,7 @@ const (
 	KindState    = "state"    // an instance changed
 	KindRollout  = "rollout"  // a rollout began, was rolled back, ended
 	KindScaled   = "scaled"   // a count follows what is measured
+	KindUpdate   = "update"   // a newer image: what was decided about it
 	KindWarning  = "warning"
 	// KindContainer is what the engine says of an instance, in its own words: Type, ID, Action, Attributes.
 	KindContainer = "container"

@@ -65,16 +65,9 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 			extra[k] = &v
 		}
 	}
-	ssh := map[string]string{}
-	for _, s := range f.ssh {
-		id, socket, _ := strings.Cut(s, "=")
-		if socket == "" && id != "default" {
-			return misuse("write it as default or ID=SOCKET", "--ssh %q", s)
-		}
-		if socket != "" && !filepath.IsAbs(socket) {
-			socket = filepath.Join(a.Dir, socket)
-		}
-		ssh[id] = socket
+	ssh, err := a.sshSockets(f.ssh)
+	if err != nil {
+		return err
 	}
 	d, err := a.client()
 	if err != nil {
@@ -120,6 +113,22 @@ func (a *app) build(ctx context.Context, f buildFlags, services []string) error 
 		return a.push(ctx, services)
 	}
 	return nil
+}
+
+// sshSockets reads --ssh: default, or ID=SOCKET.
+func (a *app) sshSockets(words []string) (map[string]string, error) {
+	ssh := map[string]string{}
+	for _, s := range words {
+		id, socket, _ := strings.Cut(s, "=")
+		if socket == "" && id != "default" {
+			return nil, misuse("write it as default or ID=SOCKET", "--ssh %q", s)
+		}
+		if socket != "" && !filepath.IsAbs(socket) {
+			socket = filepath.Join(a.Dir, socket)
+		}
+		ssh[id] = socket
+	}
+	return ssh, nil
 }
 
 // buildMissing builds, before an up, what has no image yet, or all that can be built.

@@ -19,8 +19,11 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	c := a.family("image", "Say what is in an image and what is wrong with it, and sign it", a.imageScan(), a.imageSBOM(), a.imageSign(), a.imageVerify(), a.imageKey(), a.imageDB())
-	c.Example = `  tender image scan shop/web:1.4
+	c := a.family("image", "Build images, name and sign them, and say what is in them, wrong with them and newer", a.imageScan(), a.imageSBOM(), a.imageDB(), a.imageBuild(), a.imageTag(), a.imageOutdated(),
+		a.imageSign(), a.imageVerify(), a.imageKey())
+	c.Example = `  tender image build --push -t registry.example.com/shop/web .
+  tender image outdated
+  tender image scan shop/web:1.4
   tender image scan shop/web:1.4 --deny high
   tender image sbom shop/web:1.4 -o web.cdx.json
   tender image sign shop/web:1.4 --key release

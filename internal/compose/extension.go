@@ -19,6 +19,7 @@ type extension struct {
 	Rollout tender.Rollout // without what update_config says
 	Routes  []tender.Route
 	Scale   *tender.Scale
+	Update  *tender.Update
 }
 
 // extensionOf reads x-tender of a service. Unknown keys and wrong values were
@@ -40,6 +41,9 @@ func extensionOf(s types.ServiceConfig) (extension, error) {
 	}
 	if m, ok := m["scale"].(map[string]any); ok {
 		x.Scale = r.at("scale").scale(m)
+	}
+	if m, ok := m["update"].(map[string]any); ok {
+		x.Update = r.at("update").update(m)
 	}
 	if _, err := metricsOf(s); err != nil {
 		return x, err

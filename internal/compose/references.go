@@ -145,6 +145,7 @@ func (r *references) limits(s types.ServiceConfig, at func(...string) []string) 
 		r.add("", "container_name is for one instance", at("container_name")...)
 	}
 	r.scale(s, at)
+	r.updates(s, at)
 }
 
 func (r *references) undefined(what, section, name string, known []string, where []string) {

@@ -79,7 +79,7 @@ func service(p *types.Project, s types.ServiceConfig) (tender.Service, error) {
 			return fail("%s.scale: %w", extensionKey, err)
 		}
 	}
-	out.Publish, out.Ports, out.Scale = x.Publish, portsOf(s), x.Scale
+	out.Publish, out.Ports, out.Scale, out.Update = x.Publish, portsOf(s), x.Scale, x.Update
 	out.Exposed = exposed(s)
 	out.Catalog = s.Labels["consul.service"]
 	out.CatalogPort, _ = strconv.Atoi(s.Labels["consul.port"]) // what is no number says nothing

@@ -30,6 +30,7 @@ var (
 		"rollout": rolloutWords,
 		"logs":    logsWords,
 		"scale":   scaleWords,
+		"update":  updateWords,
 		"metrics": metricsWords,
 		"alerts":  alertsWords,
 		"backup":  {later: true}, "pool": {later: true},

@@ -44,6 +44,8 @@ type backend struct {
 	knowledge knowledge // of images, for the gate
 	remote    *registry.Remote
 	signers   signers
+	tagLocks  tagLocks
+	lookout   *lookout // asks registries for newer images
 	scans     *scans
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error

@@ -114,6 +114,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		store: st, vault: v, engine: eng, inventory: engine.NewInventory(eng, log.With("part", "inventory")), board: board, logs: logRoom,
 	}
 	b.remote = b.registries(nil)
+	b.lookout = b.newLookout()
 	b.scans = newScans(b, filepath.Join(c.DataDir, "advisories"), log.With("part", "scans"))
 	b.knowledge.scanned, b.knowledge.signers = b.scans.scanned, b.signersOf
 	if err := checkGates(c, b.knowledge); err != nil {
@@ -155,6 +156,10 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	maps.Copy(mounts, figures)
 	maps.Copy(own, map[string]http.Handler{"/loki/": loki, "/ready": loki})
 	port, err := listenRegistry(c)
+	if err != nil {
+		return err
+	}
+	mirrors, err := listenMirrors(c)
 	if err != nil {
 		return err
 	}
@@ -206,6 +211,9 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	if b.images != nil {
 		parts = append(parts, part{name: "registry", grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.run(ctx, ports) }})
 	}
+	for _, m := range mirrors {
+		parts = append(parts, part{name: "mirror of " + m.of, grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.serveMirror(ctx, m) }})
+	}
 	if b.images != nil && !c.NoRegistryGC {
 		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})
 	}
@@ -217,6 +225,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 		{name: "names", run: b.keeper.names.Run, grace: 10 * time.Second},
 		{name: "edge", run: b.keeper.run, grace: 10 * time.Second},
 		{name: "scaling", run: b.scaling.run, grace: 10 * time.Second},
+		{name: "updates", run: newUpdates(b, log.With("part", "updates")).run, grace: 20 * time.Second},
 		{name: "api", vital: true, grace: 20 * time.Second, run: func(ctx context.Context) error {
 			return api.Serve(ctx, handler, listeners, api.Serving{Log: b.log})
 		}},

@@ -105,6 +105,9 @@ func (b *backend) cleanDaily(ctx context.Context) error {
 			_, err = b.RetainImages(ctx, who, api.RetainRequest{})
 		}
 		if err == nil {
+			err = b.evict(ctx)
+		}
+		if err == nil {
 			_, err = b.SweepRegistry(ctx, who, false)
 		}
 		if err != nil && ctx.Err() == nil {

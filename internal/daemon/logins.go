@@ -132,6 +132,11 @@ func (b *backend) auth(ctx context.Context, given map[string]string, ref string)
 	if a := given[host]; a != "" {
 		return a, nil
 	}
+	return b.login(ctx, host)
+}
+
+// login is what the vault keeps for a registry's host; "": nothing.
+func (b *backend) login(ctx context.Context, host string) (string, error) {
 	name := loginName(host)
 	newest, err := b.vault.Newest(ctx, loginsProject, name)
 	if tender.KindOf(err) == tender.NotFound {

@@ -58,6 +58,7 @@ func (f *figures) registry(r *registry.Registry) {
 	f.metric("registry_requests_total", "counter", "Requests to the registry since the start, by method and status.", samples...)
 	f.metric("registry_received_bytes_total", "counter", "Bytes that were pushed.", "", in)
 	f.metric("registry_sent_bytes_total", "counter", "Bytes that were pulled.", "", out)
+	f.cached(r)
 }
 
 // sinks writes how far each has come.

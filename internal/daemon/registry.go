@@ -44,6 +44,8 @@ func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 		o: registry.Options{
 			Dir: c.RegistryDir, Store: b.store, Enter: accounts.Enter, Log: log,
 			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas,
+			Upstreams: c.upstreams(), CacheSize: c.RegistryCacheSize, Needed: b.neededImages,
+			Login: b.login,
 		},
 		log:  log,
 		tell: func(problem string) { b.board.set("registry", func(p *api.Part) { p.Error = problem }) },
@@ -120,9 +122,11 @@ func (r *registryRoom) run(ctx context.Context, own []net.Listener) error {
 }
 
 // alone is what the registry's own listener answers.
-func (r *registryRoom) alone() http.Handler {
+func (r *registryRoom) alone() http.Handler { return r.aloneWith(r) }
+
+func (r *registryRoom) aloneWith(answer http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v2/", api.Patient(r))
+	mux.Handle("/v2/", api.Patient(answer))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok\n")
@@ -228,8 +232,19 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 // registries is the client of all registries, our own among them.
 // given are logins by host, that win over the daemon's.
 func (b *backend) registries(given map[string]string) *registry.Remote {
+	return b.registriesBy(given, nil)
+}
+
+// registriesBy is the same by another transport; nil: the ordinary one.
+func (b *backend) registriesBy(given map[string]string, transport http.RoundTripper) *registry.Remote {
 	o := registry.RemoteOptions{
-		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, given, host+"/") },
+		Transport: transport,
+		Login: func(ctx context.Context, host string) (string, error) {
+			if given == nil {
+				return b.auth(ctx, authsIn(ctx), host+"/")
+			}
+			return b.auth(ctx, given, host+"/")
+		},
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {

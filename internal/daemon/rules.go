@@ -37,6 +37,7 @@ type ruleRoom struct {
 	rules  *metrics.Rules
 	// moreFiles are the rule files that prometheus.yml names.
 	moreFiles func() []string
+	builtin   func() ([]metrics.Group, error) // they do not change while this runs
 	tell      func(problem string)
 	wake      chan struct{}
 
@@ -45,8 +46,22 @@ type ruleRoom struct {
 
 	// Of the one goroutine that gathers:
 	good     map[string][]metrics.Group // what was right of a source when it was last
+	texts    map[ruleText]readRules     // of the round before and of this one, which are seldom different
+	fresh    map[ruleText]readRules
 	projects map[string]ofHead[projectRules]
 	set      []metrics.Group
+}
+
+// ruleText is a text of rules and what is needed to read it.
+type ruleText struct {
+	source, text string
+	logs         bool
+}
+
+// readRules is what came of one. It is not changed.
+type readRules struct {
+	groups []metrics.Group
+	wrong  []error
 }
 
 // projectRules are those of one generation.
@@ -110,7 +125,7 @@ func newRuleRoom(b *backend, db *metrics.DB, log *slog.Logger, notify func(conte
 	}
 	r := &ruleRoom{
 		log: log, config: b.config, state: b.store, rules: rules, wake: make(chan struct{}, 1), moreFiles: func() []string { return nil }, tell: func(string) {},
-		good: map[string][]metrics.Group{},
+		good: map[string][]metrics.Group{}, builtin: sync.OnceValues(func() ([]metrics.Group, error) { return metrics.BuiltinGroups(b.config.Builtin) }),
 	}
 	return r, nil
 }
@@ -183,7 +198,10 @@ func (r *ruleRoom) poke() {
 // gather reads all sources. What is not right of one is told, and what was right of it
 // before stays.
 func (r *ruleRoom) gather(ctx context.Context) {
-	groups, err := metrics.BuiltinGroups(r.config.Builtin)
+	r.fresh = map[ruleText]readRules{}
+	defer func() { r.texts = r.fresh }()
+	groups, err := r.builtin()
+	groups = slices.Clip(groups) // more is appended, not to them
 	var problems []string
 	if err != nil { // the configuration was checked
 		problems = append(problems, err.Error())
@@ -219,6 +237,17 @@ func (r *ruleRoom) gather(ctx context.Context) {
 	}
 }
 
+// read is metrics.ReadRules for gather, which reads the same every few seconds.
+func (r *ruleRoom) read(source, text string, logs bool) ([]metrics.Group, []error) {
+	key := ruleText{source, text, logs}
+	is, ok := r.texts[key]
+	if !ok {
+		is.groups, is.wrong = metrics.ReadRules(source, []byte(text), logs, checkLogQL)
+	}
+	r.fresh[key] = is
+	return is.groups, is.wrong
+}
+
 // files reads rule files of one language.
 func (r *ruleRoom) files(logs bool) (out []metrics.Group, problems []string) {
 	patterns := slices.Concat(r.config.RuleFiles, r.moreFiles())
@@ -244,7 +273,7 @@ func (r *ruleRoom) files(logs bool) (out []metrics.Group, problems []string) {
 			problems = append(problems, err.Error())
 		} else {
 			var wrong []error
-			if groups, wrong = metrics.ReadRules(file, content, logs, checkLogQL); len(wrong) > 0 {
+			if groups, wrong = r.read(file, string(content), logs); len(wrong) > 0 {
 				err = wrong[0]
 				for _, w := range wrong {
 					problems = append(problems, fmt.Sprintf("%s: %v", file, w))
@@ -275,7 +304,7 @@ func (r *ruleRoom) stored(ctx context.Context) (out []metrics.Group, problems []
 		}
 		set, err := tx.RuleGroups()
 		for _, g := range set {
-			groups, wrong := metrics.ReadRules(apiSource, []byte(g.Text), g.Logs, checkLogQL)
+			groups, wrong := r.read(apiSource, g.Text, g.Logs)
 			for _, w := range wrong { // of another version
 				problems = append(problems, fmt.Sprintf("rules %s: %v", g.Name, w))
 			}

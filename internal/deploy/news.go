@@ -30,6 +30,7 @@ const (
 	NewsState    = "state"    // an instance changed
 	NewsRollout  = "rollout"  // a rollout began or ended
 	NewsScaled   = "scaled"   // the count of a service follows what is measured
+	NewsUpdate   = "update"   // a newer image: what was decided about it
 	NewsWarning  = "warning"
 )
 

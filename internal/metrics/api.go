@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/grafana/regexp"
@@ -49,7 +50,13 @@ func (d *DB) API() http.Handler {
 }
 
 // serve is what lies below /api/v1/ over a store, which may be a part of ours. counts: nil nowhere.
+// It is made when somebody first asks: what it keeps to describe itself is more than a megabyte.
 func (d *DB) serve(of storage.SampleAndChunkQueryable, exemplars storage.ExemplarQueryable, ruled func(context.Context) v1.RulesRetriever, counts prometheus.Registerer) http.Handler {
+	made := sync.OnceValue(func() http.Handler { return d.routes(of, exemplars, ruled, counts) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { made().ServeHTTP(w, r) })
+}
+
+func (d *DB) routes(of storage.SampleAndChunkQueryable, exemplars storage.ExemplarQueryable, ruled func(context.Context) v1.RulesRetriever, counts prometheus.Registerer) http.Handler {
 	a := v1.NewAPI(
 		asked{d}, of, appendable{d}, exemplars,
 		func(context.Context) v1.ScrapePoolsRetriever { return d.active() },

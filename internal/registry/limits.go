@@ -142,13 +142,14 @@ func (r *Registry) count(ctx context.Context, i int, fresh bool) (*tally, error)
 			return err
 		}
 		for _, m := range list {
-			if within(r.o.Quotas[i].Repositories, m.Repository) {
+			// What came from another registry has a bound of its own.
+			if within(r.o.Quotas[i].Repositories, m.Repository) && r.cache.of(m.Repository) == nil {
 				t.bytes += t.more(m, true)
 			}
 		}
 		tags, err := tx.Tags("")
 		for _, tag := range tags {
-			if within(r.o.Quotas[i].Repositories, tag.Repository) {
+			if within(r.o.Quotas[i].Repositories, tag.Repository) && r.cache.of(tag.Repository) == nil {
 				t.tags[[2]string{tag.Repository, tag.Tag}] = struct{}{}
 			}
 		}

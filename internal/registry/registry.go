@@ -39,6 +39,16 @@ type Options struct {
 	Immutable []Immutable
 	Quotas    []Quota
 
+	// Upstreams are other registries of whose images those are kept that somebody asks for.
+	Upstreams []Upstream
+	// CacheSize is how many bytes of theirs are kept; 0: the constant of this name.
+	CacheSize int64
+	// Login answers with X-Registry-Auth for an upstream's host, or ""; nil: it is asked as nobody.
+	Login func(ctx context.Context, host string) (string, error)
+	// Needed are images that stay in the cache, as of RetainOptions; nil: none.
+	Needed    func(context.Context) (map[string]string, error)
+	Transport http.RoundTripper // to upstreams; nil: one with deadlines
+
 	// Before is asked before a manifest is taken; its error, a tender.Error, is the answer.
 	Before []func(context.Context, Pushed) error
 	// After hears of each manifest that was taken. It must not hold up the push.
@@ -71,6 +81,8 @@ type Registry struct {
 	met   meter
 
 	tallies tallies
+
+	cache *cache // nil: there is no upstream
 }
 
 // Open opens the registry in o.Dir, and makes the rows that are missing of what lies there.
@@ -128,7 +140,7 @@ func Open(ctx context.Context, o Options) (_ *Registry, err error) {
 		return nil, fmt.Errorf("open the registry in %s: %w", o.Dir, err)
 	}
 	r.app = handlers.NewApp(ctx, c)
-	if err := r.Reindex(ctx); err != nil {
+	if err := errors.Join(r.Reindex(ctx), r.openCache()); err != nil {
 		_ = r.app.Shutdown()
 		return nil, err
 	}
@@ -138,6 +150,7 @@ func Open(ctx context.Context, o Options) (_ *Registry, err error) {
 // Close ends what runs beside requests. Requests must have ended.
 func (r *Registry) Close() error {
 	defer r.cancel()
+	r.cache.close()
 	return r.app.Shutdown()
 }
 

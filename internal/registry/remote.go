@@ -553,16 +553,23 @@ func (r *Remote) wrong(ctx context.Context, what string, ref Reference, err erro
 	switch t.StatusCode {
 	case http.StatusNotFound:
 		return tender.Errorf(tender.NotFound, "%s %s: %s does not have it", what, ref, where).Hint("is the name right? tender registry ls lists what is in our own registry")
-	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusForbidden:
+		if ref.Host == "" { // we may do all there: it is a rule that refuses
+			return tender.Errorf(tender.Conflict, "%s %s%s", what, ref, said)
+		}
+		fallthrough
+	case http.StatusUnauthorized:
 		return tender.Errorf(tender.Denied, "%s %s: %s does not let us%s", what, ref, where, said).Hint("tender registry login %s", where)
+	case http.StatusBadRequest, http.StatusConflict, http.StatusPreconditionFailed:
+		return tender.Errorf(tender.Conflict, "%s %s: %s refuses it%s", what, ref, where, said).Hint("is the tag immutable there?")
 	case http.StatusTooManyRequests:
 		return tender.Errorf(tender.Unavailable, "%s %s: %s asks us to wait: too many requests%s", what, ref, where, said).Hint("again later; a login is often allowed more: tender registry login %s", where)
 	}
 	return tender.Errorf(tender.Unavailable, "%s %s: %s answers %d%s", what, ref, where, t.StatusCode, said).Hint("again in a moment")
 }
 
-// maxAnswer is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
-const maxAnswer = 8 << 20
+// maxRead is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
+const maxRead = 8 << 20
 
 // bounded reads no endless answers; blobs may have any size.
 type bounded struct{ http.RoundTripper }
@@ -572,7 +579,7 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || strings.Contains(req.URL.Path, "/blobs/") || !strings.HasPrefix(req.URL.Path, "/v2/") {
 		return res, err
 	}
-	res.Body = &boundedBody{res.Body, maxAnswer}
+	res.Body = &boundedBody{res.Body, maxRead}
 	return res, nil
 }
 
@@ -584,7 +591,7 @@ type boundedBody struct {
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxAnswer)
+		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxRead)
 	}
 	return n, err
 }

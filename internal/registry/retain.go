@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/store"
 )
 
@@ -313,10 +314,10 @@ func (d *decision) ordinary(rules []Rule) {
 func rank(tags []*named) map[*named]int {
 	sorted := slices.Clone(tags)
 	slices.SortStableFunc(sorted, func(a, b *named) int {
-		v, isV := versionOf(a.Tag.Tag)
-		w, isW := versionOf(b.Tag.Tag)
+		v, isV := tender.VersionOf(a.Tag.Tag)
+		w, isW := tender.VersionOf(b.Tag.Tag)
 		if isV && isW {
-			if c := w.compare(v); c != 0 {
+			if c := w.Compare(v); c != 0 {
 				return c
 			}
 		}
@@ -326,7 +327,7 @@ func rank(tags []*named) map[*named]int {
 	var n [2]int
 	for _, kind := range []bool{true, false} {
 		for _, t := range sorted {
-			if _, is := versionOf(t.Tag.Tag); is == kind {
+			if _, is := tender.VersionOf(t.Tag.Tag); is == kind {
 				i := 0
 				if kind {
 					i = 1

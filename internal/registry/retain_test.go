@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/store"
 )
 
@@ -251,15 +252,15 @@ func TestVersionsInOrder(t *testing.T) {
 	got := slices.Clone(want)
 	slices.Reverse(got)
 	slices.SortStableFunc(got, func(a, b string) int {
-		v, _ := versionOf(a)
-		w, _ := versionOf(b)
-		return v.compare(w)
+		v, _ := tender.VersionOf(a)
+		w, _ := tender.VersionOf(b)
+		return v.Compare(w)
 	})
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	for _, tag := range []string{"latest", "20261130", "main-12", "v1.2.3.4", "7f3c2d1"} {
-		if _, is := versionOf(tag); is {
+		if _, is := tender.VersionOf(tag); is {
 			t.Errorf("%s is no version", tag)
 		}
 	}

@@ -122,6 +122,11 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request) {
 		problem(w, http.StatusBadRequest, "NAME_INVALID", fmt.Sprintf("%q is no name of a repository", rt.repository))
 		return
 	}
+	req, upstream, err := r.cache.enter(req, &rt)
+	if err != nil {
+		r.refuse(w, err)
+		return
+	}
 	do := action(req.Method, rt)
 	if !account.May(rt.repository, do) {
 		if account.Name == "" {
@@ -129,6 +134,10 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 		problem(w, http.StatusForbidden, "DENIED", fmt.Sprintf("%s may not %s in %s", account.Name, do, rt.repository))
+		return
+	}
+	if upstream != nil && (req.Method != http.MethodDelete || rt.kind != "manifests") {
+		r.cache.serve(w, req, rt, upstream)
 		return
 	}
 	if rt.kind == "uploads" && do == Push && req.Method != http.MethodDelete && req.Method != http.MethodGet {
@@ -295,7 +304,7 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, rt rout
 			defer r.o.Touched(ref.Digest)()
 		}
 	}
-	for _, ask := range append([]func(context.Context, Pushed) error{r.keepTags, r.holdQuotas}, r.o.Before...) {
+	for _, ask := range append([]func(context.Context, Pushed) error{r.keepExpected, r.keepTags, r.holdQuotas}, r.o.Before...) {
 		if err := ask(req.Context(), push); err != nil {
 			r.refuse(w, err)
 			return

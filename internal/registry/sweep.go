@@ -25,6 +25,9 @@ type SweepOptions struct {
 	DryRun bool // says what would go, and changes nothing
 	// Age is how old what goes must be at least; 0: a day, negative: it does not matter.
 	Age time.Duration
+
+	// evicted are blobs that came from other registries and were evicted: an hour is enough for them.
+	evicted map[string]bool
 }
 
 // Swept is what a sweep did or, in a dry run, would do.
@@ -70,7 +73,7 @@ func (r *Registry) Sweep(ctx context.Context, o SweepOptions) (done Swept, err e
 	}
 	start := r.o.Now()
 	defer r.leases.begin()()
-	s := &sweep{r: r, o: o, done: &done, root: filepath.Join(r.o.Dir, "docker/registry/v2"), named: map[key]struct{}{}, before: start.Add(-max(o.Age, 0))}
+	s := &sweep{r: r, o: o, done: &done, root: filepath.Join(r.o.Dir, "docker/registry/v2"), named: map[key]struct{}{}, start: start}
 	err = s.run(ctx)
 	done.Referenced, done.Took = len(s.named), r.o.Now().Sub(start)
 	if err != nil {
@@ -80,11 +83,11 @@ func (r *Registry) Sweep(ctx context.Context, o SweepOptions) (done Swept, err e
 }
 
 type sweep struct {
-	r      *Registry
-	o      SweepOptions
-	done   *Swept
-	root   string
-	before time.Time
+	r     *Registry
+	o     SweepOptions
+	done  *Swept
+	root  string
+	start time.Time
 	// named are the blobs that stay: manifests, what they name, and what a link that stays leads to.
 	named map[key]struct{}
 }
@@ -207,7 +210,11 @@ func (s *sweep) links(ctx context.Context, folder string, own map[key]struct{}) 
 		if _, is := own[k]; is {
 			continue
 		}
-		gone, err := s.link(filepath.Join(layers, e.name), "sha256:"+e.name)
+		age := s.o.Age
+		if s.o.evicted["sha256:"+e.name] && s.cached(folder) {
+			age = min(age, leaseTime)
+		}
+		gone, err := s.link(filepath.Join(layers, e.name), "sha256:"+e.name, age)
 		if err != nil {
 			return err
 		}
@@ -238,9 +245,15 @@ func (s *sweep) links(ctx context.Context, folder string, own map[key]struct{}) 
 	return nil
 }
 
+// cached says whether a repository's folder is one of an upstream's.
+func (s *sweep) cached(folder string) bool {
+	name, err := filepath.Rel(filepath.Join(s.root, "repositories"), folder)
+	return err == nil && s.r.cache.of(filepath.ToSlash(name)) != nil
+}
+
 // link removes one unless it or its blob is young, or leased.
-func (s *sweep) link(folder, digest string) (gone bool, err error) {
-	release, ok, err := s.mayGo(digest, filepath.Join(folder, "link"))
+func (s *sweep) link(folder, digest string, age time.Duration) (gone bool, err error) {
+	release, ok, err := s.mayGo(digest, filepath.Join(folder, "link"), age)
 	if !ok || err != nil {
 		return false, err
 	}
@@ -257,7 +270,7 @@ func (s *sweep) link(folder, digest string) (gone bool, err error) {
 }
 
 // mayGo claims a digest whose blob and file are old enough, and which nobody holds.
-func (s *sweep) mayGo(digest, file string) (release func(), ok bool, err error) {
+func (s *sweep) mayGo(digest, file string, age time.Duration) (release func(), ok bool, err error) {
 	data := filepath.Join(s.r.o.Dir, filepath.FromSlash(blobPath(digest)))
 	young := func() (bool, error) {
 		for _, f := range []string{data, file} {
@@ -265,7 +278,7 @@ func (s *sweep) mayGo(digest, file string) (release func(), ok bool, err error) 
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return false, err
 			}
-			if err == nil && s.o.Age > 0 && info.ModTime().After(s.before) {
+			if err == nil && age > 0 && info.ModTime().After(s.start.Add(-age)) {
 				return true, nil
 			}
 		}
@@ -321,7 +334,11 @@ func (s *sweep) blobs(ctx context.Context) error {
 
 func (s *sweep) blob(folder, digest string) error {
 	data := filepath.Join(folder, "data")
-	release, ok, err := s.mayGo(digest, data)
+	age := s.o.Age
+	if s.o.evicted[digest] {
+		age = min(age, leaseTime)
+	}
+	release, ok, err := s.mayGo(digest, data, age)
 	if !ok || err != nil {
 		return err
 	}

@@ -29,6 +29,8 @@ var migrations = []string{
 	waiversTable + scansTable,
 	imagesTables,
 	accountsTable,
+	cachedTable,
+	updatesTable,
 }
 
 // applicationID marks the file as ours ("TNDR").
