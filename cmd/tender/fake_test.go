@@ -71,6 +71,8 @@ type answers struct {
 	Advise         api.Advisories   `json:"advisories"`
 	Keys           []api.ImageKey
 	Signatures     api.ImageSignatures
+	Promotion      api.Promotion     `json:"promotion"`
+	Listed         []api.ListedImage `json:"listed"`
 	// Prometheus holds by path what its API answers; nil: it is not there.
 	Prometheus map[string]json.RawMessage `json:"prometheus"`
 	// Errors holds, by call, what is refused.
@@ -338,6 +340,17 @@ func (b *backend) Scan(_ context.Context, _ api.Person, r api.ScanRequest, archi
 	return a.Scan, err
 }
 
+func (b *backend) Promote(_ context.Context, _ api.Person, r api.PromoteRequest, report func(api.Event)) (api.Promotion, error) {
+	report(api.Event{Kind: api.KindPull, Text: "copying " + r.Reference})
+	a, err := b.answer("promote", r.Reference, r.To, "from", r.From, "reason", r.Reason, "dry", r.DryRun, "undo", r.Undo)
+	return a.Promotion, err
+}
+
+func (b *backend) ListImages(_ context.Context, _ api.Person, repository string) ([]api.ListedImage, error) {
+	a, err := b.answer("list images", repository)
+	return a.Listed, err
+}
+
 func (b *backend) Advisories(context.Context) (api.Advisories, error) {
 	a, err := b.answer("advisories")
 	return a.Advise, err
@@ -347,6 +360,16 @@ func (b *backend) UpdateAdvisories(_ context.Context, _ api.Person, u api.Adviso
 	_, err := b.answer("update advisories", u.From, u.Ecosystems, u.All)
 	report(api.Event{Kind: api.KindEnded, Text: "Debian: 12 advisories"})
 	return err
+}
+
+func (b *backend) TagImage(_ context.Context, _ api.Person, r api.TagRequest) ([]api.Tagged, error) {
+	_, err := b.answer("tag", r)
+	return nil, err
+}
+
+func (b *backend) Outdated(_ context.Context, r api.OutdatedRequest) ([]api.Outdated, error) {
+	_, err := b.answer("outdated", r)
+	return nil, err
 }
 
 func (b *backend) ImageKeys(context.Context) ([]api.ImageKey, error) {

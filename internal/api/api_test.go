@@ -87,6 +87,14 @@ func TestRoundTrips(t *testing.T) {
 			s, err := c.Scan(ctx, api.ScanRequest{Reference: "shop/web:1", Archive: true, Document: "sarif", With: strings.Repeat("x", 3<<20)}, strings.NewReader("tar"), nil)
 			return fmt.Sprint(s.Reference, s.Packages, len(s.Changes)), err
 		}, "scan ME shop/web:1 sarif", "shop/web:13 3"},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			p, err := c.Promote(ctx, api.PromoteRequest{Reference: "shop/web:1", To: "staging", Reason: "r", DryRun: true}, nil)
+			return p.Step, err
+		}, "promote ME {Reference:shop/web:1 To:staging From: Reason:r DryRun:true Undo:false}", "staging"},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			l, err := c.ListImages(ctx, "shop/web")
+			return len(l), err
+		}, "list images ME shop/web", 1},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.Advisories(ctx) }, "advisories", api.Advisories{Count: 3, Updated: noon}},
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return nil, c.UpdateAdvisories(ctx, api.AdvisoriesUpdate{From: "/mirror"}, nil)
@@ -726,7 +734,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 86 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 88 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

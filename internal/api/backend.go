@@ -96,6 +96,10 @@ type Backend interface {
 
 	// Scan looks into an image: of the engine, else of its registry; or an archive. It runs nothing of it and keeps no layer.
 	Scan(ctx context.Context, who Person, r ScanRequest, archive io.Reader, report func(Event)) (Scan, error)
+	// Promote brings a digest to a step of the pipeline. Denied: the gate of the step does, with every reason.
+	Promote(ctx context.Context, who Person, r PromoteRequest, report func(Event)) (Promotion, error)
+	// ListImages are those of the registry and those that services run; repository "": all.
+	ListImages(ctx context.Context, who Person, repository string) ([]ListedImage, error)
 	Advisories(ctx context.Context) (Advisories, error)
 	UpdateAdvisories(ctx context.Context, who Person, u AdvisoriesUpdate, report func(Event)) error
 

@@ -561,3 +561,12 @@ func (f *fake) Waive(_ context.Context, who api.Person, w api.Waiver) (api.Waive
 func (f *fake) RemoveWaiver(_ context.Context, who api.Person, id int64) error {
 	return f.ask("remove waiver %s %d", who.Name, id)
 }
+
+func (f *fake) Promote(_ context.Context, who api.Person, r api.PromoteRequest, report func(api.Event)) (api.Promotion, error) {
+	report(api.Event{Kind: api.KindPull, Text: "copying"})
+	return api.Promotion{Step: r.To, Repository: "shop/web", At: noon}, f.ask("promote %s %+v", who.Name, r)
+}
+
+func (f *fake) ListImages(_ context.Context, who api.Person, repository string) ([]api.ListedImage, error) {
+	return []api.ListedImage{{Repository: "shop/web", Tags: []string{"1"}, Pushed: noon}}, f.ask("list images %s %s", who.Name, repository)
+}

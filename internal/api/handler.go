@@ -99,6 +99,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.travelRoutes()
 	h.scanRoutes()
 	h.signingRoutes()
+	h.promotionRoutes()
 	h.loginRoutes()
 	h.accountRoutes()
 	h.routeRoutes()

@@ -92,22 +92,23 @@ type Action struct {
 
 // Event is one piece of news: of a running up, or of a project.
 type Event struct {
-	Time       time.Time `json:"time"`
-	Kind       string    `json:"kind"` // see below
-	Project    string    `json:"project,omitempty"`
-	Service    string    `json:"service,omitempty"`
-	Instance   string    `json:"instance,omitempty"` // name
-	Generation int       `json:"generation,omitempty"`
-	Rollout    int64     `json:"rollout,omitempty"`
-	Revision   string    `json:"revision,omitempty"`
-	Text       string    `json:"text"`
-	Hint       string    `json:"hint,omitempty"`
-	Current    int64     `json:"current,omitempty"` // bytes, of a pull
-	Total      int64     `json:"total,omitempty"`
-	Result     *Result   `json:"result,omitempty"` // with done
-	Image      string    `json:"image,omitempty"`  // with the done of a build: its id
-	Scan       *Scan     `json:"scan,omitempty"`   // with the done of a scan
-	Error      *Error    `json:"error,omitempty"`  // with error
+	Time       time.Time  `json:"time"`
+	Kind       string     `json:"kind"` // see below
+	Project    string     `json:"project,omitempty"`
+	Service    string     `json:"service,omitempty"`
+	Instance   string     `json:"instance,omitempty"` // name
+	Generation int        `json:"generation,omitempty"`
+	Rollout    int64      `json:"rollout,omitempty"`
+	Revision   string     `json:"revision,omitempty"`
+	Text       string     `json:"text"`
+	Hint       string     `json:"hint,omitempty"`
+	Current    int64      `json:"current,omitempty"` // bytes, of a pull
+	Total      int64      `json:"total,omitempty"`
+	Result     *Result    `json:"result,omitempty"`    // with done
+	Image      string     `json:"image,omitempty"`     // with the done of a build: its id
+	Scan       *Scan      `json:"scan,omitempty"`      // with the done of a scan
+	Promotion  *Promotion `json:"promotion,omitempty"` // with the done of a promotion
+	Error      *Error     `json:"error,omitempty"`     // with error
 
 	// With container, as docker compose events --json prints them.
 	Type       string            `json:"type,omitempty"` // container
@@ -128,6 +129,7 @@ const (
 	KindRollout  = "rollout"  // a rollout began, was rolled back, ended
 	KindScaled   = "scaled"   // a count follows what is measured
 	KindUpdate   = "update"   // a newer image: what was decided about it
+	KindPromoted = "promoted" // an image came to stand at a step of the pipeline
 	KindWarning  = "warning"
 	// KindContainer is what the engine says of an instance, in its own words: Type, ID, Action, Attributes.
 	KindContainer = "container"

@@ -19,14 +19,14 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	c := a.family("image", "Build images, name and sign them, and say what is in them, wrong with them and newer", a.imageScan(), a.imageSBOM(), a.imageDB(), a.imageBuild(), a.imageTag(), a.imageOutdated(),
+	c := a.family("image", "Build, scan, sign and promote images", a.imageBuild(), a.imageTag(), a.imageList(), a.imageScan(), a.imageSBOM(), a.imagePromote(), a.imageOutdated(), a.imageDB(),
 		a.imageSign(), a.imageVerify(), a.imageKey())
 	c.Example = `  tender image build --push -t registry.example.com/shop/web .
-  tender image outdated
-  tender image scan shop/web:1.4
   tender image scan shop/web:1.4 --deny high
   tender image sbom shop/web:1.4 -o web.cdx.json
   tender image sign shop/web:1.4 --key release
+  tender image promote shop/web:1.4 --to staging
+  tender image ls
   tender image db update`
 	return c
 }

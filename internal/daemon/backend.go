@@ -47,6 +47,7 @@ type backend struct {
 	tagLocks  tagLocks
 	lookout   *lookout // asks registries for newer images
 	scans     *scans
+	promoting promoting
 	// keepSamples hands a round to the store of samples; nil: there is none.
 	keepSamples func(context.Context, sample.Round) error
 	sampling    *sampling // nil: nothing is sampled

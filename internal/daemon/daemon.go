@@ -117,6 +117,7 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	b.lookout = b.newLookout()
 	b.scans = newScans(b, filepath.Join(c.DataDir, "advisories"), log.With("part", "scans"))
 	b.knowledge.scanned, b.knowledge.signers = b.scans.scanned, b.signersOf
+	b.knowledge.promoted = b.promotedTo
 	if err := checkGates(c, b.knowledge); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/tenderhq/tender/internal/deploy"
 	"github.com/tenderhq/tender/internal/engine/enginetest"
 	"github.com/tenderhq/tender/internal/policy"
+	"github.com/tenderhq/tender/internal/registry"
 	"github.com/tenderhq/tender/internal/store"
 )
 
@@ -190,5 +191,62 @@ func TestUpDoesNotPassWhatIsNotHere(t *testing.T) {
 	}
 	if all, err := whatItIs(t, gate, mount, nil, fake, false); err != nil || policy.Denied(all) != 0 {
 		t.Errorf("plan: %+v, %v", all, err)
+	}
+}
+
+func tomorrow() time.Time { return time.Now().AddDate(0, 0, 1) }
+
+func TestStepsSayWhereTheirImagesLie(t *testing.T) {
+	for yaml, want := range map[string]string{
+		"pipeline: [{name: a, registry: company}]":                                 "does not begin with a registry's host",
+		"pipeline: [{name: a, registry: registry.company.com/x}]":                  "is more than a registry's host: the rest is a prefix",
+		"pipeline: [{name: a, prefix: /x}]":                                        `:1:30: "/x" cannot stand before the name of a repository`,
+		"pipeline: [{name: a, tag: '{version}-{version}'}]":                        "is no pattern of a tag",
+		"pipeline: [{name: a, tag: '{versoin}'}]":                                  "is no pattern of a tag",
+		"pipeline: [{name: a, tag: '{version}-x'}, {name: b, tag: '{version}-x'}]": "the steps a and b would write the same tags",
+		"gate: {promoted: perhaps}":                                                `gate.promoted: "perhaps" is neither true nor false`,
+	} {
+		if _, err := gated(t, yaml); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", yaml, err, want)
+		}
+	}
+	c, err := gated(t, `{listen: {api: "127.0.0.1:7070"}, gate: {promoted: true}, pipeline: [{name: dev}, {name: staging, prefix: staging/}, {name: canary, tag: "{version}-canary"}, {name: live, registry: "registry.company.com", prefix: live/, tag: "{version}"}, {name: own, registry: "localhost:7070"}, {name: moving, tag: production}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := func(host, repository, tag string) registry.Reference {
+		return registry.Reference{Host: host, Repository: repository, Tag: tag}
+	}
+	for _, one := range []struct {
+		from registry.Reference
+		want string // base, version, then the target at each step
+	}{
+		{ref("", "shop/web", "1.4.2"), "shop/web 1.4.2 - staging/shop/web:1.4.2 shop/web:1.4.2-canary registry.company.com/live/shop/web:1.4.2 shop/web:1.4.2 shop/web:production"},
+		{ref("", "staging/shop/web", "1.4.2"), "shop/web 1.4.2 - staging/shop/web:1.4.2 shop/web:1.4.2-canary registry.company.com/live/shop/web:1.4.2 shop/web:1.4.2 shop/web:production"},
+		{ref("registry.company.com", "live/shop/web", "1.4.2-canary"), "shop/web 1.4.2 - registry.company.com/staging/shop/web:1.4.2 registry.company.com/shop/web:1.4.2-canary registry.company.com/live/shop/web:1.4.2 shop/web:1.4.2 registry.company.com/shop/web:production"},
+		{ref("docker.io", "library/nginx", "1"), "docker.io/library/nginx 1 - docker.io/staging/library/nginx:1 docker.io/library/nginx:1-canary registry.company.com/live/library/nginx:1 library/nginx:1 docker.io/library/nginx:production"},
+	} {
+		version := c.version(one.from.Tag)
+		got := c.base(one.from) + " " + version
+		for _, s := range c.Pipeline {
+			to, err := c.target(s, one.from, version)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := referenceText(to)
+			if text == "" {
+				text = "-"
+			}
+			got += " " + text
+		}
+		if got != one.want {
+			t.Errorf("%s:\n%s\nwant\n%s", one.from, got, one.want)
+		}
+	}
+	if v := c.version("production"); v != "" {
+		t.Errorf("the version of a tag that moves: %s", v)
+	}
+	if err := checkGates(c, knowledge{}); err == nil || !strings.Contains(err.Error(), "asks for promotion") {
+		t.Errorf("a gate that nobody can answer: %v", err)
 	}
 }

@@ -16,6 +16,10 @@ type Step struct {
 	Name string
 	// Gate holds beside the general one.
 	Gate policy.Gate
+	// Where the images of the step lie: with none of them, where they lay before.
+	Registry string // the host of a registry
+	Prefix   string // before the repository: staging/
+	Tag      string // a pattern: {version}-staging
 }
 
 // treeGate reads what must hold of all that is to run.
@@ -52,11 +56,17 @@ func treePipeline(c *Config, n *yaml.Node) error {
 				s.Gate, err = gateOf(n, "pipeline.gate", c.Gate, before)
 				return err
 			},
+			"registry": place(&s.Registry, checkStepRegistry), "prefix": place(&s.Prefix, checkStepPrefix), "tag": place(&s.Tag, checkStepTag),
 		}); err != nil {
 			return err
 		}
 		if s.Name == "" {
 			return wrongNode(plainNode(one), "pipeline: a step has no name")
+		}
+		for _, o := range c.Pipeline {
+			if s.Tag != "" && s.Tag == o.Tag && s.Registry == o.Registry && s.Prefix == o.Prefix {
+				return wrongNode(plainNode(one), "the steps %s and %s would write the same tags", o.Name, s.Name)
+			}
 		}
 		c.Pipeline = append(c.Pipeline, s)
 	}
@@ -77,6 +87,13 @@ func gateOf(n *yaml.Node, what string, general policy.Gate, before []string) (po
 		"scan_age": days(&g.ScanAge), "base_age": days(&g.BaseAge),
 		"sign": words(&g.Sign, anything), "registries": words(&g.Registries, policy.CheckRegistry),
 		"rules": func(n *yaml.Node) (err error) { g.Rules, err = gateRules(n, what); return err },
+	}
+	take["promoted"] = func(n *yaml.Node) error {
+		if n.Value != "true" && n.Value != "false" {
+			return wrongNode(n, "%s.promoted: %q is neither true nor false", what, n.Value)
+		}
+		g.Promoted = n.Value == "true"
+		return nil
 	}
 	if before != nil || what != "gate" {
 		take["from"] = func(n *yaml.Node) error {

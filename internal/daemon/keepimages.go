@@ -130,7 +130,8 @@ func (b *backend) keptImages(ctx context.Context) (*registry.Registry, error) {
 	return b.images.get(ctx)
 }
 
-// neededImages are those of revisions that are kept: what runs, and what may be rolled back to.
+// neededImages are those of revisions that are kept: what runs, and what may be rolled back to;
+// and what stands at a step of the pipeline, or would after an undo.
 func (b *backend) neededImages(ctx context.Context) (map[string]string, error) {
 	needed := map[string]string{}
 	err := b.store.View(ctx, func(tx *store.Tx) error {
@@ -163,6 +164,22 @@ func (b *backend) neededImages(ctx context.Context) (map[string]string, error) {
 		}
 		for _, r := range all {
 			put(r.Image, "rollback of "+r.Project+"/"+r.Service.Name)
+		}
+		promotions, err := tx.Promotions("", "")
+		if err != nil {
+			return err
+		}
+		for _, s := range store.Stands(promotions) {
+			put(tender.ImageID{Digest: s.Now.Digest}, "stands at "+s.Step)
+			put(tender.ImageID{Digest: s.Now.TagBefore}, "undo of the promotion to "+s.Step)
+			if s.Before != nil {
+				put(tender.ImageID{Digest: s.Before.Digest}, "undo of the promotion to "+s.Step)
+			}
+		}
+		for _, p := range promotions {
+			if !p.Done {
+				put(tender.ImageID{Digest: p.Digest}, "promotion to "+p.Step+" that was begun")
+			}
 		}
 		return nil
 	})

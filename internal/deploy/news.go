@@ -31,6 +31,7 @@ const (
 	NewsRollout  = "rollout"  // a rollout began or ended
 	NewsScaled   = "scaled"   // the count of a service follows what is measured
 	NewsUpdate   = "update"   // a newer image: what was decided about it
+	NewsPromoted = "promoted" // an image came to stand at a step of the pipeline
 	NewsWarning  = "warning"
 )
 
@@ -106,6 +107,9 @@ func (l *listener) report(report func(News)) {
 		report(n)
 	}
 }
+
+// Tell hands news that did not come of the loop to whoever listens.
+func (l *Loop) Tell(n News) { l.tell(n) }
 
 // News reports what happens from now on; project "": in all. It returns when
 // ctx ends. A slow listener loses the oldest and is told so.

@@ -320,17 +320,12 @@ func (c *check) signatures() {
 
 func (c *check) promotion() {
 	i := c.service.Image
-	for _, from := range merged(c.Gates, func(g Gate) []string { return []string{g.From} }) {
-		if from == "" {
-			continue
-		}
-		step := c.Environment
-		if c.Promote {
-			step = from
-		}
+	for _, step := range merged(c.Gates, func(g Gate) []string { return c.steps(g) }) {
 		switch fix := fmt.Sprintf("tender image promote %s --to %s", i.Reference, step); {
+		case step == "":
+			c.deny("gate/promotion", "its project names no step of the pipeline that it could have been promoted to", "x-tender: {environment: NAME} in its Compose file")
 		case i.Digest == "":
-			c.deny("gate/promotion", "it has no digest, for it was never pushed, and so it was not promoted to "+step, fix)
+			c.deny("gate/promotion", "it has no digest, for it was never pushed, and so it was not promoted to "+step, "tender image build --push, or docker push; then "+fix)
 		case i.Promoted == nil:
 			c.deny("gate/promotion", "nobody can say whether it was promoted to "+step, fix)
 		case !slices.Contains(i.Promoted, step):
@@ -341,6 +336,17 @@ func (c *check) promotion() {
 			c.deny("gate/promotion", fmt.Sprintf("it was not promoted to %s: %s", step, to), fix)
 		}
 	}
+}
+
+// steps are those that a gate wants the digest to have been promoted to.
+func (c *check) steps(g Gate) (out []string) {
+	switch {
+	case c.Promote && g.From != "":
+		out = append(out, g.From)
+	case !c.Promote && (g.From != "" || g.Promoted):
+		out = append(out, c.Environment)
+	}
+	return out
 }
 
 // merged is what all gates ask for, each once.

@@ -195,7 +195,32 @@ deny web gate/promotion: it was not promoted to production: to dev, staging only
 deny  gate/promotion: it was not promoted to staging: to no step
   tender image promote b --to staging
 deny  gate/promotion: it has no digest, for it was never pushed, and so it was not promoted to staging
-  tender image promote c --to staging
+  tender image build --push, or docker push; then tender image promote c --to staging
+`,
+		},
+		{
+			name: "a gate that wants promoted images alone asks so of what runs, and not of what is promoted",
+			in: policy.Input{
+				Gates:    []policy.Gate{{Promoted: true}},
+				Services: []policy.Service{web(policy.Image{Promoted: []string{"dev"}})},
+			},
+			want: `
+deny web gate/promotion: its project names no step of the pipeline that it could have been promoted to
+  x-tender: {environment: NAME} in its Compose file
+`,
+		},
+		{
+			name: "rules about services are not asked of a promotion, those about images are",
+			in: policy.Input{
+				Promote: true, Environment: "dev",
+				Gates: []policy.Gate{{Promoted: true, Rules: rules(
+					t, policy.Rule{Name: "limited", Expr: "service.mem_limit > 0"}, policy.Rule{Name: "both", Expr: `service.user != "" || image.user != ""`},
+					policy.Rule{Name: "each", Expr: "[service].all(s, s.read_only)"}, policy.Rule{Name: "tagged", Expr: `image.tag != "latest"`},
+				)}},
+				Services: []policy.Service{{Image: policy.Image{Reference: "a", Digest: "sha256:2", Promoted: []string{}}}},
+			},
+			want: `
+deny  tagged: it is false: image.tag != "latest"
 `,
 		},
 		{

@@ -23,6 +23,7 @@ type Gate struct {
 	ScanAge    time.Duration   // how old a scan may be; 0: any
 	Sign       []string        // names of keys, each of which must have signed
 	From       string          // the step that the digest must have been promoted to before
+	Promoted   bool            // what is to run in a step must have been promoted to it; From asks for that, too
 	Registries []string        // where images may come from: a host, or a host and a path; none: anywhere
 	BaseAge    time.Duration   // how old the image may be; 0: any
 	Rules      []Rule          // CEL
@@ -30,12 +31,12 @@ type Gate struct {
 
 // Empty says whether the gate lets everything through.
 func (g Gate) Empty() bool {
-	return g.Deny == 0 && g.ScanAge == 0 && g.From == "" && g.BaseAge == 0 && len(g.Sign)+len(g.Registries)+len(g.Rules) == 0
+	return g.Deny == 0 && g.ScanAge == 0 && g.From == "" && !g.Promoted && g.BaseAge == 0 && len(g.Sign)+len(g.Registries)+len(g.Rules) == 0
 }
 
 // Needs says what has to be known of an image beside its configuration.
 func (g Gate) Needs() (scan, signers, promoted bool) {
-	scan, signers, promoted = g.Deny != 0 || g.ScanAge != 0, len(g.Sign) > 0, g.From != ""
+	scan, signers, promoted = g.Deny != 0 || g.ScanAge != 0, len(g.Sign) > 0, g.From != "" || g.Promoted
 	for _, r := range g.Rules {
 		scan, signers, promoted = scan || r.Uses("findings"), signers || r.Uses("signers"), promoted || r.Uses("promoted")
 	}

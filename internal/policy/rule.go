@@ -31,6 +31,7 @@ type Rule struct {
 	program cel.Program
 	fields  []string // of image that it reads; whole: it hands image on, and may read any
 	health  bool     // it reads service.healthcheck, which may be the image's
+	service bool     // it reads service: nobody can answer it of an image alone
 }
 
 const whole = "*"
@@ -81,6 +82,9 @@ func (r *Rule) reads(e ast.Expr) {
 	ast.PostOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
 		if e.Kind() == ast.IdentKind && e.AsIdent() == "image" {
 			mentioned++
+		}
+		if e.Kind() == ast.IdentKind && e.AsIdent() == "service" {
+			r.service = true
 		}
 		if e.Kind() != ast.SelectKind {
 			return
@@ -241,6 +245,8 @@ func (c *check) rules() {
 			switch {
 			case c.mounted && len(r.fields) == 0:
 				continue // of the service, and said already
+			case c.Promote && r.service:
+				continue // up asks
 			case i.Absent && (slices.ContainsFunc(r.fields, func(f string) bool { return !named[f] }) || r.health && !c.service.Healthcheck):
 				c.warn(r.Name, "its image is not here yet: up asks again when it is", "tender pull "+c.service.Name)
 				continue

@@ -56,8 +56,8 @@ func TestPoliteLeavesAlone(t *testing.T) {
 func TestRetryAfterIsBounded(t *testing.T) {
 	now := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]time.Duration{
-		"": 0, "soon": 0, "0": 0, "90": 90 * time.Second, "99999999999": restMost, "999999999": restMost,
-		"Mon, 30 Nov 2026 12:05:00 GMT": 5 * time.Minute, "Mon, 30 Nov 2020 12:05:00 GMT": 0,
+		"": 0, "soon": 0, "0": 0, "90": 90 * time.Second, "999999999": restMost, "99999999999": restMost,
+		"Mon, 30 Nov 2026 12:05:00 GMT": 5 * time.Minute, "Mon, 30 Nov 2020 12:05:00 GMT": 0, "Mon, 30 Nov 2099 12:05:00 GMT": restMost,
 	} {
 		if got := retryAfter(http.Header{"Retry-After": {text}}, now); got != want {
 			t.Errorf("%q: %s, want %s", text, got, want)

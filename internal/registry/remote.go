@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -221,13 +222,18 @@ func (r *Remote) Blob(ctx context.Context, ref Reference, digest string, limit i
 	return data, nil
 }
 
-// Image opens an image, or of an index the one for a platform; its layers come when they are read.
-func (r *Remote) Image(ctx context.Context, ref Reference, platform v1.Platform) (v1.Image, error) {
+// Image opens an image, or of an index the one for a platform such as linux/arm64, "" being linux
+// on this machine's processor; its layers come when they are read.
+func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.Image, error) {
+	p, err := v1.ParsePlatform(cmp.Or(platform, "linux/"+runtime.GOARCH))
+	if err != nil {
+		return nil, tender.Errorf(tender.Invalid, "platform %q: %v", platform, err)
+	}
 	named, opts, err := r.ready(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	img, err := remote.Image(named, append(opts, remote.WithPlatform(platform))...)
+	img, err := remote.Image(named, append(opts, remote.WithPlatform(*p))...)
 	if err != nil {
 		return nil, r.wrong(ctx, "read", ref, err)
 	}
@@ -295,6 +301,21 @@ func (r *Remote) Copy(ctx context.Context, from, to Reference) (string, error) {
 		return "", tender.Errorf(tender.Conflict, "%s is %s after %s was copied to it: somebody pushed there meanwhile", to, arrived.Digest, digest).Hint("again")
 	}
 	return digest, nil
+}
+
+// Untag removes a tag, and nothing of what it names. NotFound: there is none.
+func (r *Remote) Untag(ctx context.Context, ref Reference) error {
+	if ref.Tag == "" || ref.Digest != "" {
+		return tender.Errorf(tender.Invalid, "%s is no tag", ref)
+	}
+	named, opts, err := r.ready(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if err := remote.Delete(named, opts...); err != nil {
+		return r.wrong(ctx, "remove the tag", ref, err)
+	}
+	return nil
 }
 
 // Attach adds an artifact that refers to the manifest, and says its digest. A registry

@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	foreign "github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
@@ -93,7 +92,7 @@ func TestRemoteCopies(t *testing.T) {
 		t.Errorf("what was sent: %v", err)
 	}
 	for _, text := range []string{"back/web:1", "staging/web:2"} {
-		img, err := c.Image(t.Context(), parsed(t, c, text), v1.Platform{OS: "linux", Architecture: "amd64"})
+		img, err := c.Image(t.Context(), parsed(t, c, text), "linux/amd64")
 		if err == nil {
 			err = validate.Image(img)
 		}

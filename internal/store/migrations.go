@@ -31,6 +31,7 @@ var migrations = []string{
 	accountsTable,
 	cachedTable,
 	updatesTable,
+	promotionsTable,
 }
 
 // applicationID marks the file as ours ("TNDR").

@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	tender "github.com/tenderhq/tender"
+	"github.com/tenderhq/tender/internal/api"
+	"github.com/tenderhq/tender/internal/registry"
+	"github.com/tenderhq/tender/internal/store"
+)
+
+// undo makes a step stand where it stood before. What was attached stays, for it happened.
+func (b *backend) undo(ctx context.Context, p *promotion, report func(api.Event)) (out api.Promotion, err error) {
+	if p.stand == nil || !p.bare && !meant(p.ref, p.stand.Now) {
+		if last, undone := p.lastUndone(); undone != nil && (p.bare && p.stand == nil || !p.bare && meant(p.ref, *undone)) {
+			out = wirePromotion(*last)
+			out.Already = true
+			return out, nil
+		}
+	}
+	switch {
+	case p.stand == nil:
+		return out, tender.Errorf(tender.NotFound, "nothing of %s stands at %s", p.base, p.step.Name).Hint("tender image ls shows what stands where")
+	case !p.bare && !meant(p.ref, p.stand.Now):
+		name := p.stand.Now.Repository
+		if v := p.stand.Now.Version; v != "" {
+			name += ":" + v
+		} else {
+			name += "@" + p.stand.Now.Digest
+		}
+		return out, tender.Errorf(tender.Conflict, "at %s stands %s (%s), not %s", p.step.Name, name, shortDigest(p.stand.Now.Digest), p.ref).
+			Hint("tender image promote %s --to %s --undo", name, p.step.Name)
+	}
+	now := p.stand.Now
+	p.digest = now.Digest
+	row := store.Promotion{
+		Step: p.step.Name, Repository: p.base, Version: now.Version, Source: now.Source, Target: now.Target, From: now.From, Before: now.Digest, Undoes: now.ID,
+		Who: p.who.Name, Reason: p.Reason, At: time.Now().UTC(),
+	}
+	if before := p.stand.Before; before != nil {
+		row.Digest, row.Version, row.Source = before.Digest, before.Version, before.Source
+	}
+	if p.DryRun {
+		out = wirePromotion(row)
+		out.DryRun, out.Unfinished = true, false
+		return out, nil
+	}
+	if err := b.store.Update(ctx, func(tx *store.Tx) (err error) { row.ID, err = tx.BeginPromotion(row); return err }); err != nil {
+		return out, err
+	}
+	if err := b.promoting.at("undo begun"); err != nil {
+		return out, err
+	}
+	warning := ""
+	if now.Target != "" {
+		if warning, err = b.tagBack(ctx, now); err != nil {
+			return out, err
+		}
+	}
+	if warning != "" {
+		report(api.Event{Kind: api.KindWarning, Text: warning})
+	}
+	if err := b.promoting.at("undo tagged"); err != nil {
+		return out, err
+	}
+	if err := b.store.Update(ctx, func(tx *store.Tx) error { return tx.EndPromotion(row.ID, "") }); err != nil {
+		return out, err
+	}
+	row.Done = true
+	b.tellPromotion(ctx, row)
+	out = wirePromotion(row)
+	if warning != "" {
+		out.Warnings = []string{warning}
+	}
+	return out, nil
+}
+
+// meant says whether a reference names what was promoted.
+func meant(ref registry.Reference, p store.Promotion) bool {
+	if ref.Digest != "" {
+		return ref.Digest == p.Digest
+	}
+	r := ref.String()
+	return r == p.Source || r == p.Target || ref.Tag == p.Version
+}
+
+// lastUndone is the undo that came last at the step, with what it undid; nil: the last was none.
+func (p *promotion) lastUndone() (last, undone *store.Promotion) {
+	for _, one := range p.past {
+		if one.Step != p.step.Name || !one.Done {
+			continue
+		}
+		if last == nil {
+			if one.Undoes == 0 {
+				return nil, nil
+			}
+			last = &one
+		}
+		if one.ID == last.Undoes {
+			return last, &one
+		}
+	}
+	return nil, nil
+}
+
+// tagBack gives the tag of an undone promotion back to the digest that it had, or removes it.
+// A tag that somebody has moved since is left alone. The warning says what is left to do.
+func (b *backend) tagBack(ctx context.Context, p store.Promotion) (warning string, err error) {
+	target, err := b.remote.Parse(ctx, p.Target)
+	if err != nil || target.Tag == "" {
+		return "", err
+	}
+	d, err := b.remote.Head(ctx, target)
+	switch {
+	case tender.KindOf(err) == tender.NotFound && p.TagBefore == "":
+		return "", nil
+	case err != nil && tender.KindOf(err) != tender.NotFound:
+		return "", err
+	case err == nil && d.Digest == p.TagBefore:
+		return "", nil // a promotion that was cut off has done it
+	case err == nil && d.Digest != p.Digest:
+		return fmt.Sprintf("%s was moved to %s since, and stays there", target, shortDigest(d.Digest)), nil
+	case p.TagBefore != "":
+		_, err := b.remote.Copy(ctx, target.At(p.TagBefore), target)
+		if err != nil {
+			return "", fmt.Errorf("give %s back: %w", target, err)
+		}
+		return "", nil
+	}
+	if err := b.remote.Untag(ctx, target); err != nil && tender.KindOf(err) != tender.NotFound {
+		if ctx.Err() != nil {
+			return "", err
+		}
+		return fmt.Sprintf("the tag %s stays, remove it by hand: %v", target, err), nil
+	}
+	return "", nil
+}
