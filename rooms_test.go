@@ -84,6 +84,7 @@ var owners = map[string]string{
 	"github.com/elastic":                          "internal/forward",
 	"github.com/minio/minio-go/v7":                "internal/forward",
 	"go.opentelemetry.io/proto/otlp":              "-", // in tests alone
+	"go.opentelemetry.io/otel":                    "internal/metrics",
 	"github.com/hashicorp/consul/api":             "-", // MPL: in tests alone, which are not listed
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",

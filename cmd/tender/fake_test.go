@@ -362,6 +362,11 @@ func (b *backend) UpdateAdvisories(_ context.Context, _ api.Person, u api.Adviso
 	return err
 }
 
+func (b *backend) PruneImages(_ context.Context, _ api.Person, r api.PruneRequest) (api.Pruned, error) {
+	_, err := b.answer("prune images", r)
+	return api.Pruned{}, err
+}
+
 func (b *backend) TagImage(_ context.Context, _ api.Person, r api.TagRequest) ([]api.Tagged, error) {
 	_, err := b.answer("tag", r)
 	return nil, err

@@ -81,6 +81,9 @@ func TestRoundTrips(t *testing.T) {
 		{func(ctx context.Context, c *api.Client) (any, error) {
 			return c.RetainImages(ctx, api.RetainRequest{Rules: []api.RegistryRule{{Keep: 3}}, DryRun: true})
 		}, "retain ME {Rules:[{Repositories:[] Tags:[] Keep:3 OlderThan:0 Untagged:0 KeepTags:[] KeepSigned:false}] Repository: DryRun:true}", api.RegistryClean{Tags: 1}},
+		{func(ctx context.Context, c *api.Client) (any, error) {
+			return c.PruneImages(ctx, api.PruneRequest{UntilFree: 0.2, DryRun: true})
+		}, "prune ME {Rules:[] UntilFree:0.2 Foreign:false BuildCache:false CacheKeep:0 CacheOlderThan:0 DryRun:true}", api.Pruned{Images: 1}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return c.RuleGroups(ctx) }, "rule groups", []api.RuleGroup{{Name: "g", Changed: noon}}},
 		{func(ctx context.Context, c *api.Client) (any, error) { return nil, c.RemoveRules(ctx, "a b/c") }, "remove rules ME a b/c", nil},
 		{func(ctx context.Context, c *api.Client) (any, error) {
@@ -734,7 +737,7 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 			}
 		}
 	}
-	if n != 88 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
+	if n != 89 || !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "1.2.3" {
 		t.Errorf("%d operations, OpenAPI %s, version %s", n, doc.OpenAPI, doc.Info.Version)
 	}
 	// Each reference leads somewhere.

@@ -88,6 +88,8 @@ type Backend interface {
 	Build(ctx context.Context, who Person, r BuildRequest, next BuildContexts, report func(Event)) (id string, err error)
 	Pull(ctx context.Context, who Person, ref, auth string, report func(Event)) error
 	Push(ctx context.Context, who Person, ref, auth string, report func(Event)) error
+	// PruneImages removes images of the engine by rules: never what runs, or what a way back needs.
+	PruneImages(ctx context.Context, who Person, r PruneRequest) (Pruned, error)
 
 	// TagImage gives an image more names, and says of each what became of it. Conflict: one is immutable.
 	TagImage(ctx context.Context, who Person, r TagRequest) ([]Tagged, error)

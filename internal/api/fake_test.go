@@ -189,6 +189,10 @@ func (f *fake) Outdated(_ context.Context, r api.OutdatedRequest) ([]api.Outdate
 	return []api.Outdated{{Image: "nginx:1.25", Newest: "1.27"}}, f.ask("outdated %s %v", r.Project, r.Names)
 }
 
+func (f *fake) PruneImages(_ context.Context, who api.Person, r api.PruneRequest) (api.Pruned, error) {
+	return api.Pruned{Images: 1}, f.ask("prune %s %+v", who.Name, r)
+}
+
 func (f *fake) RemoveImage(_ context.Context, who api.Person, r api.RemoveImageRequest) (api.RegistryClean, error) {
 	return api.RegistryClean{Tags: 1}, f.ask("remove image %s %+v", who.Name, r)
 }

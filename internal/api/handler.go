@@ -92,6 +92,7 @@ func Handler(b Backend, o Options) http.Handler {
 	h.alertRoutes()
 	h.registryRoutes()
 	h.imageTagRoutes()
+	h.pruneRoutes()
 	h.changeRoutes()
 	h.steerRoutes()
 	h.consoleRoutes()

@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -21,6 +23,36 @@ type RegistryImage struct {
 	Who        string    `json:"who,omitempty"`
 	Signed     bool      `json:"signed"`
 	Needed     string    `json:"needed,omitempty"` // why it must stay: what is deployed, or may be rolled back to
+	// Scan is what the newest scan has found; absent: it was not scanned yet.
+	Scan *ScanCounts `json:"scan,omitempty"`
+}
+
+// ScanCounts are the findings of a scan by severity; waivers are not heeded.
+type ScanCounts struct {
+	Scanned  time.Time `json:"scanned"`
+	Critical int       `json:"critical"`
+	High     int       `json:"high"`
+	Medium   int       `json:"medium"`
+	Low      int       `json:"low"`     // and less
+	Fixable  int       `json:"fixable"` // of all those
+	Secrets  int       `json:"secrets"` // in layers; they are counted above, too
+}
+
+// String is them in a word or two: "2 critical, 1 high", "clean".
+func (c ScanCounts) String() string {
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		word string
+	}{{c.Critical, "critical"}, {c.High, "high"}, {c.Medium, "medium"}, {c.Low, "low"}} {
+		if p.n > 0 && len(parts) < 2 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.word))
+		}
+	}
+	if len(parts) == 0 {
+		return "clean"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // RegistryRule says what goes of some repositories; the first that fits a tag decides about it.

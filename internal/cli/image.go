@@ -19,7 +19,7 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	c := a.family("image", "Build, scan, sign and promote images", a.imageBuild(), a.imageTag(), a.imageList(), a.imageScan(), a.imageSBOM(), a.imagePromote(), a.imageOutdated(), a.imageDB(),
+	c := a.family("image", "Build, scan, sign and promote images", a.imageBuild(), a.imageTag(), a.imageList(), a.imageScan(), a.imageSBOM(), a.imagePromote(), a.imageOutdated(), a.imagePrune(), a.imageDB(),
 		a.imageSign(), a.imageVerify(), a.imageKey())
 	c.Example = `  tender image build --push -t registry.example.com/shop/web .
   tender image scan shop/web:1.4 --deny high

@@ -27,6 +27,7 @@ func (a *app) registryImages() *cobra.Command {
 		Use:   "ls [flags] [REPOSITORY[:TAG]]",
 		Short: "List what is in Tender's own registry",
 		Long: `Lists repositories or, of one, its tags and the manifests without a tag, the newest first.
+SCAN is what the newest scan has found, - if there was none.
 NEEDED says what runs it, or could be rolled back to it: neither rules nor rm remove that.`,
 		Example: `  tender registry ls
   tender registry ls shop/web
@@ -102,12 +103,16 @@ func (a *app) imageTable(all []api.RegistryImage, quiet bool, now time.Time) err
 		if i.Signed {
 			signed = "signed"
 		}
-		rows = append(rows, []string{orDash(i.Tag), shortID(i.Digest), units.HumanSizeWithPrecision(float64(i.Size), 3), orDash(ago(i.Pushed, now)), orDash(i.Who), signed, orDash(i.Needed)})
+		found := "-"
+		if i.Scan != nil {
+			found = i.Scan.String()
+		}
+		rows = append(rows, []string{orDash(i.Tag), shortID(i.Digest), units.HumanSizeWithPrecision(float64(i.Size), 3), orDash(ago(i.Pushed, now)), orDash(i.Who), signed, found, orDash(i.Needed)})
 	}
 	if quiet {
 		return nil
 	}
-	return table(a.Out, []string{"TAG", "DIGEST", "SIZE", "PUSHED", "BY", "SIGNED", "NEEDED"}, rows)
+	return table(a.Out, []string{"TAG", "DIGEST", "SIZE", "PUSHED", "BY", "SIGNED", "SCAN", "NEEDED"}, rows)
 }
 
 func (a *app) registryRetain() *cobra.Command {

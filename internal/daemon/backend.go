@@ -41,6 +41,7 @@ type backend struct {
 	rules     *ruleRoom     // nil: there is no store of samples
 	images    *registryRoom // nil: the registry is off
 	layers    layers
+	host      hostImages
 	knowledge knowledge // of images, for the gate
 	remote    *registry.Remote
 	signers   signers

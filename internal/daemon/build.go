@@ -60,9 +60,19 @@ func (b *backend) Build(ctx context.Context, who api.Person, r api.BuildRequest,
 		left -= n
 		o.Contexts[c.Name] = f
 	}
-	return b.engine.Build(ctx, main, o, func(p engine.Progress) {
+	// What it begins with has no container that says so.
+	defer b.host.lease("a build is under way")()
+	id, err = b.engine.Build(ctx, main, o, func(p engine.Progress) {
 		report(api.Event{Kind: api.KindBuild, Service: r.Service, Text: p.Text, Current: p.Current, Total: p.Total})
 	})
+	switch {
+	case err != nil:
+	case len(r.Tags) > 0:
+		b.cameHere(ctx, "built", r.Tags[0])
+	case id != "":
+		b.cameHere(ctx, "built", id)
+	}
+	return id, err
 }
 
 // buildOptions are what a request says of a build, without contexts.

@@ -64,6 +64,10 @@ type Config struct {
 	RegistryRetain []registry.Rule
 	RegistryGC     time.Duration
 	NoRegistryGC   bool
+	NoRegistryScan bool // what is pushed is scanned when somebody asks
+
+	// Images says what goes of the engine's.
+	Images ImagesConfig
 
 	// How long logs are kept, where the service does not say: the oldest go first.
 	LogsAge  time.Duration
@@ -129,7 +133,8 @@ type Key struct {
 // trees take what is no scalar in the file; in a flag and in a variable it is YAML.
 var trees = map[string]func(*Config, *yaml.Node) error{
 	"sinks": treeSinks, "rules": treeRules, "alerts": treeAlerts, "heartbeat": treeHeartbeat, "gate": treeGate, "pipeline": treePipeline,
-	"registry.anonymous": treeAnonymous, "registry.immutable": treeImmutable, "registry.quota": treeQuotas, "registry.retain": treeRetain, "registry.cache": treeCache, "advisories": treeAdvisories,
+	"registry.anonymous": treeAnonymous, "registry.immutable": treeImmutable, "registry.quota": treeQuotas, "registry.retain": treeRetain, "registry.cache": treeCache,
+	"images.retain": treeImagesRetain, "images.build_cache": treeBuildCache, "advisories": treeAdvisories,
 }
 
 func text(field func(*Config) *string) func(*Config, string) error {
@@ -224,9 +229,15 @@ func Keys() []Key {
 			text(func(c *Config) *string { return &c.RegistryHost }),
 		},
 		{"registry.gc", "registry-gc", "TENDER_REGISTRY_GC", "03:00", "time of day at which the registry is cleaned up, or off", setClean},
+		{"registry.scan", "registry-scan", "TENDER_REGISTRY_SCAN", "on", "on: what is pushed is scanned by itself, once there are advisories; off", setRegistryScan},
 		{"registry.retain", "registry-retain", "TENDER_REGISTRY_RETAIN", "", "which tags go then, as YAML: docs/registry-cleanup.md", treeSetter(treeRetain)},
 		{"registry.cache", "registry-cache", "TENDER_REGISTRY_CACHE", "", "other registries whose images are kept when they are pulled through, as YAML: docs/registry-cache.md", treeSetter(treeCache)},
 		{"registry.cache_size", "registry-cache-size", "TENDER_REGISTRY_CACHE_SIZE", "20GiB", "what they may take on the disk, what was pulled longest ago goes first", setCacheSize},
+		{"images.gc", "images-gc", "TENDER_IMAGES_GC", "03:30", "time of day at which the engine's images are cleaned up, or off", setImagesGC},
+		{"images.retain", "images-retain", "TENDER_IMAGES_RETAIN", "", "which of them go then, as YAML: docs/prune.md", treeSetter(treeImagesRetain)},
+		{"images.free", "images-free", "TENDER_IMAGES_FREE", "off", "share of the engine's disk, such as 15%: with less free a clean-up comes out of turn; off", setImagesFree},
+		{"images.build_cache", "images-build-cache", "TENDER_IMAGES_BUILD_CACHE", "", "how much builds may leave, as YAML: docs/prune.md", treeSetter(treeBuildCache)},
+		{"images.foreign", "images-foreign", "TENDER_IMAGES_FOREIGN", "off", "on: images that Tender did not bring go by the same rules; off: they stay", setImagesForeign},
 		{"logs", "logs", "TENDER_LOGS", "on", "on: what instances write is collected and kept; off: it stays with the engine", setLogs},
 		{"retention.logs.age", "logs-age", "TENDER_LOGS_AGE", "14d", "how long logs are kept where x-tender.logs does not say", setLogsAge},
 		{"retention.logs.size", "logs-size", "TENDER_LOGS_SIZE", "20GiB", "what all logs may take on the disk, the oldest go first", setLogsSize},
@@ -279,6 +290,11 @@ func off(v string) (bool, error) {
 
 func setRegistry(c *Config, v string) (err error) {
 	c.NoRegistry, err = off(v)
+	return err
+}
+
+func setRegistryScan(c *Config, v string) (err error) {
+	c.NoRegistryScan, err = off(v)
 	return err
 }
 

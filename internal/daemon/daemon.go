@@ -215,8 +215,16 @@ func Run(ctx context.Context, c Config, o Options) (err error) {
 	for _, m := range mirrors {
 		parts = append(parts, part{name: "mirror of " + m.of, grace: 20 * time.Second, run: func(ctx context.Context) error { return b.images.serveMirror(ctx, m) }})
 	}
+	if b.images != nil && !c.NoRegistryScan {
+		parts = append(parts, part{name: "registry scans", grace: 20 * time.Second, run: b.scans.runPushed(func(problem string) {
+			b.board.set("registry scans", func(p *api.Part) { p.Error = problem })
+		})})
+	}
 	if b.images != nil && !c.NoRegistryGC {
 		parts = append(parts, part{name: "registry clean-up", grace: 20 * time.Second, run: b.cleanDaily})
+	}
+	if !c.Images.idle() {
+		parts = append(parts, part{name: "image clean-up", grace: 20 * time.Second, run: b.tidyImages})
 	}
 	if c.Heartbeat != "" {
 		parts = append(parts, part{name: "heartbeat", run: b.heartbeat().run, grace: 15 * time.Second})

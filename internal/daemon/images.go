@@ -123,9 +123,13 @@ func (b *backend) fetch(ctx context.Context, p tender.Project, s api.Submission,
 }
 
 func (b *backend) pull(ctx context.Context, ref, platform, auth string, report func(api.Event)) error {
-	return b.engine.Pull(ctx, ref, platform, auth, func(p engine.Progress) {
+	err := b.engine.Pull(ctx, ref, platform, auth, func(p engine.Progress) {
 		report(api.Event{Kind: api.KindPull, Text: strings.TrimSpace(ref + " " + p.ID + " " + p.Text), Current: p.Current, Total: p.Total})
 	})
+	if err == nil {
+		b.cameHere(ctx, "pulled", ref)
+	}
+	return err
 }
 
 // imagesOf names what down --rmi removes: all, or those that were built here.

@@ -17,15 +17,20 @@ import (
 	"github.com/tenderhq/tender/internal/store"
 )
 
-// treeRetain reads what goes of the registry, a list of rules.
-func treeRetain(c *Config, n *yaml.Node) error {
-	c.RegistryRetain = nil
+// treeRetain reads what goes of the registry.
+func treeRetain(c *Config, n *yaml.Node) (err error) {
+	c.RegistryRetain, err = retainRules(n, "registry.retain")
+	return err
+}
+
+// retainRules reads a list of rules.
+func retainRules(n *yaml.Node, key string) (out []registry.Rule, err error) {
 	n = plainNode(n)
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
-		return nil
+		return nil, nil
 	}
 	if n.Kind != yaml.SequenceNode {
-		return wrongNode(n, "registry.retain is not a list of rules")
+		return nil, wrongNode(n, "%s is not a list of rules", key)
 	}
 	pattern := func(v string) error {
 		_, err := filepath.Match(v, "")
@@ -36,7 +41,7 @@ func treeRetain(c *Config, n *yaml.Node) error {
 	}
 	for i, one := range n.Content {
 		var r registry.Rule
-		err := mapping(one, fmt.Sprintf("registry.retain[%d]", i), map[string]func(*yaml.Node) error{
+		err := mapping(one, fmt.Sprintf("%s[%d]", key, i), map[string]func(*yaml.Node) error{
 			"repositories": words(&r.Repositories, pattern), "tags": words(&r.Tags, pattern), "keep_tags": words(&r.KeepTags, pattern),
 			"older_than": promDuration(&r.OlderThan, time.Hour), "untagged": promDuration(&r.Untagged, 24*time.Hour),
 			"keep": func(n *yaml.Node) (err error) {
@@ -53,25 +58,32 @@ func treeRetain(c *Config, n *yaml.Node) error {
 			},
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		c.RegistryRetain = append(c.RegistryRetain, r)
+		if key != "registry.retain" && r.KeepSigned {
+			return nil, wrongNode(one, "%s[%d].keep_signed: signatures lie in registries, an engine has none", key, i)
+		}
+		out = append(out, r)
 	}
-	return nil
+	return out, nil
 }
 
-// setClean reads when the registry is cleaned up: a time of day, or off.
-func setClean(c *Config, v string) error {
+// setClean reads when the registry is cleaned up.
+func setClean(c *Config, v string) (err error) {
+	c.RegistryGC, c.NoRegistryGC, err = timeOfDay(v)
+	return err
+}
+
+// timeOfDay reads a time after midnight, or off.
+func timeOfDay(v string) (after time.Duration, off bool, err error) {
 	if v == "off" {
-		c.NoRegistryGC = true
-		return nil
+		return 0, true, nil
 	}
 	at, err := time.Parse("15:04", v)
 	if err != nil {
-		return fmt.Errorf("%q is neither a time of day such as 03:00 nor off", v)
+		return 0, false, fmt.Errorf("%q is neither a time of day such as 03:00 nor off", v)
 	}
-	c.NoRegistryGC, c.RegistryGC = false, time.Duration(at.Hour())*time.Hour+time.Duration(at.Minute())*time.Minute
-	return nil
+	return time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute, false, nil
 }
 
 // nextAt is the next moment at which the clock on the wall shows this time of day.
@@ -225,9 +237,19 @@ func (b *backend) RegistryImages(ctx context.Context, repository string) ([]api.
 	if repository != "" && len(all) == 0 {
 		return nil, tender.Errorf(tender.NotFound, "the registry has no %s", repository).Hint("tender registry ls lists what there is")
 	}
+	verdicts, err := b.verdicts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]api.RegistryImage, 0, len(all))
 	for _, l := range all {
-		out = append(out, api.RegistryImage(l))
+		i := api.RegistryImage{
+			Repository: l.Repository, Tag: l.Tag, Digest: l.Digest, Size: l.Size, Pushed: l.Pushed, Who: l.Who, Signed: l.Signed, Needed: l.Needed,
+		}
+		if c, is := verdicts[l.Digest]; is {
+			i.Scan = &c
+		}
+		out = append(out, i)
 	}
 	return out, nil
 }
@@ -259,10 +281,7 @@ func (b *backend) RetainImages(ctx context.Context, who api.Person, q api.Retain
 		o.Rules = nil
 	}
 	for _, rule := range q.Rules {
-		o.Rules = append(o.Rules, registry.Rule{
-			Repositories: rule.Repositories, Tags: rule.Tags, Keep: rule.Keep, KeepTags: rule.KeepTags, KeepSigned: rule.KeepSigned,
-			OlderThan: time.Duration(rule.OlderThan * float64(time.Second)), Untagged: time.Duration(rule.Untagged * float64(time.Second)),
-		})
+		o.Rules = append(o.Rules, ruleOf(rule))
 	}
 	if len(o.Rules) == 0 {
 		return api.RegistryClean{}, tender.Errorf(tender.Invalid, "there are no rules, and nothing goes without one").

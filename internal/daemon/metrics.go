@@ -120,6 +120,7 @@ func (b *backend) metrics(e *edge.Client) http.Handler {
 		if b.images != nil {
 			f.registry(b.images.opened())
 		}
+		f.hostImages(&b.host)
 		b.alertable(r.Context(), &f)
 		if b.sampling != nil {
 			f.samples(b.sampling)

@@ -43,7 +43,7 @@ func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 	return &registryRoom{
 		o: registry.Options{
 			Dir: c.RegistryDir, Store: b.store, Enter: accounts.Enter, Log: log,
-			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas,
+			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas, After: []func(registry.Pushed){func(registry.Pushed) { b.scans.pushedHere() }},
 			Upstreams: c.upstreams(), CacheSize: c.RegistryCacheSize, Needed: b.neededImages,
 			Login: b.login,
 		},

@@ -152,9 +152,11 @@ func (s *scans) needed(ctx context.Context) ([]string, error) {
 }
 
 func (s *scans) poke() {
-	select {
-	case s.changed <- struct{}{}:
-	default:
+	for _, who := range []chan struct{}{s.changed, s.pushed} {
+		select {
+		case who <- struct{}{}:
+		default:
+		}
 	}
 }
 

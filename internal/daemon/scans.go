@@ -19,6 +19,7 @@ import (
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/engine"
 	"github.com/tenderhq/tender/internal/policy"
+	"github.com/tenderhq/tender/internal/registry"
 	"github.com/tenderhq/tender/internal/scan"
 	"github.com/tenderhq/tender/internal/store"
 )
@@ -33,14 +34,17 @@ const (
 // scans keeps what is known of images: what is in them is read once, and asked again
 // with newer advisories.
 type scans struct {
-	config  Advisories
-	version string
-	log     *slog.Logger
-	store   *store.Store
-	engine  engine.Images
-	db      *scan.DB
-	reading chan struct{} // one image at a time
-	changed chan struct{} // advisories, or reports
+	config     Advisories
+	version    string
+	log        *slog.Logger
+	store      *store.Store
+	engine     engine.Images
+	db         *scan.DB
+	info       func(context.Context) (engine.Info, error)
+	registries *registry.Remote // nil: no registry is reached without a network
+	reading    chan struct{}    // one image at a time
+	changed    chan struct{}    // advisories, or reports
+	pushed     chan struct{}    // something came to our own registry, or there are new advisories
 
 	mu    sync.Mutex
 	found []deployed // for the metric
@@ -49,7 +53,8 @@ type scans struct {
 func newScans(b *backend, dir string, log *slog.Logger) *scans {
 	return &scans{
 		config: b.config.Advisories, version: b.version, log: log, store: b.store, engine: b.engine, db: scan.OpenDB(dir),
-		reading: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		info:       func(ctx context.Context) (engine.Info, error) { return b.engine.Info(ctx) },
+		registries: b.remote, reading: make(chan struct{}, 1), changed: make(chan struct{}, 1), pushed: make(chan struct{}, 1),
 	}
 }
 
@@ -86,8 +91,14 @@ func (s *scans) keep(ctx context.Context, key string, r scan.Report) error {
 	if err != nil {
 		return err
 	}
+	counts, err := json.Marshal(tally(r))
+	if err != nil {
+		return err
+	}
 	return s.store.Update(ctx, func(tx *store.Tx) error {
-		return tx.PutScan(store.Scan{Image: key, Reference: r.Reference, Scanned: r.Scanned, DB: r.DB.Updated, Report: raw})
+		return tx.PutScan(store.Scan{
+			Image: key, Reference: r.Reference, Scanned: r.Scanned, DB: r.DB.Updated, Version: s.version, Counts: string(counts), Report: raw,
+		})
 	})
 }
 
@@ -145,6 +156,11 @@ func (s *scans) turn(ctx context.Context) error {
 
 // remote reads an image out of its registry, unless it is known by its digest.
 func (s *scans) remote(ctx context.Context, ref, auth string, tell func(api.Event)) (scan.Report, error) {
+	if s.registries != nil {
+		if own, err := s.registries.Parse(ctx, ref); err == nil && own.Host == "" {
+			return s.own(ctx, own, tell)
+		}
+	}
 	img, err := scan.Remote(ctx, ref, auth, "")
 	if err != nil {
 		return scan.Report{}, err

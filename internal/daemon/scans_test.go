@@ -94,6 +94,13 @@ func advisories(t *testing.T, cves ...string) string {
 	if err := os.Mkdir(filepath.Join(dir, "Alpine"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	replaceAdvisories(t, dir, cves...)
+	return dir
+}
+
+// replaceAdvisories writes them anew.
+func replaceAdvisories(t *testing.T, dir string, cves ...string) {
+	t.Helper()
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
 	for _, cve := range cves {
@@ -111,7 +118,6 @@ func advisories(t *testing.T, cves ...string) string {
 	if err := os.WriteFile(filepath.Join(dir, "Alpine", "all.zip"), b.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return dir
 }
 
 func silent(api.Event) {}

@@ -138,6 +138,9 @@ func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, repo
 			report(api.Event{Kind: api.KindWarning, Service: v.Name, Text: w})
 		}
 	}
+	// Until it is accepted nothing else says that these are needed.
+	done := b.host.lease("an up of "+d.Project.Name+" is under way", b.refsOf(d.Project)...)
+	defer done()
 	if d.Images, err = b.fetch(ctx, d.Project, s, report); err != nil {
 		return api.Result{}, err
 	}
@@ -160,6 +163,7 @@ func (b *backend) Up(ctx context.Context, who api.Person, s api.Submission, repo
 		return api.Result{}, err
 	}
 	accepted, err := b.loop.Accept(ctx, d)
+	done()
 	if err != nil {
 		return api.Result{}, err
 	}

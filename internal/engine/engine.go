@@ -183,6 +183,16 @@ type Images interface {
 	// Keep sees to it that no prune of images takes these, and lets go of others that were kept for the
 	// project. One that is not there is no error. It changes nothing that List or Resolve tell.
 	Keep(ctx context.Context, project string, images []tender.ImageID) error
+	// Shelf lists every image that the engine has, whoever brought it, and who has it.
+	Shelf(ctx context.Context) ([]Shelved, error)
+	// Discard removes an image by its ID, with these names, which are all that it may have. It never forces:
+	// Conflict, and nothing has changed, where a container has it, another image is made from it, or it has
+	// got another name. Gone already is no error. between: what nothing else is made from goes with it.
+	Discard(ctx context.Context, id string, names []string, between bool) error
+	// BuildCache lists what the engine remembers of builds; PruneCache removes of it what no build has in
+	// hand, the longest unused first, and returns the bytes of that.
+	BuildCache(ctx context.Context) ([]Cached, error)
+	PruneCache(ctx context.Context, o CachePrune) (bytes int64, err error)
 
 	// Layers names the layers of ref by their digests unpacked, the lowest first. NotFound: it is not there.
 	Layers(ctx context.Context, ref string) ([]string, error)
@@ -217,6 +227,37 @@ type Description struct {
 	Created  time.Time
 	User     string // who its process runs as; "": root
 	Labels   map[string]string
+}
+
+// Shelved is an image as it lies on the engine's shelf.
+type Shelved struct {
+	ID       string
+	Names    []string // with their tags
+	Digests  []string // REPOSITORY@sha256:… as its registries call it
+	Size     int64    // bytes, with the layers that it shares
+	Own      int64    // bytes that no other image has; -1: not known
+	Created  time.Time
+	Tagged   time.Time // when it last got a name; zero: not known
+	Labels   map[string]string
+	Users    []string // containers that have it, running or not, whoever made them
+	Keeps    string   // the project that Keep keeps it for; "": none
+	Children bool     // another image was made from it by this engine
+	// Between are the images without a name that a build left on the way to this one.
+	Between []string
+}
+
+// Cached is one record of what the engine remembers of builds.
+type Cached struct {
+	Size       int64 // bytes
+	Used       time.Time
+	InUse      bool
+	SharedWith bool // its bytes are an image's, too
+}
+
+// CachePrune bounds PruneCache. Its zero value takes all that is not in use.
+type CachePrune struct {
+	Keep      int64         // bytes that stay, the last used
+	OlderThan time.Duration // what was used since then stays; 0: no matter
 }
 
 // Progress is one piece of news of a pull, a push or a build.

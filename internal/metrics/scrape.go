@@ -23,6 +23,8 @@ import (
 	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
 	"github.com/prometheus/prometheus/scrape"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace/noop"
 )
 
 // Target is one place that figures are fetched from.
@@ -71,8 +73,13 @@ type scraping struct {
 	self     *listener
 }
 
+// untraced says, for the whole process, that nobody traces: until it is said, the scraper makes
+// ready for one who may come, at each request.
+var untraced = sync.OnceFunc(func() { otel.SetTracerProvider(noop.NewTracerProvider()) })
+
 // Run scrapes, and looks after the store, until ctx ends.
 func (d *DB) Run(ctx context.Context) error {
+	untraced()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &scraping{registry: prometheus.NewRegistry(), self: newListener()}

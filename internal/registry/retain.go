@@ -60,6 +60,9 @@ func fits(pattern, repository string) bool {
 	return pattern == "" || matches(pattern, repository)
 }
 
+// Fits says whether the rule is about a repository.
+func (r Rule) Fits(repository string) bool { return r.fits(repository) }
+
 func (r Rule) fits(repository string) bool {
 	return len(r.Repositories) == 0 || slices.ContainsFunc(r.Repositories, func(p string) bool { return fits(p, repository) })
 }
@@ -103,6 +106,18 @@ func Decide(rules []Rule, tags []store.Tag, manifests []store.Manifest, needed m
 	}
 	return decideAmong(rules, tags, manifests, needed, known, now)
 }
+
+// DecideHere is Decide about what an engine holds: its images came, and nobody pushed them. A
+// manifest stands for an image in each repository that it has a name in, its digest for the image's ID.
+func DecideHere(rules []Rule, tags []store.Tag, manifests []store.Manifest, needed map[string]string, now time.Time) []Step {
+	steps := Decide(rules, tags, manifests, needed, now)
+	for i := range steps {
+		steps[i].Why = came.Replace(steps[i].Why)
+	}
+	return steps
+}
+
+var came = strings.NewReplacer("was pushed", "came", "pushed", "came", "a manifest", "an image", "manifests", "images")
 
 // decideAmong is Decide where manifests are not all: known are the digests of those of every
 // repository. Signatures may be kept in another one than what they sign.

@@ -32,6 +32,7 @@ var migrations = []string{
 	cachedTable,
 	updatesTable,
 	promotionsTable,
+	hostImagesTable + scanVerdicts,
 }
 
 // applicationID marks the file as ours ("TNDR").

@@ -65,6 +65,9 @@ type Fake struct {
 	missing   map[string]bool           // images that are not there
 	images    map[string]tender.ImageID // set ones
 	kept      map[string][]tender.ImageID
+	shelf     map[string]engine.Shelved // what Shelve said
+	cache     []engine.Cached
+	meanwhile func()
 	wants     map[string]engine.Want // the last one of service@revision
 	watchers  map[int]watcher
 	listeners map[chan engine.Event]bool

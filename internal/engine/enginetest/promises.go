@@ -47,6 +47,7 @@ func Run(t *testing.T, start func(testing.TB) engine.Engine) {
 		"a one-off is created, not started, and waited for": oneoff,
 		"ensure is repeatable and what it made can go":      ensures,
 		"an image is resolved or not found":                 resolves,
+		"an image is discarded where nobody has it":         discards,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name != "watch tells of changes" { // it would be told of those of the others
@@ -488,6 +489,72 @@ func resolves(_ *testing.T, x *trial) {
 	x.must(x.e.RemoveImage(x.Context(), other))
 	_, err = x.e.Resolve(x.Context(), other)
 	x.is(err, tender.NotFound)
+}
+
+func discards(_ *testing.T, x *trial) {
+	ctx := x.Context()
+	dockerfile := "FROM busybox\nLABEL promise=" + x.project + "\n"
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	x.must(w.WriteHeader(&tar.Header{Name: "Dockerfile", Mode: 0o644, Size: int64(len(dockerfile))}))
+	_, err := io.WriteString(w, dockerfile)
+	x.must(err)
+	x.must(w.Close())
+	names := []string{"engine-promise-a:" + x.project, "engine-promise-a:again-" + x.project, "engine-promise-b:" + x.project}
+	id, err := x.e.Build(ctx, &b, engine.BuildOptions{Tags: names}, nil)
+	x.must(err)
+	// Its name may come first, or its ID.
+	made, err := x.e.Resolve(ctx, names[0])
+	x.must(err)
+	find := func(id string) (engine.Shelved, bool) {
+		x.Helper()
+		all, err := x.e.Shelf(ctx)
+		x.must(err)
+		at := slices.IndexFunc(all, func(s engine.Shelved) bool { return s.ID == id })
+		if at < 0 {
+			return engine.Shelved{}, false
+		}
+		return all[at], true
+	}
+	sorted := slices.Sorted(slices.Values(names))
+	s, ok := find(made.ID)
+	if diff := cmp.Diff(sorted, s.Names); !ok || diff != "" || len(s.Users) > 0 || s.Size <= 0 {
+		x.Fatalf("of %s the shelf says %+v, %t: %s", id, s, ok, diff)
+	}
+	whole := func(what string) {
+		x.Helper()
+		if s, _ := find(made.ID); !slices.Equal(s.Names, sorted) {
+			x.Errorf("%s: it is called %q", what, s.Names)
+		}
+	}
+	x.is(x.e.Discard(ctx, made.ID, names[:1], false), tender.Conflict)
+	whole("it has got names meanwhile")
+	want := x.want("web", "r1", 1)
+	want.Image = made
+	x.must(x.e.Scale(ctx, want))
+	x.is(x.e.Discard(ctx, made.ID, names, true), tender.Conflict)
+	whole("an instance has it")
+	i := x.shows("web@r1/1 running")[0]
+	if s, _ := find(made.ID); !slices.Contains(s.Users, i.Name) {
+		x.Errorf("%s has it, and the shelf says %+v", i.Name, s)
+	}
+	x.must(x.e.Remove(ctx, i.ID, 0, true))
+	x.must(x.e.Keep(ctx, x.project, []tender.ImageID{made}))
+	if s, _ := find(made.ID); s.Keeps != x.project || len(s.Users) > 0 {
+		x.Errorf("it is kept for %s, and the shelf says %+v", x.project, s)
+	}
+	x.is(x.e.Discard(ctx, made.ID, names, true), tender.Conflict)
+	whole("it is kept")
+	x.must(x.e.Keep(ctx, x.project, nil))
+	for range 2 {
+		x.must(x.e.Discard(ctx, made.ID, names, true))
+	}
+	for _, n := range names {
+		_, err := x.e.Resolve(ctx, n)
+		x.is(err, tender.NotFound)
+	}
+	_, err = x.e.BuildCache(ctx)
+	x.must(err)
 }
 
 func tellsEvents(_ *testing.T, x *trial) {
