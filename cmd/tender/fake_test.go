@@ -35,40 +35,42 @@ type answers struct {
 	RegistrySweep  api.RegistrySweep   `json:"registry_sweep"`
 	Policy         api.Policy
 	Waivers        []api.Waiver
-	Status         api.Status        `json:"status"`
-	Checks         []api.Check       `json:"checks"`
-	Projects       []api.Project     `json:"projects"`
-	Instances      []api.Instance    `json:"instances"`
-	Config         string            `json:"config"`
-	Plan           api.Plan          `json:"plan"`
-	Events         []api.Event       `json:"events"`
-	Hang           bool              `json:"hang"` // after the events, until the client goes
-	Result         api.Result        `json:"result"`
-	Rollouts       []api.Rollout     `json:"rollouts"`
-	Why            api.Why           `json:"why"`
-	Audit          []api.Audit       `json:"audit"`
-	Logs           []api.LogLine     `json:"logs"`
-	Numbers        []api.LogSeries   `json:"numbers"`
-	Sinks          []api.Sink        `json:"sinks"`
-	Dead           []api.DeadLetter  `json:"dead"`
-	Rules          api.Rules         `json:"rules"`
-	Groups         []api.RuleGroup   `json:"groups"`
-	Alerts         api.Alerts        `json:"alerts"`
-	Silences       []api.Silence     `json:"silences"`
-	Tries          []api.AlertTry    `json:"tries"`
-	Stats          []api.Sample      `json:"stats"`
-	Top            []api.Processes   `json:"top"`
-	Code           int               `json:"code"`
-	Stdout         string            `json:"stdout"`
-	Stderr         string            `json:"stderr"`
-	Files          string            `json:"files"` // directory that copies come from
-	Images         []api.Image       `json:"images"`
-	Secrets        []api.Secret      `json:"secrets"`
-	Tokens         []api.Token       `json:"tokens"`
-	Logins         []api.Login       `json:"logins"`
-	Edge           api.Edge          `json:"edge"`
-	Scan           api.Scan          `json:"scan"`
-	Advise         api.Advisories    `json:"advisories"`
+	Status         api.Status       `json:"status"`
+	Checks         []api.Check      `json:"checks"`
+	Projects       []api.Project    `json:"projects"`
+	Instances      []api.Instance   `json:"instances"`
+	Config         string           `json:"config"`
+	Plan           api.Plan         `json:"plan"`
+	Events         []api.Event      `json:"events"`
+	Hang           bool             `json:"hang"` // after the events, until the client goes
+	Result         api.Result       `json:"result"`
+	Rollouts       []api.Rollout    `json:"rollouts"`
+	Why            api.Why          `json:"why"`
+	Audit          []api.Audit      `json:"audit"`
+	Logs           []api.LogLine    `json:"logs"`
+	Numbers        []api.LogSeries  `json:"numbers"`
+	Sinks          []api.Sink       `json:"sinks"`
+	Dead           []api.DeadLetter `json:"dead"`
+	Rules          api.Rules        `json:"rules"`
+	Groups         []api.RuleGroup  `json:"groups"`
+	Alerts         api.Alerts       `json:"alerts"`
+	Silences       []api.Silence    `json:"silences"`
+	Tries          []api.AlertTry   `json:"tries"`
+	Stats          []api.Sample     `json:"stats"`
+	Top            []api.Processes  `json:"top"`
+	Code           int              `json:"code"`
+	Stdout         string           `json:"stdout"`
+	Stderr         string           `json:"stderr"`
+	Files          string           `json:"files"` // directory that copies come from
+	Images         []api.Image      `json:"images"`
+	Secrets        []api.Secret     `json:"secrets"`
+	Tokens         []api.Token      `json:"tokens"`
+	Logins         []api.Login      `json:"logins"`
+	Edge           api.Edge         `json:"edge"`
+	Scan           api.Scan         `json:"scan"`
+	Advise         api.Advisories   `json:"advisories"`
+	Keys           []api.ImageKey
+	Signatures     api.ImageSignatures
 	Promotion      api.Promotion     `json:"promotion"`
 	Listed         []api.ListedImage `json:"listed"`
 	// Prometheus holds by path what its API answers; nil: it is not there.
@@ -358,6 +360,51 @@ func (b *backend) UpdateAdvisories(_ context.Context, _ api.Person, u api.Adviso
 	_, err := b.answer("update advisories", u.From, u.Ecosystems, u.All)
 	report(api.Event{Kind: api.KindEnded, Text: "Debian: 12 advisories"})
 	return err
+}
+
+func (b *backend) PruneImages(_ context.Context, _ api.Person, r api.PruneRequest) (api.Pruned, error) {
+	_, err := b.answer("prune images", r)
+	return api.Pruned{}, err
+}
+
+func (b *backend) TagImage(_ context.Context, _ api.Person, r api.TagRequest) ([]api.Tagged, error) {
+	_, err := b.answer("tag", r)
+	return nil, err
+}
+
+func (b *backend) Outdated(_ context.Context, r api.OutdatedRequest) ([]api.Outdated, error) {
+	_, err := b.answer("outdated", r)
+	return nil, err
+}
+
+func (b *backend) ImageKeys(context.Context) ([]api.ImageKey, error) {
+	a, err := b.answer("image keys")
+	return a.Keys, err
+}
+
+func (b *backend) AddImageKey(_ context.Context, _ api.Person, k api.ImageKeyNew) (api.ImageKey, error) {
+	_, err := b.answer("add image key", k.Name, k.Key, k.Password)
+	return api.ImageKey{Name: k.Name, Signs: !strings.Contains(k.Key, "PUBLIC"), Public: "-----BEGIN PUBLIC KEY-----\n"}, err
+}
+
+func (b *backend) ExportImageKey(_ context.Context, _ api.Person, name, password string) (string, error) {
+	_, err := b.answer("export image key", name, password)
+	return "sealed\n", err
+}
+
+func (b *backend) RemoveImageKey(_ context.Context, _ api.Person, name string, force bool) error {
+	_, err := b.answer("remove image key", name, force)
+	return err
+}
+
+func (b *backend) SignImage(_ context.Context, _ api.Person, s api.ImageSign) (api.ImageSignatures, error) {
+	a, err := b.answer("sign", s.Reference, s.Key, s.Annotations)
+	return a.Signatures, err
+}
+
+func (b *backend) VerifyImage(_ context.Context, _ api.Person, v api.ImageVerify) (api.ImageSignatures, error) {
+	a, err := b.answer("verify", v.Reference, v.Keys)
+	return a.Signatures, err
 }
 
 func (b *backend) Waivers(context.Context) ([]api.Waiver, error) {

@@ -19,10 +19,12 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	c := a.family("image", "Build, scan, sign and promote images", a.imageBuild(), a.imageTag(), a.imageList(), a.imageScan(), a.imageSBOM(), a.imagePromote(), a.imageOutdated(), a.imagePrune(), a.imageDB())
+	c := a.family("image", "Build, scan, sign and promote images", a.imageBuild(), a.imageTag(), a.imageList(), a.imageScan(), a.imageSBOM(), a.imagePromote(), a.imageOutdated(), a.imagePrune(), a.imageDB(),
+		a.imageSign(), a.imageVerify(), a.imageKey())
 	c.Example = `  tender image build --push -t registry.example.com/shop/web .
   tender image scan shop/web:1.4 --deny high
   tender image sbom shop/web:1.4 -o web.cdx.json
+  tender image sign shop/web:1.4 --key release
   tender image promote shop/web:1.4 --to staging
   tender image ls
   tender image db update
