@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -348,9 +349,9 @@ func TestCleanUpsComeByThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, e := tidy(t, ImagesConfig{GC: 3*time.Hour + 30*time.Minute, Free: 0.2, Retain: []registry.Rule{{OlderThan: 30 * 24 * time.Hour}}})
 		b.started = time.Now()
-		short := false
+		var short atomic.Bool
 		b.host.free = func(context.Context) (int64, int64, error) {
-			if short {
+			if short.Load() {
 				return gib, 10 * gib, nil
 			}
 			return 5 * gib, 10 * gib, nil
@@ -366,7 +367,7 @@ func TestCleanUpsComeByThemselves(t *testing.T) {
 			t.Errorf("after a day there is %q", got)
 		}
 		put(t, b, e, "second", 40, "pulled", "shop/x:3")
-		short = true
+		short.Store(true)
 		time.Sleep(3 * time.Minute) // well before the next night
 		synctest.Wait()
 		if got := there(t, e); strings.Contains(got, "second") {
@@ -381,7 +382,7 @@ func TestCleanUpsComeByThemselves(t *testing.T) {
 		if n := e.Calls()["Shelf"] - calls; n > 0 {
 			t.Errorf("it looked %d times again within the half hour", n)
 		}
-		short = false
+		short.Store(false)
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		if p := problemOf(b, "image clean-up"); p != "" {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -343,27 +344,27 @@ func TestANewAdvisoryIsCountedForWhatRuns(t *testing.T) {
 			}
 			return "none"
 		}
-		broken.down = true
+		broken.down.Store(true)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.scans.run(func(func(*api.Part)) {})(ctx) }()
 		time.Sleep(30 * time.Minute)
 		synctest.Wait()
 		// A scan that failed is tried again after an hour, not with each look.
-		if count() != "none" || broken.tries != 1 {
-			t.Errorf("it failed: %s, %d tries", count(), broken.tries)
+		if count() != "none" || broken.tries.Load() != 1 {
+			t.Errorf("it failed: %s, %d tries", count(), broken.tries.Load())
 		}
-		broken.down = false
+		broken.down.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if count() != "1" || broken.tries != 2 {
-			t.Errorf("it is read: %s, %d tries", count(), broken.tries)
+		if count() != "1" || broken.tries.Load() != 2 {
+			t.Errorf("it is read: %s, %d tries", count(), broken.tries.Load())
 		}
 		replaceAdvisories(t, mirror, "CVE-2024-1", "CVE-2026-9")
 		time.Sleep(25 * time.Hour)
 		synctest.Wait()
-		if count() != "2" || broken.tries != 2 {
-			t.Errorf("with a new advisory: %s, %d tries", count(), broken.tries)
+		if count() != "2" || broken.tries.Load() != 2 {
+			t.Errorf("with a new advisory: %s, %d tries", count(), broken.tries.Load())
 		}
 		cancel()
 		if err := <-done; err != nil {
@@ -375,13 +376,13 @@ func TestANewAdvisoryIsCountedForWhatRuns(t *testing.T) {
 // flaky is a shelf that can be away.
 type flaky struct {
 	*shelf
-	down  bool
-	tries int
+	down  atomic.Bool
+	tries atomic.Int32
 }
 
 func (f *flaky) Save(ctx context.Context, refs []string) (io.ReadCloser, error) {
-	f.tries++
-	if f.down {
+	f.tries.Add(1)
+	if f.down.Load() {
 		return nil, tender.Errorf(tender.Unavailable, "engine: %w", errors.New("away"))
 	}
 	return f.shelf.Save(ctx, refs)
