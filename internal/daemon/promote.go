@@ -379,8 +379,12 @@ func (b *backend) copyAll(ctx context.Context, from, to registry.Reference) erro
 			return fmt.Errorf("copy what refers to it: %w", err)
 		}
 	}
+	// Those that were made there before stay beside those that come.
+	if err := b.remote.CopySignatures(ctx, from.At(from.Digest), to.At(from.Digest)); err != nil {
+		return err
+	}
 	// As cosign ties them to an image.
-	for _, kind := range []string{".sig", ".att", ".sbom"} {
+	for _, kind := range []string{".att", ".sbom"} {
 		tag := strings.Replace(from.Digest, ":", "-", 1) + kind
 		_, err := b.remote.Head(ctx, from.At(tag))
 		if tender.KindOf(err) == tender.NotFound {

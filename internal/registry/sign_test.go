@@ -341,7 +341,8 @@ func (s *site) remove2(steps []Step) error {
 func attestation(t *testing.T, key SigningKey, digest string) []byte {
 	t.Helper()
 	e := envelope{PayloadType: inTotoMedia, Payload: mustMarshal(t, statement{
-		"https://in-toto.io/Statement/v1", []statementSubject{{Digest: map[string]string{"sha256": strings.TrimPrefix(digest, "sha256:")}}},
+		"https://in-toto.io/Statement/v1",
+		[]statementSubject{{Digest: map[string]string{"sha256": strings.TrimPrefix(digest, "sha256:")}}},
 		"https://slsa.dev/provenance/v1", json.RawMessage("{}"),
 	})}
 	sig, err := key.sign(e.signed())
