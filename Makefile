@@ -72,6 +72,8 @@ demo-down: ## remove the demo with its data
 
 bench: engine images build ## a table against docker compose v5 and the bare engine
 	go run ./bench
+	go run ./bench registry
+	go run ./bench scan
 
 release: ## static binaries, .deb, SBOM and checksums into dist/
 	@release/build.sh

@@ -82,9 +82,10 @@ var owners = map[string]string{
 	"github.com/danielgtaylor/huma/v2":            "internal/api",
 	"github.com/miekg/dns":                        "internal/dns",
 	"github.com/elastic":                          "internal/forward",
-	"github.com/minio/minio-go/v7":                "internal/forward",
+	"github.com/minio/minio-go/v7":                "internal/forward internal/registry",
 	"go.opentelemetry.io/proto/otlp":              "-", // in tests alone
 	"go.opentelemetry.io/otel":                    "internal/metrics",
+	"github.com/johannesboyne/gofakes3":           "-", // in tests alone
 	"github.com/hashicorp/consul/api":             "-", // MPL: in tests alone, which are not listed
 	"github.com/spf13/cobra":                      "internal/cli",
 	"github.com/spf13/pflag":                      "internal/cli",

@@ -15,6 +15,9 @@
 //	go run ./bench alert [-n ALERTS] [-every 1s]: from a condition true to the webhook, against Debian's
 //	Prometheus and Alertmanager
 //	go run ./bench idle [-n INSTANCES] [-settle 1m] [-for 1m] [-tender BINARY]: what serve and the edge hold and use
+//	go run ./bench registry [-mb 1024] [-n MANIFESTS] [-runs 3] [-only large,small,gc]: pushes, pulls and garbage, against
+//	Debian's docker-registry 2.8 and registry 3
+//	go run ./bench scan [-runs 3] [-images NAME,NAME] [-diff]: packages and flaws of images, against syft
 package main
 
 import (
@@ -56,7 +59,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) > 1 {
-		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench, "metrics": metricBench, "idle": idleBench, "alert": alertBench}
+		others := map[string]func(context.Context, []string) error{"proxy": proxies, "wire": wire, "logs": logBench, "sample": sampleBench, "metrics": metricBench, "idle": idleBench, "alert": alertBench, "registry": registryBench, "scan": scanBench}
 		if other := others[os.Args[1]]; other != nil {
 			if err := other(ctx, os.Args[2:]); err != nil {
 				fmt.Fprintln(os.Stderr, "bench:", err)

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The two stories that are told end to end, each by its one command, which fails
+// The stories that are told end to end, each by its one command, which fails
 // if anybody was not answered.
 func TestTheExamplesMustLoseNothing(t *testing.T) {
 	t.Parallel()

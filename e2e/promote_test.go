@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -137,6 +138,17 @@ pipeline:
 	}
 	if out := h.must("registry", "retain", "--older-than", "1h", "--dry-run", "-a"); !strings.Contains(out, filepath.Base(repository)) {
 		t.Errorf("retain: %s", out)
+	}
+}
+
+// What examples/pipeline says must run as it stands there, line by line.
+func TestTheWalkToProductionMustRunAsWritten(t *testing.T) {
+	t.Parallel()
+	needsEngine(t)
+	cmd := exec.Command(filepath.Join(root, "examples", "pipeline", "demo.sh"))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("REGISTRY_PORT=%d", freePort(t)))
+	if r := run(cmd); r.code != 0 || !strings.Contains(r.out, "From build to production, and back.") {
+		t.Fatal(r.all())
 	}
 }
 

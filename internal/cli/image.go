@@ -27,7 +27,8 @@ func (a *app) imageCommand() *cobra.Command {
   tender image sign shop/web:1.4 --key release
   tender image promote shop/web:1.4 --to staging
   tender image ls
-  tender image db update`
+  tender image db update
+  tender image prune --keep 10 --older-than 30d --dry-run`
 	return c
 }
 
@@ -67,11 +68,10 @@ mends it; waivers (tender policy waive) are heeded.`,
 				r.Document = format
 			}
 			if with != "" {
-				text, err := os.ReadFile(a.path(with))
-				if err != nil {
-					return fmt.Errorf("read the second opinion: %w", err)
+				var err error
+				if r.With, err = a.secondOpinion(c.Context(), with, words[0]); err != nil {
+					return err
 				}
-				r.With = string(text)
 			}
 			s, err := a.scan(c.Context(), words[0], r)
 			if err != nil {
@@ -97,7 +97,7 @@ mends it; waivers (tender policy waive) are heeded.`,
 	f.StringVarP(&output, "output", "o", "", "write it to this `file`")
 	f.StringVar(&r.Deny, "deny", "", "end with 4 if there is a finding of this `severity` or worse: "+strings.Join(severityWords, ", "))
 	f.BoolVar(&r.Fixable, "fixable", false, "--deny only what has a fixed version")
-	f.StringVar(&with, "with", "", "`file` with what trivy (--format json) or grype (-o json) found, as a second opinion")
+	f.StringVar(&with, "with", "", "a second opinion: `trivy or grype`, which is run here, or a file with what it found (trivy --format json, grype -o json)")
 	f.StringVar(&r.Against, "against", "", "compare with this `image`")
 	complete(c, "format", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	complete(c, "deny", cobra.FixedCompletions(severityWords, cobra.ShellCompDirectiveNoFileComp))

@@ -52,6 +52,8 @@ type Config struct {
 	// host:port of the registry's own beside the API, "" none.
 	NoRegistry                  bool
 	RegistryDir, ListenRegistry string
+	// RegistryStorage keeps the registry's blobs in an S3; nil: they lie in RegistryDir.
+	RegistryStorage *registry.Bucket
 	// RegistryHost is the name under which the edge serves the registry; "" none.
 	RegistryHost      string
 	RegistryAnonymous []string // patterns of repositories that everybody may pull from
@@ -217,6 +219,7 @@ func Keys() []Key {
 			"registry.dir", "registry-dir", "TENDER_REGISTRY_DIR", "", "where images are kept (default registry in --data-dir); the directory of a registry:2 is served as it is",
 			text(func(c *Config) *string { return &c.RegistryDir }),
 		},
+		{"registry.storage", "registry-storage", "TENDER_REGISTRY_STORAGE", "", "an S3 in which images are kept instead: s3://BUCKET/PREFIX?endpoint=URL&region=REGION&key=SECRET; docs/registry.md", setStorage},
 		{"registry.anonymous", "registry-anonymous", "TENDER_REGISTRY_ANONYMOUS", "", "repositories that everybody may pull from, as YAML: docs/registry-accounts.md", treeSetter(treeAnonymous)},
 		{"registry.immutable", "registry-immutable", "TENDER_REGISTRY_IMMUTABLE", "", "tags that keep their digest, as YAML: docs/registry-accounts.md", treeSetter(treeImmutable)},
 		{"registry.quota", "registry-quota", "TENDER_REGISTRY_QUOTA", "", "how much repositories may hold, as YAML: docs/registry-accounts.md", treeSetter(treeQuotas)},

@@ -89,7 +89,7 @@ func (b *backend) judgePromotion(ctx context.Context, p *promotion, report func(
 	if n := len(reasons); n > mostReasons {
 		reasons = append(reasons[:mostReasons], fmt.Sprintf("and %d more: tender image scan %s", n-mostReasons, p.Reference))
 	}
-	return nil, f, tender.Errorf(tender.Denied, "the gate of %s denies it, nothing has changed:\n%s", p.step.Name, strings.Join(reasons, "\n")).
+	return nil, f, tender.Errorf(tender.Denied, "%s:\n%s", "the gate of "+p.step.Name+" denies it, nothing has changed", strings.Join(reasons, "\n")).
 		Hint("an exception: tender policy waive WHAT --until 30d --reason '…'")
 }
 

@@ -35,16 +35,16 @@ func (b *backend) TagImage(ctx context.Context, who api.Person, r api.TagRequest
 			return nil, err
 		}
 	}
-	ctx = withAuths(ctx, r.Auths)
-	t := tagger{remote: b.remote, locks: &b.tagLocks}
-	from, err := b.remote.Parse(ctx, r.Source)
+	remote := b.registries(r.Auths)
+	t := tagger{remote: remote, locks: &b.tagLocks}
+	from, err := remote.Parse(ctx, r.Source)
 	if err != nil {
 		return nil, err
 	}
 	if err := mayTag(who, from, registry.Pull); err != nil {
 		return nil, err
 	}
-	found, err := b.remote.Head(ctx, from)
+	found, err := remote.Head(ctx, from)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (b *backend) TagImage(ctx context.Context, who api.Person, r api.TagRequest
 	}
 	var targets []registry.Reference
 	for _, text := range r.Targets {
-		to, err := b.remote.Parse(ctx, text)
+		to, err := remote.Parse(ctx, text)
 		if err != nil {
 			return nil, err
 		}
@@ -376,19 +376,4 @@ func (l *tagLocks) lock(ctx context.Context, key string) (unlock func(), err err
 		leave()
 		return nil, context.Cause(ctx)
 	}
-}
-
-type authsKey struct{}
-
-// withAuths lets the client of registries use logins that came with a request.
-func withAuths(ctx context.Context, auths map[string]string) context.Context {
-	if len(auths) == 0 {
-		return ctx
-	}
-	return context.WithValue(ctx, authsKey{}, auths)
-}
-
-func authsIn(ctx context.Context) map[string]string {
-	auths, _ := ctx.Value(authsKey{}).(map[string]string)
-	return auths
 }

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -108,7 +107,7 @@ func (b *backend) cleanDaily(ctx context.Context) error {
 			return nil
 		case <-next.C:
 		}
-		if _, err := os.Stat(filepath.Join(b.config.RegistryDir, "docker")); err != nil {
+		if !b.config.hasImages() {
 			continue // nobody has pushed anything
 		}
 		who := api.Person{Name: "tender"}

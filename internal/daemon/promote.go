@@ -370,6 +370,9 @@ func (b *backend) copyAll(ctx context.Context, from, to registry.Reference) erro
 	if from.Host == to.Host && from.Repository == to.Repository {
 		return nil
 	}
+	if err := b.remote.CopySignatures(ctx, from, to); err != nil {
+		return err
+	}
 	found, err := b.remote.Referrers(ctx, from, "")
 	if err != nil {
 		return err
@@ -379,11 +382,7 @@ func (b *backend) copyAll(ctx context.Context, from, to registry.Reference) erro
 			return fmt.Errorf("copy what refers to it: %w", err)
 		}
 	}
-	// Those that were made there before stay beside those that come.
-	if err := b.remote.CopySignatures(ctx, from.At(from.Digest), to.At(from.Digest)); err != nil {
-		return err
-	}
-	// As cosign ties them to an image.
+	// As cosign ties attestations and SBOMs to an image. What is there already stays.
 	for _, kind := range []string{".att", ".sbom"} {
 		tag := strings.Replace(from.Digest, ":", "-", 1) + kind
 		_, err := b.remote.Head(ctx, from.At(tag))
@@ -391,7 +390,6 @@ func (b *backend) copyAll(ctx context.Context, from, to registry.Reference) erro
 			continue
 		}
 		if err == nil {
-			// What was signed there already stays.
 			if _, err = b.remote.Head(ctx, to.At(tag)); tender.KindOf(err) == tender.NotFound {
 				_, err = b.remote.Copy(ctx, from.At(tag), to.At(tag))
 			}

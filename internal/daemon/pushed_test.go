@@ -318,6 +318,7 @@ func TestAPushWakesTheScan(t *testing.T) {
 
 func TestANewAdvisoryIsCountedForWhatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC))) // the advisories are of before
 		shelf := oldAlpine(t)
 		broken := &flaky{shelf: shelf}
 		b := scanning(t, broken, Config{})

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +43,7 @@ func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 		o: registry.Options{
 			Dir: c.RegistryDir, Store: b.store, Enter: accounts.Enter, Log: log,
 			Immutable: c.RegistryImmutable, Quotas: c.RegistryQuotas, After: []func(registry.Pushed){func(registry.Pushed) { b.scans.pushedHere() }},
+			Bucket: c.RegistryStorage, Secret: b.secretForAll,
 			Upstreams: c.upstreams(), CacheSize: c.RegistryCacheSize, Needed: b.neededImages,
 			Login: b.login,
 		},
@@ -106,7 +106,7 @@ func (r *registryRoom) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // run opens what is there, so that its index is whole before somebody asks, and serves
 // listeners of its own.
 func (r *registryRoom) run(ctx context.Context, own []net.Listener) error {
-	if _, err := os.Stat(filepath.Join(r.o.Dir, "docker")); err == nil {
+	if (Config{RegistryDir: r.o.Dir, RegistryStorage: r.o.Bucket}).hasImages() {
 		if _, err := r.get(ctx); err != nil {
 			if len(own) == 0 {
 				return err
@@ -229,8 +229,8 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.held, nil
 }
 
-// registries is the client of all registries, our own among them.
-// given are logins by host, that win over the daemon's.
+// registries is the client of all registries, our own among them. given are logins by host,
+// that win over the daemon's.
 func (b *backend) registries(given map[string]string) *registry.Remote {
 	return b.registriesBy(given, nil)
 }
@@ -239,12 +239,7 @@ func (b *backend) registries(given map[string]string) *registry.Remote {
 func (b *backend) registriesBy(given map[string]string, transport http.RoundTripper) *registry.Remote {
 	o := registry.RemoteOptions{
 		Transport: transport,
-		Login: func(ctx context.Context, host string) (string, error) {
-			if given == nil {
-				return b.auth(ctx, authsIn(ctx), host+"/")
-			}
-			return b.auth(ctx, given, host+"/")
-		},
+		Login:     func(ctx context.Context, host string) (string, error) { return b.auth(ctx, given, host+"/") },
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {

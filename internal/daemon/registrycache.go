@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -58,6 +60,24 @@ func treeCache(c *Config, n *yaml.Node) error {
 func setCacheSize(c *Config, v string) (err error) {
 	c.RegistryCacheSize, err = size(v)
 	return err
+}
+
+// setStorage reads where the registry's blobs lie.
+func setStorage(c *Config, v string) (err error) {
+	c.RegistryStorage = nil
+	if v != "" {
+		c.RegistryStorage, err = registry.ParseBucket(v)
+	}
+	return err
+}
+
+// hasImages says whether somebody has ever pushed anything here, as far as is known without opening the registry.
+func (c Config) hasImages() bool {
+	if c.RegistryStorage != nil {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(c.RegistryDir, "docker"))
+	return err == nil
 }
 
 // inTheClear says whether an address is for this host alone.

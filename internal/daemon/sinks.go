@@ -22,25 +22,31 @@ func (b *backend) makeSinks(log *slog.Logger) *forward.Sinks {
 	}
 	return forward.New(b.config.Sinks, forward.Options{
 		Source: b.logs.store, Keeper: cursors{b.store}, Host: nodeName(), Log: log,
-		Secret: func(ctx context.Context, name string) ([]byte, error) {
-			newest, err := b.vault.Newest(ctx, "", name)
-			if tender.KindOf(err) == tender.NotFound {
-				return nil, tender.Errorf(tender.NotFound, "there is no secret %q for all projects", name).Hint("set it: tender secret set %s", name)
-			}
-			if err != nil {
-				return nil, err
-			}
-			return b.vault.Open(ctx, "", name, newest.Version)
-		},
+		Secret: b.secretForAll,
 	})
 }
 
-// sinksWith are the sinks that need a secret.
+// secretForAll opens a secret that is no project's own. NotFound: there is none.
+func (b *backend) secretForAll(ctx context.Context, name string) ([]byte, error) {
+	newest, err := b.vault.Newest(ctx, "", name)
+	if tender.KindOf(err) == tender.NotFound {
+		return nil, tender.Errorf(tender.NotFound, "there is no secret %q for all projects", name).Hint("set it: tender secret set %s", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b.vault.Open(ctx, "", name, newest.Version)
+}
+
+// sinksWith are the sinks that need a secret, and the registry where it does.
 func sinksWith(c Config, project, name string) (out []string) {
 	for _, s := range c.Sinks {
 		if project == "" && slices.Contains(s.Secrets, name) {
 			out = append(out, "sink "+s.Name)
 		}
+	}
+	if b := c.RegistryStorage; b != nil && project == "" && b.Key == name {
+		out = append(out, "registry.storage")
 	}
 	return out
 }

@@ -96,6 +96,16 @@ func (a *Accounts) Enter(r *http.Request) (Account, error) {
 		}
 		return a.withAnonymous(who), nil
 	}
+	// Clients send it with each request: it is looked up once, and no account before it.
+	if a.o.Tokens != nil && strings.HasPrefix(password, tokenPrefix) && !strings.HasPrefix(password, robotPrefix) {
+		who, err := a.o.Tokens(r)
+		if err == nil {
+			return a.withAnonymous(who), nil
+		}
+		if tender.KindOf(err) != tender.Denied {
+			return Account{}, err
+		}
+	}
 	var row store.Account
 	err := a.o.Store.View(r.Context(), func(tx *store.Tx) (err error) {
 		row, err = tx.Account(name)
@@ -107,15 +117,6 @@ func (a *Accounts) Enter(r *http.Request) (Account, error) {
 	}
 	if known && row.Robot && sameToken(row.Hash, password) {
 		return a.enter(r.Context(), row)
-	}
-	if a.o.Tokens != nil && strings.HasPrefix(password, tokenPrefix) && !strings.HasPrefix(password, robotPrefix) {
-		who, err := a.o.Tokens(r)
-		if err == nil {
-			return a.withAnonymous(who), nil
-		}
-		if tender.KindOf(err) != tender.Denied {
-			return Account{}, err
-		}
 	}
 	ok, err := a.compare(r, row, known && !row.Robot, password)
 	if err != nil {

@@ -3,12 +3,9 @@ package registry
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -206,21 +203,21 @@ func depths(ms []store.Manifest) map[string]int {
 // remove removes files, then rows: a start makes rows follow the files.
 func (r *Registry) remove(ctx context.Context, steps []Step, who string) error {
 	for _, s := range steps {
-		folder := filepath.Join(r.o.Dir, filepath.FromSlash(tree), s.Repository, "_manifests")
-		link := filepath.Join(folder, "tags", s.Tag, "current/link")
+		folder := path.Join(tree, s.Repository, "_manifests")
+		link := path.Join(folder, "tags", s.Tag, "current/link")
 		if s.Tag == "" {
 			algorithm, sum, _ := strings.Cut(s.Digest, ":")
-			folder = filepath.Join(folder, "revisions", algorithm, sum)
-			link = filepath.Join(folder, "link")
+			folder = path.Join(folder, "revisions", algorithm, sum)
+			link = path.Join(folder, "link")
 		} else {
-			folder = filepath.Join(folder, "tags", s.Tag)
+			folder = path.Join(folder, "tags", s.Tag)
 		}
 		r.at("remove", s.String())
-		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := r.files.remove(ctx, link); err != nil {
 			return err
 		}
 		r.at("link removed", s.String())
-		if err := os.RemoveAll(folder); err != nil {
+		if err := r.files.removeAll(ctx, folder); err != nil {
 			return err
 		}
 	}

@@ -1,8 +1,7 @@
 package registry
 
 import (
-	"os"
-	"path/filepath"
+	"context"
 	"sync"
 	"time"
 
@@ -17,8 +16,8 @@ const leaseTime = time.Hour
 // file says so after a restart. The sweep claims a digest before it removes it: requests about
 // it wait until it is gone, and are then told so.
 type leases struct {
-	dir string
-	now func() time.Time
+	files files
+	now   func() time.Time
 
 	mu       sync.Mutex
 	held     map[string]*lease
@@ -32,8 +31,8 @@ type lease struct {
 	touched time.Time // the end of the last request
 }
 
-func newLeases(dir string, now func() time.Time) *leases {
-	return &leases{dir: dir, now: now, held: map[string]*lease{}, going: map[string]chan struct{}{}, pruneAt: 4096}
+func newLeases(f files, now func() time.Time) *leases {
+	return &leases{files: f, now: now, held: map[string]*lease{}, going: map[string]chan struct{}{}, pruneAt: 4096}
 }
 
 // touch begins a use of a digest; done ends it.
@@ -77,19 +76,9 @@ func (l *leases) touch(d string) (done func()) {
 	}
 }
 
-// renew makes the blob's file young if it is there. Once in a quarter of an hour is enough:
-// the sweep looks at days.
+// renew makes a blob young if it is there.
 func (l *leases) renew(d string) (there bool) {
-	file := filepath.Join(l.dir, filepath.FromSlash(blobPath(d)))
-	info, err := os.Stat(file)
-	if err != nil {
-		return false
-	}
-	if now := l.now(); now.Sub(info.ModTime()) > leaseTime/4 {
-		// The lease in memory holds where this fails.
-		_ = os.Chtimes(file, now, now)
-	}
-	return true
+	return l.files.touch(context.Background(), blobPath(d), l.now())
 }
 
 func (l *leases) prune() {

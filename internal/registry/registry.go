@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -19,7 +18,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/handlers"
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // where blobs lie
+	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	"github.com/sirupsen/logrus"
 
 	tender "github.com/tenderhq/tender"
@@ -32,9 +31,13 @@ type Options struct {
 	// of one of those is served as it is.
 	Dir   string
 	Store *store.Store
-	Enter Enter
-	Now   func() time.Time // nil: time.Now
-	Log   *slog.Logger     // nil: nothing is logged
+	// Bucket keeps the blobs in an S3; Dir has what is on its way. nil: all is in Dir.
+	Bucket *Bucket
+	// Secret opens the keys of Bucket by their name.
+	Secret func(context.Context, string) ([]byte, error)
+	Enter  Enter
+	Now    func() time.Time // nil: time.Now
+	Log    *slog.Logger     // nil: nothing is logged
 
 	Immutable []Immutable
 	Quotas    []Quota
@@ -47,7 +50,7 @@ type Options struct {
 	Login func(ctx context.Context, host string) (string, error)
 	// Needed are images that stay in the cache, as of RetainOptions; nil: none.
 	Needed    func(context.Context) (map[string]string, error)
-	Transport http.RoundTripper // to upstreams; nil: one with deadlines
+	Transport http.RoundTripper // to upstreams and to Bucket; nil: ones with deadlines
 
 	// Before is asked before a manifest is taken; its error, a tender.Error, is the answer.
 	Before []func(context.Context, Pushed) error
@@ -70,6 +73,8 @@ type Registry struct {
 	o      Options
 	app    *handlers.App
 	driver storagedriver.StorageDriver
+	files  files
+	bucket *bucket // nil: all is on the disk
 	cancel context.CancelFunc
 
 	leases *leases
@@ -98,7 +103,11 @@ func Open(ctx context.Context, o Options) (_ *Registry, err error) {
 	if err != nil {
 		return nil, tender.Errorf(tender.Unavailable, "open the registry in %s: %w", o.Dir, err).Hint("see that the daemon may write there, and that the disk is not full: df -h %s", o.Dir)
 	}
-	r := &Registry{o: o, locks: map[string]*repositoryLock{}, leases: newLeases(o.Dir, o.Now), turn: make(chan struct{}, 1)}
+	r := &Registry{o: o, locks: map[string]*repositoryLock{}, turn: make(chan struct{}, 1)}
+	if err := r.lay(ctx); err != nil {
+		return nil, err
+	}
+	r.leases = newLeases(r.files, o.Now)
 	if told := o.Touched; told != nil {
 		r.o.Touched = func(digest string) func() {
 			first, second := r.leases.touch(digest), told(digest)
@@ -113,11 +122,11 @@ func Open(ctx context.Context, o Options) (_ *Registry, err error) {
 	c := &configuration.Configuration{
 		Version: configuration.CurrentVersion,
 		Storage: configuration.Storage{
-			"filesystem": {"rootdirectory": o.Dir},
-			"delete":     {"enabled": true},
-			"redirect":   {"disable": true},
+			driverName: {"driver": r.driver},
+			"delete":   {"enabled": true},
+			"redirect": {"disable": true},
 			"maintenance": {
-				"uploadpurging": map[any]any{"enabled": true, "age": "168h", "interval": "24h", "dryrun": false},
+				"uploadpurging": map[any]any{"enabled": o.Bucket == nil, "age": uploadAge.String(), "interval": "24h", "dryrun": false},
 			},
 		},
 	}
@@ -136,15 +145,50 @@ func Open(ctx context.Context, o Options) (_ *Registry, err error) {
 			r.cancel()
 		}
 	}()
-	if r.driver, err = factory.Create(ctx, "filesystem", map[string]any{"rootdirectory": o.Dir}); err != nil {
-		return nil, fmt.Errorf("open the registry in %s: %w", o.Dir, err)
-	}
 	r.app = handlers.NewApp(ctx, c)
 	if err := errors.Join(r.Reindex(ctx), r.openCache()); err != nil {
 		_ = r.app.Shutdown()
 		return nil, err
 	}
 	return r, nil
+}
+
+// driverName is what the library knows the driver by that it is given.
+const driverName = "given"
+
+// given hands the library a driver that is open.
+type given struct{}
+
+// Create is StorageDriverFactory's.
+func (given) Create(_ context.Context, parameters map[string]any) (storagedriver.StorageDriver, error) {
+	d, ok := parameters["driver"].(storagedriver.StorageDriver)
+	if !ok {
+		return nil, errors.New("no driver is given")
+	}
+	return d, nil
+}
+
+// The library has one table of drivers for the process.
+var tellDriver = sync.OnceFunc(func() { factory.Register(driverName, given{}) })
+
+// lay finds out where blobs lie.
+func (r *Registry) lay(ctx context.Context) error {
+	tellDriver()
+	if r.o.Bucket == nil {
+		r.driver = filesystem.New(filesystem.DriverParameters{RootDirectory: r.o.Dir, MaxThreads: 100})
+		r.files = disk{r.o.Dir}
+		return nil
+	}
+	b, err := openBucket(ctx, r.o.Bucket, r.o.Dir, r.o.Secret, r.o.Transport)
+	if err != nil {
+		return tender.Errorf(tender.Unavailable, "open the registry in %s: %w", r.o.Bucket, err).Hint("see registry.storage in tender.yaml, and that this host reaches it")
+	}
+	// What was staged belongs to a process that has ended.
+	if err := os.RemoveAll(filepath.Join(r.o.Dir, stageFolder)); err != nil {
+		return err
+	}
+	r.driver, r.files, r.bucket = b.driver(), b, b
+	return nil
 }
 
 // Close ends what runs beside requests. Requests must have ended.

@@ -166,6 +166,9 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request) {
 			done = r.o.Touched(d)
 		}
 		defer done()
+		if r.sendBlob(w, req, rt) {
+			return
+		}
 		r.pass(w, req)
 		if d := w.Header().Get("Docker-Content-Digest"); d != "" && rt.kind == "manifests" && d != rt.reference && r.o.Touched != nil {
 			r.o.Touched(d)() // who asks for a tag goes on with its digest

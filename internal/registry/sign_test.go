@@ -183,7 +183,7 @@ func TestSignaturesInOtherRegistries(t *testing.T) {
 			}
 			alike(t, "copied alone", signatures(t, c, away, key), "")
 			signed(t, c, away, Signing{Key: team})
-			from, to := parsed(t, c, "shop/web:1").At(digest), parsed(t, c, away).At(digest)
+			from, to := parsed(t, c, "shop/web:1").At(digest), parsed(t, c, away)
 			for range 2 {
 				if err := c.CopySignatures(t.Context(), from, to); err != nil {
 					t.Fatal(err)

@@ -5,12 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"iter"
 	"maps"
-	"os"
-	"path/filepath"
+	"path"
 	"strings"
 	"time"
 
@@ -73,7 +70,7 @@ func (r *Registry) Sweep(ctx context.Context, o SweepOptions) (done Swept, err e
 	}
 	start := r.o.Now()
 	defer r.leases.begin()()
-	s := &sweep{r: r, o: o, done: &done, root: filepath.Join(r.o.Dir, "docker/registry/v2"), named: map[key]struct{}{}, start: start}
+	s := &sweep{r: r, o: o, done: &done, root: "/docker/registry/v2", named: map[key]struct{}{}, start: start}
 	err = s.run(ctx)
 	done.Referenced, done.Took = len(s.named), r.o.Now().Sub(start)
 	if err != nil {
@@ -94,7 +91,7 @@ type sweep struct {
 
 func (s *sweep) run(ctx context.Context) error {
 	var repositories []string
-	if err := s.walk(ctx, filepath.Join(s.root, "repositories"), &repositories); err != nil {
+	if err := s.walk(ctx, path.Join(s.root, "repositories"), &repositories); err != nil {
 		return err
 	}
 	for _, folder := range repositories {
@@ -109,7 +106,11 @@ func (s *sweep) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.blobs(ctx)
+	if err := s.blobs(ctx); err != nil || s.r.bucket == nil || s.o.DryRun {
+		return err
+	}
+	_, err := s.r.bucket.sweep(ctx, s.start.Add(-sweepAge))
+	return err
 }
 
 // walk finds the folders of repositories.
@@ -118,12 +119,12 @@ func (s *sweep) walk(ctx context.Context, folder string, found *[]string) error 
 		return err
 	}
 	is := false
-	for e := range entries(folder) {
+	for e := range s.r.files.entries(ctx, folder) {
 		switch {
 		case e.name == "_layers" || e.name == "_manifests":
 			is = true
 		case e.dir && !strings.HasPrefix(e.name, "_"):
-			if err := s.walk(ctx, filepath.Join(folder, e.name), found); err != nil {
+			if err := s.walk(ctx, path.Join(folder, e.name), found); err != nil {
 				return err
 			}
 		}
@@ -147,22 +148,22 @@ func (s *sweep) mark(ctx context.Context, folder string, set map[key]struct{}) (
 		}
 		// A sum of another kind is a link to the blob's own.
 		algorithm, sum, _ := strings.Cut(digest, ":")
-		if text, err := os.ReadFile(filepath.Join(folder, "_layers", algorithm, sum, "link")); err == nil {
+		if text, err := s.r.files.read(ctx, path.Join(folder, "_layers", algorithm, sum, "link")); err == nil {
 			if k, ok := keyOf(strings.TrimPrefix(strings.TrimSpace(string(text)), "sha256:")); ok {
 				set[k] = struct{}{}
 			}
 		}
 	}
-	revisions := filepath.Join(folder, "_manifests/revisions")
-	for algorithm := range entries(revisions) {
+	revisions := path.Join(folder, "_manifests/revisions")
+	for algorithm := range s.r.files.entries(ctx, revisions) {
 		if algorithm.err != nil {
 			return n, algorithm.err
 		}
-		for e := range entries(filepath.Join(revisions, algorithm.name)) {
+		for e := range s.r.files.entries(ctx, path.Join(revisions, algorithm.name)) {
 			if err := errors.Join(ctx.Err(), e.err); err != nil {
 				return n, err
 			}
-			link, err := os.ReadFile(filepath.Join(revisions, algorithm.name, e.name, "link"))
+			link, err := s.r.files.read(ctx, path.Join(revisions, algorithm.name, e.name, "link"))
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // it was deleted
 			}
@@ -175,7 +176,7 @@ func (s *sweep) mark(ctx context.Context, folder string, set map[key]struct{}) (
 			}
 			put(digest)
 			put(algorithm.name + ":" + e.name)
-			body, err := os.ReadFile(filepath.Join(s.r.o.Dir, filepath.FromSlash(blobPath(digest))))
+			body, err := s.r.files.read(ctx, blobPath(digest))
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // it cannot be pulled, by nobody
 			}
@@ -198,8 +199,8 @@ func unreadable(folder, digest string, err error) error {
 
 // links removes those of a repository that none of its manifests needs.
 func (s *sweep) links(ctx context.Context, folder string, own map[key]struct{}) error {
-	layers := filepath.Join(folder, "_layers/sha256")
-	for e := range entries(layers) {
+	layers := path.Join(folder, "_layers/sha256")
+	for e := range s.r.files.entries(ctx, layers) {
 		if err := errors.Join(ctx.Err(), e.err); err != nil {
 			return err
 		}
@@ -214,7 +215,7 @@ func (s *sweep) links(ctx context.Context, folder string, own map[key]struct{}) 
 		if s.o.evicted["sha256:"+e.name] && s.cached(folder) {
 			age = min(age, leaseTime)
 		}
-		gone, err := s.link(filepath.Join(layers, e.name), "sha256:"+e.name, age)
+		gone, err := s.link(ctx, path.Join(layers, e.name), "sha256:"+e.name, age)
 		if err != nil {
 			return err
 		}
@@ -225,15 +226,15 @@ func (s *sweep) links(ctx context.Context, folder string, own map[key]struct{}) 
 		}
 	}
 	// What links of other kinds lead to stays: nothing tells how long somebody needs it.
-	for kind := range entries(filepath.Join(folder, "_layers")) {
+	for kind := range s.r.files.entries(ctx, path.Join(folder, "_layers")) {
 		if kind.err != nil {
 			return kind.err
 		}
 		if kind.name == "sha256" {
 			continue
 		}
-		for e := range entries(filepath.Join(folder, "_layers", kind.name)) {
-			text, err := os.ReadFile(filepath.Join(folder, "_layers", kind.name, e.name, "link"))
+		for e := range s.r.files.entries(ctx, path.Join(folder, "_layers", kind.name)) {
+			text, err := s.r.files.read(ctx, path.Join(folder, "_layers", kind.name, e.name, "link"))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) || e.err != nil {
 				return errors.Join(err, e.err)
 			}
@@ -247,13 +248,12 @@ func (s *sweep) links(ctx context.Context, folder string, own map[key]struct{}) 
 
 // cached says whether a repository's folder is one of an upstream's.
 func (s *sweep) cached(folder string) bool {
-	name, err := filepath.Rel(filepath.Join(s.root, "repositories"), folder)
-	return err == nil && s.r.cache.of(filepath.ToSlash(name)) != nil
+	return s.r.cache.of(strings.TrimPrefix(folder, path.Join(s.root, "repositories")+"/")) != nil
 }
 
 // link removes one unless it or its blob is young, or leased.
-func (s *sweep) link(folder, digest string, age time.Duration) (gone bool, err error) {
-	release, ok, err := s.mayGo(digest, filepath.Join(folder, "link"), age)
+func (s *sweep) link(ctx context.Context, folder, digest string, age time.Duration) (gone bool, err error) {
+	release, ok, err := s.mayGo(ctx, digest, path.Join(folder, "link"), age)
 	if !ok || err != nil {
 		return false, err
 	}
@@ -262,23 +262,23 @@ func (s *sweep) link(folder, digest string, age time.Duration) (gone bool, err e
 		return true, nil
 	}
 	s.r.at("link", digest)
-	if err := os.Remove(filepath.Join(folder, "link")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.r.files.remove(ctx, path.Join(folder, "link")); err != nil {
 		return false, err
 	}
 	s.r.at("link gone", digest)
-	return true, os.RemoveAll(folder)
+	return true, s.r.files.removeAll(ctx, folder)
 }
 
 // mayGo claims a digest whose blob and file are old enough, and which nobody holds.
-func (s *sweep) mayGo(digest, file string, age time.Duration) (release func(), ok bool, err error) {
-	data := filepath.Join(s.r.o.Dir, filepath.FromSlash(blobPath(digest)))
+func (s *sweep) mayGo(ctx context.Context, digest, file string, age time.Duration) (release func(), ok bool, err error) {
+	data := blobPath(digest)
 	young := func() (bool, error) {
 		for _, f := range []string{data, file} {
-			info, err := os.Stat(f)
+			_, at, err := s.r.files.stat(ctx, f)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return false, err
 			}
-			if err == nil && age > 0 && info.ModTime().After(s.start.Add(-age)) {
+			if err == nil && age > 0 && at.After(s.start.Add(-age)) {
 				return true, nil
 			}
 		}
@@ -308,12 +308,12 @@ func (s *sweep) mayGo(digest, file string, age time.Duration) (release func(), o
 
 // blobs removes the data of those that are not named.
 func (s *sweep) blobs(ctx context.Context) error {
-	all := filepath.Join(s.root, "blobs/sha256")
-	for prefix := range entries(all) {
+	all := path.Join(s.root, "blobs/sha256")
+	for prefix := range s.r.files.entries(ctx, all) {
 		if prefix.err != nil {
 			return prefix.err
 		}
-		for e := range entries(filepath.Join(all, prefix.name)) {
+		for e := range s.r.files.entries(ctx, path.Join(all, prefix.name)) {
 			if err := errors.Join(ctx.Err(), e.err); err != nil {
 				return err
 			}
@@ -324,7 +324,7 @@ func (s *sweep) blobs(ctx context.Context) error {
 			if _, is := s.named[k]; is {
 				continue
 			}
-			if err := s.blob(filepath.Join(all, prefix.name, e.name), "sha256:"+e.name); err != nil {
+			if err := s.blob(ctx, path.Join(all, prefix.name, e.name), "sha256:"+e.name); err != nil {
 				return err
 			}
 		}
@@ -332,72 +332,36 @@ func (s *sweep) blobs(ctx context.Context) error {
 	return nil
 }
 
-func (s *sweep) blob(folder, digest string) error {
-	data := filepath.Join(folder, "data")
+func (s *sweep) blob(ctx context.Context, folder, digest string) error {
+	data := path.Join(folder, "data")
 	age := s.o.Age
 	if s.o.evicted[digest] {
 		age = min(age, leaseTime)
 	}
-	release, ok, err := s.mayGo(digest, data, age)
+	release, ok, err := s.mayGo(ctx, digest, data, age)
 	if !ok || err != nil {
 		return err
 	}
 	defer release()
-	info, err := os.Stat(data)
+	size, _, err := s.r.files.stat(ctx, data)
 	if err == nil {
 		s.done.Blobs++
-		s.done.Bytes += info.Size()
+		s.done.Bytes += size
 	}
 	if s.o.DryRun {
 		return nil
 	}
 	s.r.at("blob", digest)
-	if err := os.Remove(data); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.r.files.remove(ctx, data); err != nil {
 		return err
 	}
 	s.r.at("blob gone", digest)
-	return os.RemoveAll(folder)
+	return s.r.files.removeAll(ctx, folder)
 }
 
 // at is where a test may end the process.
 func (r *Registry) at(step, what string) {
 	if r.crash != nil {
 		r.crash(step, what)
-	}
-}
-
-// entry is one of a folder.
-type entry struct {
-	name string
-	dir  bool
-	err  error // the folder could not be read on
-}
-
-// entries reads a folder in parts, so that its size costs no memory. One that is not there has none.
-func entries(folder string) iter.Seq[entry] {
-	return func(yield func(entry) bool) {
-		f, err := os.Open(folder)
-		if errors.Is(err, fs.ErrNotExist) {
-			return
-		}
-		if err != nil {
-			yield(entry{err: err})
-			return
-		}
-		defer f.Close()
-		for {
-			part, err := f.ReadDir(512)
-			for _, e := range part {
-				if !yield(entry{name: e.Name(), dir: e.IsDir()}) {
-					return
-				}
-			}
-			if len(part) == 0 {
-				if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, fs.ErrNotExist) {
-					yield(entry{err: err})
-				}
-				return
-			}
-		}
 	}
 }
