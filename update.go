@@ -156,6 +156,9 @@ func (w Window) Open(now time.Time) bool {
 
 // Next is when it opens after now, to the minute; now itself while it is open.
 func (w Window) Next(now time.Time) time.Time {
+	if w.utc {
+		now = now.UTC() // people read it as they wrote the window
+	}
 	if w.Open(now) {
 		return now
 	}

@@ -54,7 +54,9 @@ func TestAnImageMustBeNamedByWhatItIs(t *testing.T) {
 		git("add", ".")
 		git("commit", "-qm", version)
 		git("tag", "v"+version)
-		var built struct{ Names []struct{ Name, State, Note string } }
+		var built struct {
+			Names []struct{ Name, State, Note string }
+		}
 		out := h.must("image", "build", "--push", "--json", "-t", repository, "src")
 		if err := json.Unmarshal([]byte(out), &built); err != nil {
 			t.Fatalf("%v: %s", err, out)

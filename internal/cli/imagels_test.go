@@ -39,12 +39,12 @@ postgres
     → runs in shop/db
 `,
 		160: `
-  DIGEST         TAGS                    AGE   SIZE     SCAN        SIGNED BY      STANDS               RUNNING IN
+  DIGEST         TAGS                    AGE   SIZE     SCAN        SIGNED BY   STANDS               RUNNING IN
 shop/web
-  3f2a9c81d0e4   1.5.0                   5h    12.3MB   ok          yes            staging 1h, dev 5h   shop-staging/web
-  b81d9c81d0e4   1, 1.4, 1.4.2, latest   3d    12.1MB   2C 15H 3L   release        production 2d        shop/web, shop/worker
+  3f2a9c81d0e4   1.5.0                   5h    12.3MB   ok          yes         staging 1h, dev 5h   shop-staging/web
+  b81d9c81d0e4   1, 1.4, 1.4.2, latest   3d    12.1MB   2C 15H 3L   release     production 2d        shop/web, shop/worker
 postgres
-  cccc9c81d0e4   15                      1y    379MB    -           -              -                    shop/db
+  cccc9c81d0e4   15                      1y    379MB    -           -           -                    shop/db
 `,
 	} {
 		var b strings.Builder

@@ -231,7 +231,7 @@ func (b *bucket) Stat(ctx context.Context, p string) (storagedriver.FileInfo, er
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for o := range b.client.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: b.folder(p), MaxKeys: 1}) {
+	if o, some := <-b.client.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: b.folder(p), MaxKeys: 1}); some {
 		if o.Err != nil {
 			return nil, o.Err
 		}

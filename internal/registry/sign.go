@@ -363,18 +363,18 @@ func (r *Remote) signBundle(ctx context.Context, subject Reference, key SigningK
 	return err
 }
 
-// CopySignatures brings the signatures of a digest to where the image was copied; both
-// references have that digest. What is there already stays.
+// CopySignatures brings the signatures of a digest, which from has, to the repository that the
+// image was copied to. What is there already stays.
 func (r *Remote) CopySignatures(ctx context.Context, from, to Reference) error {
-	if from.Digest == "" || from.Digest != to.Digest {
-		return tender.Errorf(tender.Invalid, "copy the signatures of %s to %s: they are not the same digest", from, to)
+	if from.Digest == "" {
+		return tender.Errorf(tender.Invalid, "copy the signatures of %s: it has no digest", from)
 	}
 	if from.Host == to.Host && from.Repository == to.Repository {
 		return nil
 	}
 	r.signing.Lock()
 	defer r.signing.Unlock()
-	from, to = from.At(from.Digest), to.At(to.Digest)
+	from, to = from.At(from.Digest), to.At(from.Digest)
 	s := &search{Remote: r, subject: from}
 	all, _, err := s.manifest(ctx, from.At(sigTag(from.Digest)))
 	if err != nil {

@@ -183,7 +183,7 @@ func TestSignaturesInOtherRegistries(t *testing.T) {
 			}
 			alike(t, "copied alone", signatures(t, c, away, key), "")
 			signed(t, c, away, Signing{Key: team})
-			from, to := parsed(t, c, "shop/web:1").At(digest), parsed(t, c, away).At(digest)
+			from, to := parsed(t, c, "shop/web:1").At(digest), parsed(t, c, away)
 			for range 2 {
 				if err := c.CopySignatures(t.Context(), from, to); err != nil {
 					t.Fatal(err)
@@ -341,7 +341,8 @@ func (s *site) remove2(steps []Step) error {
 func attestation(t *testing.T, key SigningKey, digest string) []byte {
 	t.Helper()
 	e := envelope{PayloadType: inTotoMedia, Payload: mustMarshal(t, statement{
-		"https://in-toto.io/Statement/v1", []statementSubject{{Digest: map[string]string{"sha256": strings.TrimPrefix(digest, "sha256:")}}},
+		"https://in-toto.io/Statement/v1",
+		[]statementSubject{{Digest: map[string]string{"sha256": strings.TrimPrefix(digest, "sha256:")}}},
 		"https://slsa.dev/provenance/v1", json.RawMessage("{}"),
 	})}
 	sig, err := key.sign(e.signed())
