@@ -161,7 +161,7 @@ func (s *scans) remote(ctx context.Context, ref, auth string, tell func(api.Even
 			return s.own(ctx, own, tell)
 		}
 	}
-	img, err := scan.Remote(ctx, ref, auth, "")
+	img, err := scan.Remote(ctx, ref, auth, "", registry.Guard)
 	if err != nil {
 		return scan.Report{}, err
 	}

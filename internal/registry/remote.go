@@ -7,10 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -37,40 +35,6 @@ const (
 	// maxReferrers is how many referrers of one manifest are read.
 	maxReferrers = 1_000
 )
-
-// Reference names an image, in our own registry or in another.
-type Reference struct {
-	Host       string // "": our own registry
-	Repository string
-	Tag        string // "": only Digest names it
-	Digest     string // sha256:…; "": Tag names it
-}
-
-// String writes it as people type it.
-func (r Reference) String() string {
-	s := r.Repository
-	if r.Host != "" {
-		s = r.Host + "/" + s
-	}
-	if r.Tag != "" {
-		s += ":" + r.Tag
-	}
-	if r.Digest != "" {
-		s += "@" + r.Digest
-	}
-	return s
-}
-
-// At is the same repository with another tag or digest.
-func (r Reference) At(id string) Reference {
-	r.Tag, r.Digest = "", ""
-	if strings.Contains(id, ":") {
-		r.Digest = id
-	} else {
-		r.Tag = id
-	}
-	return r
-}
 
 // Descriptor says what a manifest or blob is, as in the image specification.
 type Descriptor struct {
@@ -495,7 +459,7 @@ func (r *Remote) ready(ctx context.Context, ref Reference) (name.Reference, []re
 		}
 		carrier := r.o.Transport
 		if who != authn.Anonymous {
-			carrier = guarded{carrier}
+			carrier = Guard(carrier)
 		}
 		opts = append(opts, remote.WithTransport(carrier), remote.WithAuth(who))
 	}
@@ -530,23 +494,6 @@ func (r *Remote) login(ctx context.Context, host string) (authn.Authenticator, e
 		return nil, tender.Errorf(tender.Invalid, "the login at %s is damaged", host).Hint("tender registry login %s", host)
 	}
 	return authn.FromConfig(authn.AuthConfig{Username: is.Username, Password: is.Password, IdentityToken: is.IdentityToken}), nil
-}
-
-// guarded keeps a login from crossing a network in the clear: the library falls back to
-// plain HTTP at private addresses.
-type guarded struct{ http.RoundTripper }
-
-func (g guarded) RoundTrip(req *http.Request) (*http.Response, error) {
-	if host := req.URL.Hostname(); req.URL.Scheme != "https" && host != "localhost" {
-		if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
-			if req.Body != nil {
-				_ = req.Body.Close()
-			}
-			return nil, tender.Errorf(tender.Denied, "%s speaks no TLS, and the login there would cross the network in the clear", req.URL.Host).
-				Hint("give it a certificate, or forget the login: tender registry logout %s", req.URL.Host)
-		}
-	}
-	return g.RoundTripper.RoundTrip(req)
 }
 
 // wrong says what a registry's answer means.
@@ -587,122 +534,4 @@ func (r *Remote) wrong(ctx context.Context, what string, ref Reference, err erro
 		return tender.Errorf(tender.Unavailable, "%s %s: %s asks us to wait: too many requests%s", what, ref, where, said).Hint("again later; a login is often allowed more: tender registry login %s", where)
 	}
 	return tender.Errorf(tender.Unavailable, "%s %s: %s answers %d%s", what, ref, where, t.StatusCode, said).Hint("again in a moment")
-}
-
-// maxRead is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
-const maxRead = 8 << 20
-
-// bounded reads no endless answers; blobs may have any size.
-type bounded struct{ http.RoundTripper }
-
-func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
-	res, err := b.RoundTripper.RoundTrip(req)
-	if err != nil || strings.Contains(req.URL.Path, "/blobs/") || !strings.HasPrefix(req.URL.Path, "/v2/") {
-		return res, err
-	}
-	res.Body = &boundedBody{res.Body, maxRead}
-	return res, nil
-}
-
-type boundedBody struct {
-	io.ReadCloser
-	left int64
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, tender.Errorf(tender.Invalid, "the registry's answer is longer than %d bytes", maxRead)
-	}
-	return n, err
-}
-
-// inside carries requests to our own registry without a network, as an administrator.
-type inside struct{ to *Registry }
-
-type insideKey struct{}
-
-func (t inside) RoundTrip(req *http.Request) (*http.Response, error) {
-	body := req.Body
-	if body == nil {
-		body = http.NoBody
-	}
-	ctx, cancel := context.WithCancel(context.WithValue(req.Context(), insideKey{}, Account{Name: "tender", Admin: true}))
-	in := req.Clone(ctx)
-	in.Body, in.RequestURI, in.RemoteAddr = body, req.URL.RequestURI(), "inside"
-	out, to := io.Pipe()
-	w := &insideWriter{header: http.Header{}, to: to, begun: make(chan struct{})}
-	go func() {
-		var err error
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("our own registry broke off: %v", p)
-			}
-			_ = body.Close()
-			if err == nil {
-				w.WriteHeader(http.StatusOK)
-			} else {
-				w.begin(http.StatusInternalServerError)
-			}
-			_ = to.CloseWithError(err)
-		}()
-		t.to.serve(w, in)
-	}()
-	select {
-	case <-w.begun:
-	case <-req.Context().Done():
-		cancel()
-		_ = out.CloseWithError(req.Context().Err())
-		return nil, req.Context().Err()
-	}
-	length := int64(-1)
-	if n := w.sent.Get("Content-Length"); n != "" {
-		if _, err := fmt.Sscan(n, &length); err != nil {
-			length = -1
-		}
-	}
-	return &http.Response{
-		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: w.sent, ContentLength: length, Request: req, Body: insideBody{out, cancel},
-	}, nil
-}
-
-// insideBody lets the registry stop when nobody reads any more.
-type insideBody struct {
-	*io.PipeReader
-	cancel context.CancelFunc
-}
-
-func (b insideBody) Close() error {
-	defer b.cancel()
-	return b.PipeReader.Close()
-}
-
-type insideWriter struct {
-	header http.Header
-	to     *io.PipeWriter
-	begun  chan struct{}
-	status int
-	sent   http.Header // as of begun
-}
-
-func (w *insideWriter) Header() http.Header { return w.header }
-
-func (w *insideWriter) WriteHeader(status int) {
-	if status >= 200 {
-		w.begin(status)
-	}
-}
-
-func (w *insideWriter) begin(status int) {
-	if w.status == 0 {
-		w.status, w.sent = status, w.header.Clone()
-		close(w.begun)
-	}
-}
-
-func (w *insideWriter) Write(p []byte) (int, error) {
-	w.begin(http.StatusOK)
-	return w.to.Write(p)
 }

@@ -18,8 +18,9 @@ import (
 )
 
 // Remote finds an image in its registry; its layers come when they are read, and none of
-// them is kept. auth is as in X-Registry-Auth, or "". NotFound: the registry does not have it.
-func Remote(ctx context.Context, ref, auth, platform string) (v1.Image, error) {
+// them is kept. auth is as in X-Registry-Auth, or ""; guard stands before requests with a
+// login. NotFound: the registry does not have it.
+func Remote(ctx context.Context, ref, auth, platform string, guard func(http.RoundTripper) http.RoundTripper) (v1.Image, error) {
 	named, err := name.ParseReference(ref)
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "%q is no reference of an image: %v", ref, err).Hint("tender image scan registry.company.com/shop/web:1.4, or a file: ./image.tar")
@@ -43,12 +44,19 @@ func Remote(ctx context.Context, ref, auth, platform string) (v1.Image, error) {
 		}
 		who = authn.FromConfig(authn.AuthConfig{Username: is.Username, Password: is.Password, IdentityToken: is.IdentityToken})
 	}
-	img, err := remote.Image(named, remote.WithContext(ctx), remote.WithAuth(who), remote.WithPlatform(*p))
+	carrier := remote.DefaultTransport
+	if auth != "" {
+		carrier = guard(carrier)
+	}
+	img, err := remote.Image(named, remote.WithContext(ctx), remote.WithAuth(who), remote.WithPlatform(*p), remote.WithTransport(carrier))
 	if err == nil {
 		return img, nil
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
+	}
+	if known := new(tender.Error); errors.As(err, &known) {
+		return nil, known
 	}
 	host := named.Context().RegistryStr()
 	var t *transport.Error

@@ -1,8 +1,10 @@
 package scan_test
 
 import (
+	"encoding/base64"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -47,7 +49,7 @@ func TestAnImageIsReadFromItsRegistry(t *testing.T) {
 	if err := remote.Write(named, image); err != nil {
 		t.Fatal(err)
 	}
-	img, err := scan.Remote(t.Context(), ref, "", "")
+	img, err := scan.Remote(t.Context(), ref, "", "", asItIs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,13 +60,30 @@ func TestAnImageIsReadFromItsRegistry(t *testing.T) {
 	if want, err := image.Digest(); err != nil || c.Digest != want.String() || c.Reference != ref || len(c.Layers) != 2 {
 		t.Errorf("read %s %s, %d layers; %v", c.Reference, c.Digest, len(c.Layers), err)
 	}
-	if _, err := scan.Remote(t.Context(), ref+"0", "", ""); tender.KindOf(err) != tender.NotFound {
+	if _, err := scan.Remote(t.Context(), ref+"0", "", "", asItIs); tender.KindOf(err) != tender.NotFound {
 		t.Errorf("an image that is not there: %v", err)
 	}
-	if _, err := scan.Remote(t.Context(), "Not A Name", "", ""); tender.KindOf(err) != tender.Invalid {
+	if _, err := scan.Remote(t.Context(), "Not A Name", "", "", asItIs); tender.KindOf(err) != tender.Invalid {
 		t.Errorf("no reference: %v", err)
 	}
-	if _, err := scan.Remote(t.Context(), ref, "!", ""); tender.KindOf(err) != tender.Invalid {
+	if _, err := scan.Remote(t.Context(), ref, "!", "", asItIs); tender.KindOf(err) != tender.Invalid {
 		t.Errorf("a damaged login: %v", err)
 	}
+	// A login goes through the guard, which may refuse.
+	login := base64.URLEncoding.EncodeToString([]byte(`{"Username":"ann","Password":"secret"}`))
+	refuse := func(http.RoundTripper) http.RoundTripper { return refusing{} }
+	if _, err := scan.Remote(t.Context(), ref, login, "", refuse); tender.KindOf(err) != tender.Denied || !strings.Contains(err.Error(), "no login goes there") {
+		t.Errorf("past the guard: %v", err)
+	}
+	if _, err := scan.Remote(t.Context(), ref, "", "", refuse); err != nil {
+		t.Errorf("without a login: %v", err)
+	}
+}
+
+func asItIs(carrier http.RoundTripper) http.RoundTripper { return carrier }
+
+type refusing struct{}
+
+func (refusing) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, tender.Errorf(tender.Denied, "no login goes there")
 }
