@@ -231,3 +231,18 @@ func TestKeysOfImages(t *testing.T) {
 		t.Errorf("the audit says:\n%s", text)
 	}
 }
+
+// Whoever may build sees what the build sees: that must be no key, and no login.
+func TestABuildGetsNoKeyThatSigns(t *testing.T) {
+	b, _, _ := signing(t, policy.Gate{})
+	if _, err := b.AddImageKey(t.Context(), api.Person{Name: "root", Scope: api.Admin}, api.ImageKeyNew{Name: "release"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.buildSecrets(t.Context(), ann, api.BuildRequest{Project: keysProject, External: map[string]string{"k": "release"}})
+	if tender.KindOf(err) != tender.Invalid || len(got) != 0 {
+		t.Errorf("a build got %d secrets, %v", len(got), err)
+	}
+	if got, err := b.value(t.Context(), keysProject, tender.SecretFile{Name: "release", Version: 1}); tender.KindOf(err) != tender.Invalid || got != nil {
+		t.Errorf("a service got it: %v", err)
+	}
+}
