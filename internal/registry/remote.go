@@ -186,8 +186,12 @@ func (r *Remote) Blob(ctx context.Context, ref Reference, digest string, limit i
 	return data, nil
 }
 
+// maxConfig is how large the configuration of an image may be, in bytes: the library reads it whole.
+const maxConfig = 4 << 20
+
 // Image opens an image, or of an index the one for a platform such as linux/arm64, "" being linux
-// on this machine's processor; its layers come when they are read.
+// on this machine's processor; its layers come when they are read. Invalid: its configuration is
+// larger than 4 MiB.
 func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.Image, error) {
 	p, err := v1.ParsePlatform(cmp.Or(platform, "linux/"+runtime.GOARCH))
 	if err != nil {
@@ -200,6 +204,13 @@ func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.
 	img, err := remote.Image(named, append(opts, remote.WithPlatform(*p))...)
 	if err != nil {
 		return nil, r.wrong(ctx, "read", ref, err)
+	}
+	m, err := img.Manifest()
+	if err != nil {
+		return nil, r.wrong(ctx, "read", ref, err)
+	}
+	if m.Config.Size < 0 || m.Config.Size > maxConfig {
+		return nil, tender.Errorf(tender.Invalid, "the configuration of %s has %d bytes, more than %d", ref, m.Config.Size, maxConfig)
 	}
 	return img, nil
 }

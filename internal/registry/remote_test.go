@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -56,6 +57,25 @@ func TestRemoteNames(t *testing.T) {
 	}
 	if _, err := c.Parse(t.Context(), "Shop/Web"); tender.KindOf(err) != tender.Invalid {
 		t.Errorf("capitals: %v", err)
+	}
+}
+
+// What opens an image reads its configuration whole.
+func TestAnEndlessConfigurationIsNotRead(t *testing.T) {
+	s := listening(t, Options{})
+	c := client(s)
+	digest := "sha256:" + strings.Repeat("a", 64)
+	for size, ok := range map[int64]bool{-1: false, 4 << 20: true, 4<<20 + 1: false, 1 << 40: false} {
+		raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[]}`, ociManifest, imageConfig, digest, size)
+		away := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", ociManifest)
+			_, _ = io.WriteString(w, raw)
+		}))
+		_, err := c.Image(t.Context(), parsed(t, c, strings.TrimPrefix(away.URL, "http://")+"/web:1"), "")
+		away.Close()
+		if ok != (err == nil) || !ok && tender.KindOf(err) != tender.Invalid {
+			t.Errorf("%d bytes: %v", size, err)
+		}
 	}
 }
 
