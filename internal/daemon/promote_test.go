@@ -252,6 +252,33 @@ func TestWhatAPromotionIsRefusedFor(t *testing.T) {
 	}
 }
 
+// An image of our own has no name that Docker reads as its own.
+func TestAnImageOfOurOwnIsNoneOfDockers(t *testing.T) {
+	var c policy.Compiler
+	rule, err := c.Compile(policy.Rule{Name: "docker", Expr: `image.registry == "docker.io"`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := newYard(t, func(string) []Step {
+		return []Step{{Name: "ruled", Gate: policy.Gate{Rules: []policy.Rule{rule}}}, {Name: "scanned", Gate: policy.Gate{Deny: tender.Critical}}}
+	})
+	y.push("", "shop/web", "1", "one")
+	if err := y.scans.update(t.Context(), api.AdvisoriesUpdate{From: advisories(t, "CVE-2024-1")}, silent); err != nil {
+		t.Fatal(err)
+	}
+	if err := y.store.Update(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.AddWaiver(tender.Waiver{Finding: "CVE-2024-1", Scope: "docker.io/shop/web", Reason: "theirs", By: "bob", Made: tomorrow().AddDate(0, 0, -1), Until: tomorrow()})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for step, want := range map[string]string{"ruled": "docker", "scanned": "CVE-2024-1"} {
+		if _, err := y.promote(api.PromoteRequest{Reference: "shop/web:1", To: step}); tender.KindOf(err) != tender.Denied || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", step, err)
+		}
+	}
+}
+
 // A gate asks for scans and registries of what may not even be in the engine.
 func TestTheGateOfAStepIsAskedOfTheRegistry(t *testing.T) {
 	y := newYard(t, func(away string) []Step {
