@@ -354,7 +354,8 @@ func (b *backend) carry(ctx context.Context, p *promotion, row store.Promotion, 
 		return row, err
 	}
 	row.Done = true
-	return row, b.store.Update(ctx, func(tx *store.Tx) error { return tx.EndPromotion(row.ID, row.Referrer) })
+	// It is: whoever goes away now does not make it undone.
+	return row, b.store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.EndPromotion(row.ID, row.Referrer) })
 }
 
 // copyAll copies an image and, to another repository, what refers to it: signatures, SBOMs,

@@ -389,6 +389,59 @@ func TestAPromotionThatIsKilledIsNothingOrIsEnded(t *testing.T) {
 	}
 }
 
+// An undo takes back what was begun last, though it was cut off, and not what stood before.
+func TestWhatWasCutOffIsTakenBackFirst(t *testing.T) {
+	killed := errors.New("killed")
+	for _, at := range []string{"begun", "copied", "tagged"} {
+		for _, name := range []string{"shop/web", "shop/web:2"} {
+			y := newYard(t, func(away string) []Step {
+				return []Step{{Name: "production", Registry: away, Prefix: "live/", Tag: "current"}}
+			})
+			one := y.push("", "shop/web", "1", "one")
+			y.push("", "shop/web", "2", "two")
+			y.must(api.PromoteRequest{Reference: "shop/web:1", To: "production"})
+			y.promoting.crash = func(where string) error {
+				if where == at {
+					return killed
+				}
+				return nil
+			}
+			if _, err := y.promote(api.PromoteRequest{Reference: "shop/web:2", To: "production"}); !errors.Is(err, killed) {
+				t.Fatalf("it was not killed: %v", err)
+			}
+			y.promoting.crash = nil
+			if _, err := y.promote(api.PromoteRequest{Reference: "shop/web:1", To: "production", Undo: true}); tender.KindOf(err) != tender.Conflict || !strings.Contains(tender.AdviceOf(err), "tender image promote shop/web:2 --to production ") {
+				t.Errorf("cut off at %s: an undo of what stands: %v (%s)", at, err, tender.AdviceOf(err))
+			}
+			if p := y.must(api.PromoteRequest{Reference: name, To: "production", Undo: true}); p.Digest != one || p.Already || !p.Undo {
+				t.Errorf("cut off at %s: %+v", at, p)
+			}
+			if d := y.digest(y.away + "/live/shop/web:current"); d != one || y.steps(one) != "production" {
+				t.Errorf("cut off at %s: the tag is %s, want %s; %q", at, d, one, y.steps(one))
+			}
+			if p := y.must(api.PromoteRequest{Reference: "shop/web:1", To: "production"}); !p.Already {
+				t.Errorf("cut off at %s: something is left: %+v", at, p)
+			}
+		}
+	}
+}
+
+// Whoever goes away when all is written leaves a promotion that is done.
+func TestAPromotionThatIsWrittenIsDone(t *testing.T) {
+	y := newYard(t, walk)
+	one := y.push("", "shop/web", "1", "one")
+	ctx, cancel := context.WithCancel(t.Context())
+	y.promoting.crash = func(where string) error {
+		if where == "tagged" {
+			cancel()
+		}
+		return nil
+	}
+	if _, err := y.Promote(ctx, ann, api.PromoteRequest{Reference: "shop/web:1", To: "dev"}, silent); err != nil || y.steps(one) != "dev" {
+		t.Errorf("%v, %q", err, y.steps(one))
+	}
+}
+
 func TestATagThatMovesUnderwayIsRefused(t *testing.T) {
 	y := newYard(t, func(away string) []Step { return []Step{{Name: "production", Registry: away, Tag: "{version}-prod"}} })
 	one := y.push("", "shop/web", "1", "one")
