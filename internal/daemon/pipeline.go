@@ -84,7 +84,7 @@ func (c Config) stepHost(s Step, before string) string {
 	switch {
 	case s.Registry == "":
 		return before
-	case slices.Contains(ownHosts(c.Listen, c.ListenRegistry), s.Registry):
+	case slices.Contains(c.ownRegistryHosts(), s.Registry):
 		return ""
 	}
 	return s.Registry

@@ -262,7 +262,7 @@ func (b *backend) onlyHere(ctx context.Context, p *promotion) error {
 		return nil //nolint:nilerr // what the engine does not know, a registry may
 	}
 	own := "REGISTRY"
-	if hosts := ownHosts(b.config.ListenRegistry, b.config.Listen); len(hosts) > 0 && !b.config.NoRegistry {
+	if hosts := b.config.ownRegistryHosts(); len(hosts) > 0 && !b.config.NoRegistry {
 		own = hosts[0]
 	}
 	return tender.Errorf(tender.NotFound, "%s is in the engine alone: it was never pushed, so it has no digest that could be promoted", p.Reference).

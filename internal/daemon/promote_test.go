@@ -279,6 +279,21 @@ func TestAnImageOfOurOwnIsNoneOfDockers(t *testing.T) {
 	}
 }
 
+// A step may name our own registry as everybody else does.
+func TestAStepMayNameOurRegistryByItsHost(t *testing.T) {
+	y := newYard(t, func(string) []Step { return []Step{{Name: "live", Registry: "registry.example.com", Prefix: "live/"}} })
+	y.config.RegistryHost = "registry.example.com"
+	y.remote = y.registries(nil)
+	one := y.push("", "shop/web", "1", "one")
+	if p := y.must(api.PromoteRequest{Reference: "registry.example.com/shop/web:1", To: "live"}); p.Repository != "shop/web" || p.Target != "live/shop/web:1" || y.digest("live/shop/web:1") != one {
+		t.Errorf("%+v", p)
+	}
+	_, err := y.promote(api.PromoteRequest{Reference: "local:1", To: "live"})
+	if !strings.Contains(tender.AdviceOf(err), "docker push registry.example.com/local:1") {
+		t.Errorf("how to push: %v (%s)", err, tender.AdviceOf(err))
+	}
+}
+
 // A gate asks for scans and registries of what may not even be in the engine.
 func TestTheGateOfAStepIsAskedOfTheRegistry(t *testing.T) {
 	y := newYard(t, func(away string) []Step {
