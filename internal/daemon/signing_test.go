@@ -168,19 +168,28 @@ func TestKeysOfImages(t *testing.T) {
 		n    api.ImageKeyNew
 		kind tender.Kind
 	}{
-		"again":          {api.ImageKeyNew{Name: "release"}, tender.Conflict},
-		"wrong password": {api.ImageKeyNew{Name: "copy", Key: text, Password: "opens"}, tender.Denied},
-		"no key":         {api.ImageKeyNew{Name: "copy", Key: "text"}, tender.Invalid},
-		"no name":        {api.ImageKeyNew{Name: "a b"}, tender.Invalid},
+		"again":           {api.ImageKeyNew{Name: "release"}, tender.Conflict},
+		"wrong password":  {api.ImageKeyNew{Name: "copy", Key: text, Password: "opens"}, tender.Denied},
+		"no key":          {api.ImageKeyNew{Name: "copy", Key: "text"}, tender.Invalid},
+		"another name":    {api.ImageKeyNew{Name: "copy", Key: text, Password: "open"}, tender.Conflict},
+		"its public half": {api.ImageKeyNew{Name: "copy", Key: made.Public}, tender.Conflict},
+		"no name":         {api.ImageKeyNew{Name: "a b"}, tender.Invalid},
 	} {
 		if _, err := b.AddImageKey(t.Context(), ann, c.n); tender.KindOf(err) != c.kind {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if k, err := b.AddImageKey(t.Context(), ann, api.ImageKeyNew{Name: "copy", Key: text, Password: "open"}); err != nil || k.Fingerprint != made.Fingerprint || !k.Signs {
+	if err := b.RemoveImageKey(t.Context(), ann, "release", false); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := b.AddImageKey(t.Context(), ann, api.ImageKeyNew{Name: "release", Key: text, Password: "open"}); err != nil || k.Fingerprint != made.Fingerprint || !k.Signs {
 		t.Errorf("import %+v, %v", k, err)
 	}
-	if k, err := b.AddImageKey(t.Context(), ann, api.ImageKeyNew{Name: "public", Key: made.Public}); err != nil || k.Signs {
+	vendor, err := registry.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, err := b.AddImageKey(t.Context(), ann, api.ImageKeyNew{Name: "public", Key: string(vendor.Public())}); err != nil || k.Signs {
 		t.Errorf("import the public half: %+v, %v", k, err)
 	}
 	if _, err := b.SignImage(t.Context(), ann, api.ImageSign{Reference: "shop/web:1", Key: "public"}); tender.KindOf(err) != tender.Conflict {
@@ -202,7 +211,7 @@ func TestKeysOfImages(t *testing.T) {
 	if _, err := b.SignImage(t.Context(), shop, api.ImageSign{Reference: "shop/web:1", Key: "release"}); err != nil {
 		t.Error(err)
 	}
-	got, err := b.VerifyImage(t.Context(), shop, api.ImageVerify{Reference: "shop/web:1", Keys: []string{"public"}})
+	got, err := b.VerifyImage(t.Context(), shop, api.ImageVerify{Reference: "shop/web:1", Keys: []string{"release"}})
 	if err != nil || !got.Verified || len(got.Missing) != 0 || got.Signatures[0].By != "ci" {
 		t.Errorf("verified %+v, %v", got, err)
 	}
