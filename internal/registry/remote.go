@@ -32,6 +32,8 @@ const ownHost = "own.invalid"
 const (
 	// maxTags is how many tags of one repository are listed.
 	maxTags = 20_000
+	// maxPages is how many pages of them are read: they may be empty.
+	maxPages = 1_000
 	// maxReferrers is how many referrers of one manifest are read.
 	maxReferrers = 1_000
 )
@@ -215,8 +217,9 @@ func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.
 	return img, nil
 }
 
-// Tags lists a repository's tags, at most 20,000. NotFound: there is no such repository.
+// Tags lists a repository's tags, at most 20,000 on 1,000 pages. NotFound: there is no such repository.
 func (r *Remote) Tags(ctx context.Context, ref Reference) ([]string, error) {
+	ctx = allBounded(ctx)
 	named, opts, err := r.ready(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -230,7 +233,7 @@ func (r *Remote) Tags(ctx context.Context, ref Reference) ([]string, error) {
 		return nil, r.wrong(ctx, "list the tags of", ref, err)
 	}
 	var out []string
-	for pages.HasNext() && len(out) < maxTags {
+	for n := 0; n < maxPages && pages.HasNext() && len(out) < maxTags; n++ {
 		page, err := pages.Next(ctx)
 		if err != nil {
 			return nil, r.wrong(ctx, "list the tags of", ref, err)
