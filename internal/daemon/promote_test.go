@@ -441,6 +441,31 @@ func TestWhatWasCutOffIsTakenBackFirst(t *testing.T) {
 	}
 }
 
+// What somebody put under the tag by hand was asked about by no gate, and no undo brings it back.
+func TestAnUndoGoesBackToWhatWasPromoted(t *testing.T) {
+	for _, ours := range []bool{true, false} {
+		y := newYard(t, func(away string) []Step {
+			if ours {
+				away = ""
+			}
+			return []Step{{Name: "production", Registry: away, Prefix: "live/", Tag: "current"}}
+		})
+		host := y.away
+		if ours {
+			host = ""
+		}
+		one := y.push("", "shop/web", "1", "one")
+		y.push("", "shop/web", "2", "two")
+		y.must(api.PromoteRequest{Reference: "shop/web:1", To: "production"})
+		y.push(host, "live/shop/web", "current", "by hand")
+		p := y.must(api.PromoteRequest{Reference: "shop/web:2", To: "production"})
+		y.must(api.PromoteRequest{Reference: "shop/web:2", To: "production", Undo: true})
+		if got := y.digest(p.Target); got != one {
+			t.Errorf("the tag is %s, want %s", got, one)
+		}
+	}
+}
+
 // Whoever goes away when all is written leaves a promotion that is done.
 func TestAPromotionThatIsWrittenIsDone(t *testing.T) {
 	y := newYard(t, walk)

@@ -60,7 +60,7 @@ func (b *backend) undo(ctx context.Context, p *promotion, report func(api.Event)
 	}
 	warning := ""
 	if now.Target != "" {
-		if warning, err = b.tagBack(ctx, now); err != nil {
+		if warning, err = b.tagBack(ctx, now, had(now, p.stand.Before)); err != nil {
 			return out, err
 		}
 	}
@@ -99,7 +99,11 @@ func (b *backend) undoBegun(ctx context.Context, p *promotion, report func(api.E
 		return out, nil
 	}
 	if g.Target != "" {
-		warning, err := b.tagBack(ctx, g)
+		var stands *store.Promotion
+		if p.stand != nil {
+			stands = &p.stand.Now
+		}
+		warning, err := b.tagBack(ctx, g, had(g, stands))
 		if err != nil {
 			return out, err
 		}
@@ -147,25 +151,35 @@ func (p *promotion) lastUndone() (last, undone *store.Promotion) {
 	return nil, nil
 }
 
-// tagBack gives the tag of an undone promotion back to the digest that it had, or removes it.
+// had is the digest that the tag of an undone promotion goes back to: that of the promotion
+// which stands then, if it wrote the same tag, for no gate was asked about what somebody else
+// left there in between. "": none.
+func had(p store.Promotion, stands *store.Promotion) string {
+	if stands != nil && stands.Target == p.Target {
+		return stands.Digest
+	}
+	return p.TagBefore
+}
+
+// tagBack gives the tag of an undone promotion back to a digest, or removes it.
 // A tag that somebody has moved since is left alone. The warning says what is left to do.
-func (b *backend) tagBack(ctx context.Context, p store.Promotion) (warning string, err error) {
+func (b *backend) tagBack(ctx context.Context, p store.Promotion, to string) (warning string, err error) {
 	target, err := b.remote.Parse(ctx, p.Target)
 	if err != nil || target.Tag == "" {
 		return "", err
 	}
 	d, err := b.remote.Head(ctx, target)
 	switch {
-	case tender.KindOf(err) == tender.NotFound && p.TagBefore == "":
+	case tender.KindOf(err) == tender.NotFound && to == "":
 		return "", nil
 	case err != nil && tender.KindOf(err) != tender.NotFound:
 		return "", err
-	case err == nil && d.Digest == p.TagBefore:
+	case err == nil && d.Digest == to:
 		return "", nil // a promotion that was cut off has done it
 	case err == nil && d.Digest != p.Digest:
 		return fmt.Sprintf("%s was moved to %s since, and stays there", target, shortDigest(d.Digest)), nil
-	case p.TagBefore != "":
-		_, err := b.remote.Copy(ctx, target.At(p.TagBefore), target)
+	case to != "":
+		_, err := b.remote.Copy(registry.Expect(ctx, d.Digest), target.At(to), target)
 		if err != nil {
 			return "", fmt.Errorf("give %s back: %w", target, err)
 		}
