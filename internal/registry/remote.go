@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -78,10 +77,7 @@ type RemoteOptions struct {
 
 // Remote is a client of registries: our own, in this process and as an administrator,
 // and all others. It is safe for concurrent use.
-type Remote struct {
-	o       RemoteOptions
-	signing sync.Mutex // who adds a signature reads what is there, and writes all
-}
+type Remote struct{ o RemoteOptions }
 
 // NewRemote makes one. Nothing is dialled.
 func NewRemote(o RemoteOptions) *Remote {
