@@ -466,6 +466,30 @@ func TestAnUndoGoesBackToWhatWasPromoted(t *testing.T) {
 	}
 }
 
+// Two promotions may share a version: an undo that names it, typed twice, undoes one of them.
+func TestAnUndoOfASharedVersionIsSafeToRepeat(t *testing.T) {
+	y := newYard(t, walk)
+	var digests []string
+	for _, words := range []string{"one", "two", "three"} {
+		digests = append(digests, y.push("", "shop/web", "latest", words))
+		y.must(api.PromoteRequest{Reference: "shop/web:latest", To: "dev"})
+	}
+	for i := range 2 {
+		if p := y.must(api.PromoteRequest{Reference: "shop/web:latest", To: "dev", Undo: true}); p.Digest != digests[1] || p.Already != (i == 1) {
+			t.Errorf("undo %d: %+v", i, p)
+		}
+	}
+	for i := range 2 {
+		p, err := y.promote(api.PromoteRequest{Reference: "shop/web@" + digests[1], To: "dev", Undo: true})
+		if err != nil || p.Digest != digests[0] || p.Already != (i == 1) {
+			t.Errorf("undo %d by the digest: %+v, %v", i, p, err)
+		}
+	}
+	if y.steps(digests[0]) != "dev" || y.steps(digests[1]) != "" {
+		t.Errorf("%q, %q", y.steps(digests[0]), y.steps(digests[1]))
+	}
+}
+
 // Whoever goes away when all is written leaves a promotion that is done.
 func TestAPromotionThatIsWrittenIsDone(t *testing.T) {
 	y := newYard(t, walk)

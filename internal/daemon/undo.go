@@ -23,7 +23,9 @@ func (b *backend) undo(ctx context.Context, p *promotion, report func(api.Event)
 				Hint("tender image promote %[1]s --to %[2]s ends it, and with --undo takes it back", name, p.step.Name)
 		}
 	}
-	if p.stand == nil || !p.bare && !meant(p.ref, p.stand.Now) {
+	// A label can be that of several promotions: only a digest, or no label at all, says that
+	// one more is to be undone.
+	if p.stand == nil || !p.bare && (p.ref.Digest == "" || !meant(p.ref, p.stand.Now)) {
 		if last, undone := p.lastUndone(); undone != nil && (p.bare && p.stand == nil || !p.bare && meant(p.ref, *undone)) {
 			out = wirePromotion(*last)
 			out.Already = true
