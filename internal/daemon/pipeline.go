@@ -46,6 +46,9 @@ func checkStepPrefix(v string) error {
 	if !stepPrefix.MatchString(v) || len(v) > 128 {
 		return fmt.Errorf("%q cannot stand before the name of a repository: staging/", v)
 	}
+	if first, _, _ := strings.Cut(v, "/"); strings.ContainsAny(first, ".:") || first == "localhost" {
+		return fmt.Errorf("%q reads as the host of a registry: that is written under registry:", v)
+	}
 	return nil
 }
 

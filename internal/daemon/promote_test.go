@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -487,6 +488,29 @@ func TestAnUndoOfASharedVersionIsSafeToRepeat(t *testing.T) {
 	}
 	if y.steps(digests[0]) != "dev" || y.steps(digests[1]) != "" {
 		t.Errorf("%q, %q", y.steps(digests[0]), y.steps(digests[1]))
+	}
+}
+
+// A list is there without what nobody can say.
+func TestTheListStaysWhereNobodySaysWhoSigned(t *testing.T) {
+	y := newYard(t, walk)
+	y.push("", "shop/web", "1", "one")
+	key, err := registry.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := y.remote.Sign(t.Context(), registry.Reference{Repository: "shop/web", Tag: "1"}, registry.Signing{Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	y.knowledge.signers = func(context.Context, tender.ImageID) ([]string, error) {
+		return nil, tender.Errorf(tender.Conflict, "a signature is damaged")
+	}
+	list, err := y.ListImages(t.Context(), ann, "shop/web")
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if !slices.ContainsFunc(list, func(i api.ListedImage) bool { return i.Signed }) {
+		t.Errorf("none is signed: %+v", list)
 	}
 }
 
