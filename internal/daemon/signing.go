@@ -186,8 +186,13 @@ func (b *backend) imageNamed(ctx context.Context, who api.Person, text, auth, do
 	if err != nil {
 		return nil, ref, err
 	}
-	if ref.Host == "" && !accountOf(who).May(ref.Repository, do) {
-		return nil, ref, tender.Errorf(tender.Denied, "%s may not %s in the repository %s", cmp.Or(who.Name, "this token"), do, ref.Repository).
+	// In other registries a token may read what we may; it writes only where its projects are.
+	place := ref.Repository
+	if ref.Host != "" {
+		place = b.config.base(ref)
+	}
+	if (ref.Host == "" || do == registry.Push) && !accountOf(who).May(place, do) {
+		return nil, ref, tender.Errorf(tender.Denied, "%s may not %s in the repository %s", cmp.Or(who.Name, "this token"), do, place).
 			Hint("use a token that may: tender token create NAME --scope deploy")
 	}
 	return to, ref, nil

@@ -201,6 +201,10 @@ func TestKeysOfImages(t *testing.T) {
 			t.Errorf("%v: %v", who, err)
 		}
 	}
+	blog := api.Person{Name: "x", Scope: api.Deploy, Projects: []string{"blog"}}
+	if _, err := b.SignImage(t.Context(), blog, api.ImageSign{Reference: "127.0.0.1:1/shop/web:1", Key: "release"}); tender.KindOf(err) != tender.Denied {
+		t.Errorf("with the daemon's login elsewhere: %v", err)
+	}
 	if _, err := b.VerifyImage(t.Context(), api.Person{Name: "x", Scope: api.Read, Projects: []string{"blog"}}, api.ImageVerify{Reference: "shop/web:1"}); tender.KindOf(err) != tender.Denied {
 		t.Errorf("verify what may not be pulled: %v", err)
 	}

@@ -96,6 +96,11 @@ func (r *Remote) Parse(ctx context.Context, text string) (Reference, error) {
 		return Reference{}, tender.Errorf(tender.Invalid, "%q is no reference of an image: %v", text, err).Hint("shop/web:1.4.2, or registry.company.com/shop/web:1.4.2")
 	}
 	out := Reference{Host: named.Context().RegistryStr(), Repository: named.Context().RepositoryStr()}
+	for _, element := range strings.Split(out.Repository, "/") {
+		if element == "" || element == "." || element == ".." { // which would be a path to another one
+			return Reference{}, tender.Errorf(tender.Invalid, "%q is no reference of an image: %q is no part of a name", text, element).Hint("shop/web:1.4.2, or registry.company.com/shop/web:1.4.2")
+		}
+	}
 	if out.Host == name.DefaultRegistry {
 		out.Host = "docker.io"
 	}
@@ -410,6 +415,9 @@ func (r *Remote) Referrers(ctx context.Context, subject Reference, artifact stri
 	if err != nil {
 		return nil, err
 	}
+	if subject.Host == "" { // which answers in pages, and the library reads the first
+		return r.ownReferrers(ctx, subject, artifact)
+	}
 	if artifact != "" {
 		opts = append(opts, remote.WithFilter("artifactType", artifact))
 	}
@@ -428,6 +436,18 @@ func (r *Remote) Referrers(ctx context.Context, subject Reference, artifact stri
 		}
 	}
 	return out, nil
+}
+
+func (r *Remote) ownReferrers(ctx context.Context, subject Reference, artifact string) (out []Descriptor, err error) {
+	var found []store.Manifest
+	err = r.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		found, err = tx.Referrers(subject.Repository, subject.Digest, artifact, "", maxReferrers)
+		return err
+	})
+	for _, m := range found {
+		out = append(out, Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size, Artifact: m.Artifact, Annotations: m.Notes})
+	}
+	return out, err
 }
 
 const emptyMedia = "application/vnd.oci.empty.v1+json"

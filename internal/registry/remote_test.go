@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -57,6 +58,32 @@ func TestRemoteNames(t *testing.T) {
 	}
 	if _, err := c.Parse(t.Context(), "Shop/Web"); tender.KindOf(err) != tender.Invalid {
 		t.Errorf("capitals: %v", err)
+	}
+	for _, text := range []string{"shop/../web", "shop/./web:1", "shop//web", s.host + "/../shop/web", "registry.company.com/shop/web/..", "shop/web/"} {
+		if r, err := c.Parse(t.Context(), text); tender.KindOf(err) != tender.Invalid {
+			t.Errorf("%s is %+v, %v", text, r, err)
+		}
+	}
+}
+
+func TestOurReferrersAreMoreThanAPage(t *testing.T) {
+	s := listening(t, Options{})
+	s.push("shop/web:1")
+	c := client(s)
+	of := parsed(t, c, "shop/web:1")
+	d := must(c.Head(t.Context(), of))
+	empty := must(c.PutBlob(t.Context(), of, Blob{MediaType: emptyMedia, Data: []byte("{}")}))
+	for n := range referrersPage + 1 {
+		raw := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":"text/plain","config":{"mediaType":%q,"digest":%q,"size":2},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d},"annotations":{"n":"%d"}}`,
+			ociManifest, emptyMedia, empty, d.MediaType, d.Digest, d.Size, n)
+		if err := c.Put(t.Context(), of.At(fmt.Sprintf("sha256:%x", sha256.Sum256(raw))), raw, ociManifest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, artifact := range []string{"", "text/plain"} {
+		if found, err := c.Referrers(t.Context(), of, artifact); err != nil || len(found) != referrersPage+1 || found[0].Annotations["n"] == "" || found[0].Artifact != "text/plain" {
+			t.Errorf("%q: %d, %v", artifact, len(found), err)
+		}
 	}
 }
 
