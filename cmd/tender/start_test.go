@@ -19,19 +19,41 @@ func TestNothingLargeIsMadeBeforeMain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), self, "-test.run=^$")
-	c.Env = append(os.Environ(), "GODEBUG=inittrace=1")
-	out, err := c.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	all := regexp.MustCompile(`(?m)^init (\S+) @.* (\d+) bytes, \d+ allocs$`).FindAllStringSubmatch(string(out), -1)
-	if len(all) < 100 {
-		t.Fatalf("%d packages say what they allocate:\n%s", len(all), out)
-	}
-	for _, m := range all {
-		if n, err := strconv.Atoi(m[2]); err != nil || n > most && !known[m[1]] {
-			t.Errorf("%s allocates %s bytes before main: make it when it is needed, or say here why it cannot be", m[1], m[2])
+	// The runtime counts what all of the process allocates meanwhile: of several starts the least is a package's own.
+	least := map[string]int{}
+	large := func() (names []string) {
+		for name, n := range least {
+			if n > most && !known[name] {
+				names = append(names, name)
+			}
 		}
+		return names
+	}
+	for start := range 8 {
+		c := exec.CommandContext(t.Context(), self, "-test.run=^$")
+		c.Env = append(os.Environ(), "GODEBUG=inittrace=1")
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		all := regexp.MustCompile(`(?m)^init (\S+) @.* (\d+) bytes, \d+ allocs$`).FindAllStringSubmatch(string(out), -1)
+		if len(all) < 100 {
+			t.Fatalf("%d packages say what they allocate:\n%s", len(all), out)
+		}
+		for _, m := range all {
+			n, err := strconv.Atoi(m[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if before, known := least[m[1]]; !known || n < before {
+				least[m[1]] = n
+			}
+		}
+		if start > 0 && len(large()) == 0 {
+			return
+		}
+	}
+	for _, name := range large() {
+		t.Errorf("%s allocates %d bytes before main: make it when it is needed, or say here why it cannot be", name, least[name])
 	}
 }
