@@ -351,6 +351,16 @@ func TestAClientThatGoesAwayCancels(t *testing.T) {
 	}
 }
 
+func TestABuildIsOfAProjectOrOfNone(t *testing.T) {
+	f := &fake{}
+	host, _ := serve(t, "unix", f, api.Options{})
+	asked := api.BuildRequest{Project: "@signing", External: map[string]string{"k": "release"}}
+	_, err := dial(t, host, "").Build(t.Context(), asked, []api.BuildContext{{Tar: strings.NewReader("tar")}}, nil)
+	if tender.KindOf(err) != tender.Invalid || !strings.Contains(err.Error(), `"@signing" is no name of a project`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A server that stops must tell those who listen, and not wait for them.
 func TestStopTellsListeners(t *testing.T) {
 	f := &fake{hold: make(chan struct{}), arrived: make(chan struct{}, 1), left: make(chan struct{}), events: []api.Event{{Text: "one"}}}

@@ -102,6 +102,10 @@ func readBuild(r *http.Request) (b BuildRequest, next BuildContexts, err error) 
 	if err := decode(text, &b); err != nil {
 		return b, nil, tender.Errorf(tender.Invalid, "the part request: %w", err)
 	}
+	// It says whose secrets the build may have: what is no project has none for builds.
+	if b.Project != "" && !projectName.MatchString(b.Project) {
+		return b, nil, tender.Errorf(tender.Invalid, "project: %q is no name of a project (small letters, digits, - and _)", b.Project)
+	}
 	return b, func() (BuildContext, error) {
 		part, err := nextPart(parts, "context")
 		if err != nil {

@@ -104,6 +104,12 @@ func (b *backend) factsOf(ctx context.Context, p *promotion, gates []policy.Gate
 	image = policy.Image{
 		Reference: p.named(), Digest: p.digest, Created: setup.Created, User: setup.Config.User, Labels: setup.Config.Labels,
 	}
+	if p.ref.Host == "" {
+		// Without a host Docker, and what reads as it does, would take it for docker.io's.
+		ours := p.ref
+		ours.Host = slices.Concat(b.config.ownRegistryHosts(), []string{"own.invalid"})[0]
+		image.Place = ours.String()
+	}
 	if image.Promoted, err = b.promotedTo(ctx, p.digest); err != nil {
 		return f, image, err
 	}

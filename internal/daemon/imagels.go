@@ -114,11 +114,10 @@ func (l *listing) own(ctx context.Context) error {
 			return err
 		}
 		if k := l.b.knowledge; one.Signed && k.signers != nil {
-			by, err := k.signers(ctx, tender.ImageID{Reference: ref.String(), Digest: one.Digest})
-			if err != nil {
-				return err
+			// What is damaged in one image leaves the rest of the list as it is.
+			if by, err := k.signers(ctx, tender.ImageID{Reference: ref.String(), Digest: one.Digest}); err == nil {
+				one.Signers = append(one.Signers, by...)
 			}
-			one.Signers = append(one.Signers, by...)
 		}
 	}
 	return nil

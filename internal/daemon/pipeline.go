@@ -46,6 +46,9 @@ func checkStepPrefix(v string) error {
 	if !stepPrefix.MatchString(v) || len(v) > 128 {
 		return fmt.Errorf("%q cannot stand before the name of a repository: staging/", v)
 	}
+	if first, _, _ := strings.Cut(v, "/"); strings.ContainsAny(first, ".:") || first == "localhost" {
+		return fmt.Errorf("%q reads as the host of a registry: that is written under registry:", v)
+	}
 	return nil
 }
 
@@ -84,7 +87,7 @@ func (c Config) stepHost(s Step, before string) string {
 	switch {
 	case s.Registry == "":
 		return before
-	case slices.Contains(ownHosts(c.Listen, c.ListenRegistry), s.Registry):
+	case slices.Contains(c.ownRegistryHosts(), s.Registry):
 		return ""
 	}
 	return s.Registry

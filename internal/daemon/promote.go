@@ -262,7 +262,7 @@ func (b *backend) onlyHere(ctx context.Context, p *promotion) error {
 		return nil //nolint:nilerr // what the engine does not know, a registry may
 	}
 	own := "REGISTRY"
-	if hosts := ownHosts(b.config.ListenRegistry, b.config.Listen); len(hosts) > 0 && !b.config.NoRegistry {
+	if hosts := b.config.ownRegistryHosts(); len(hosts) > 0 && !b.config.NoRegistry {
 		own = hosts[0]
 	}
 	return tender.Errorf(tender.NotFound, "%s is in the engine alone: it was never pushed, so it has no digest that could be promoted", p.Reference).
@@ -354,7 +354,8 @@ func (b *backend) carry(ctx context.Context, p *promotion, row store.Promotion, 
 		return row, err
 	}
 	row.Done = true
-	return row, b.store.Update(ctx, func(tx *store.Tx) error { return tx.EndPromotion(row.ID, row.Referrer) })
+	// It is: whoever goes away now does not make it undone.
+	return row, b.store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.EndPromotion(row.ID, row.Referrer) })
 }
 
 // copyAll copies an image and, to another repository, what refers to it: signatures, SBOMs,

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -252,6 +253,48 @@ func TestWhatAPromotionIsRefusedFor(t *testing.T) {
 	}
 }
 
+// An image of our own has no name that Docker reads as its own.
+func TestAnImageOfOurOwnIsNoneOfDockers(t *testing.T) {
+	var c policy.Compiler
+	rule, err := c.Compile(policy.Rule{Name: "docker", Expr: `image.registry == "docker.io"`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := newYard(t, func(string) []Step {
+		return []Step{{Name: "ruled", Gate: policy.Gate{Rules: []policy.Rule{rule}}}, {Name: "scanned", Gate: policy.Gate{Deny: tender.Critical}}}
+	})
+	y.push("", "shop/web", "1", "one")
+	if err := y.scans.update(t.Context(), api.AdvisoriesUpdate{From: advisories(t, "CVE-2024-1")}, silent); err != nil {
+		t.Fatal(err)
+	}
+	if err := y.store.Update(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.AddWaiver(tender.Waiver{Finding: "CVE-2024-1", Scope: "docker.io/shop/web", Reason: "theirs", By: "bob", Made: tomorrow().AddDate(0, 0, -1), Until: tomorrow()})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for step, want := range map[string]string{"ruled": "docker", "scanned": "CVE-2024-1"} {
+		if _, err := y.promote(api.PromoteRequest{Reference: "shop/web:1", To: step}); tender.KindOf(err) != tender.Denied || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", step, err)
+		}
+	}
+}
+
+// A step may name our own registry as everybody else does.
+func TestAStepMayNameOurRegistryByItsHost(t *testing.T) {
+	y := newYard(t, func(string) []Step { return []Step{{Name: "live", Registry: "registry.example.com", Prefix: "live/"}} })
+	y.config.RegistryHost = "registry.example.com"
+	y.remote = y.registries(nil)
+	one := y.push("", "shop/web", "1", "one")
+	if p := y.must(api.PromoteRequest{Reference: "registry.example.com/shop/web:1", To: "live"}); p.Repository != "shop/web" || p.Target != "live/shop/web:1" || y.digest("live/shop/web:1") != one {
+		t.Errorf("%+v", p)
+	}
+	_, err := y.promote(api.PromoteRequest{Reference: "local:1", To: "live"})
+	if !strings.Contains(tender.AdviceOf(err), "docker push registry.example.com/local:1") {
+		t.Errorf("how to push: %v (%s)", err, tender.AdviceOf(err))
+	}
+}
+
 // A gate asks for scans and registries of what may not even be in the engine.
 func TestTheGateOfAStepIsAskedOfTheRegistry(t *testing.T) {
 	y := newYard(t, func(away string) []Step {
@@ -359,6 +402,131 @@ func TestAPromotionThatIsKilledIsNothingOrIsEnded(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An undo takes back what was begun last, though it was cut off, and not what stood before.
+func TestWhatWasCutOffIsTakenBackFirst(t *testing.T) {
+	killed := errors.New("killed")
+	for _, at := range []string{"begun", "copied", "tagged"} {
+		for _, name := range []string{"shop/web", "shop/web:2"} {
+			y := newYard(t, func(away string) []Step {
+				return []Step{{Name: "production", Registry: away, Prefix: "live/", Tag: "current"}}
+			})
+			one := y.push("", "shop/web", "1", "one")
+			y.push("", "shop/web", "2", "two")
+			y.must(api.PromoteRequest{Reference: "shop/web:1", To: "production"})
+			y.promoting.crash = func(where string) error {
+				if where == at {
+					return killed
+				}
+				return nil
+			}
+			if _, err := y.promote(api.PromoteRequest{Reference: "shop/web:2", To: "production"}); !errors.Is(err, killed) {
+				t.Fatalf("it was not killed: %v", err)
+			}
+			y.promoting.crash = nil
+			if _, err := y.promote(api.PromoteRequest{Reference: "shop/web:1", To: "production", Undo: true}); tender.KindOf(err) != tender.Conflict || !strings.Contains(tender.AdviceOf(err), "tender image promote shop/web:2 --to production ") {
+				t.Errorf("cut off at %s: an undo of what stands: %v (%s)", at, err, tender.AdviceOf(err))
+			}
+			if p := y.must(api.PromoteRequest{Reference: name, To: "production", Undo: true}); p.Digest != one || p.Already || !p.Undo {
+				t.Errorf("cut off at %s: %+v", at, p)
+			}
+			if d := y.digest(y.away + "/live/shop/web:current"); d != one || y.steps(one) != "production" {
+				t.Errorf("cut off at %s: the tag is %s, want %s; %q", at, d, one, y.steps(one))
+			}
+			if p := y.must(api.PromoteRequest{Reference: "shop/web:1", To: "production"}); !p.Already {
+				t.Errorf("cut off at %s: something is left: %+v", at, p)
+			}
+		}
+	}
+}
+
+// What somebody put under the tag by hand was asked about by no gate, and no undo brings it back.
+func TestAnUndoGoesBackToWhatWasPromoted(t *testing.T) {
+	for _, ours := range []bool{true, false} {
+		y := newYard(t, func(away string) []Step {
+			if ours {
+				away = ""
+			}
+			return []Step{{Name: "production", Registry: away, Prefix: "live/", Tag: "current"}}
+		})
+		host := y.away
+		if ours {
+			host = ""
+		}
+		one := y.push("", "shop/web", "1", "one")
+		y.push("", "shop/web", "2", "two")
+		y.must(api.PromoteRequest{Reference: "shop/web:1", To: "production"})
+		y.push(host, "live/shop/web", "current", "by hand")
+		p := y.must(api.PromoteRequest{Reference: "shop/web:2", To: "production"})
+		y.must(api.PromoteRequest{Reference: "shop/web:2", To: "production", Undo: true})
+		if got := y.digest(p.Target); got != one {
+			t.Errorf("the tag is %s, want %s", got, one)
+		}
+	}
+}
+
+// Two promotions may share a version: an undo that names it, typed twice, undoes one of them.
+func TestAnUndoOfASharedVersionIsSafeToRepeat(t *testing.T) {
+	y := newYard(t, walk)
+	var digests []string
+	for _, words := range []string{"one", "two", "three"} {
+		digests = append(digests, y.push("", "shop/web", "latest", words))
+		y.must(api.PromoteRequest{Reference: "shop/web:latest", To: "dev"})
+	}
+	for i := range 2 {
+		if p := y.must(api.PromoteRequest{Reference: "shop/web:latest", To: "dev", Undo: true}); p.Digest != digests[1] || p.Already != (i == 1) {
+			t.Errorf("undo %d: %+v", i, p)
+		}
+	}
+	for i := range 2 {
+		p, err := y.promote(api.PromoteRequest{Reference: "shop/web@" + digests[1], To: "dev", Undo: true})
+		if err != nil || p.Digest != digests[0] || p.Already != (i == 1) {
+			t.Errorf("undo %d by the digest: %+v, %v", i, p, err)
+		}
+	}
+	if y.steps(digests[0]) != "dev" || y.steps(digests[1]) != "" {
+		t.Errorf("%q, %q", y.steps(digests[0]), y.steps(digests[1]))
+	}
+}
+
+// A list is there without what nobody can say.
+func TestTheListStaysWhereNobodySaysWhoSigned(t *testing.T) {
+	y := newYard(t, walk)
+	y.push("", "shop/web", "1", "one")
+	key, err := registry.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := y.remote.Sign(t.Context(), registry.Reference{Repository: "shop/web", Tag: "1"}, registry.Signing{Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	y.knowledge.signers = func(context.Context, tender.ImageID) ([]string, error) {
+		return nil, tender.Errorf(tender.Conflict, "a signature is damaged")
+	}
+	list, err := y.ListImages(t.Context(), ann, "shop/web")
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if !slices.ContainsFunc(list, func(i api.ListedImage) bool { return i.Signed }) {
+		t.Errorf("none is signed: %+v", list)
+	}
+}
+
+// Whoever goes away when all is written leaves a promotion that is done.
+func TestAPromotionThatIsWrittenIsDone(t *testing.T) {
+	y := newYard(t, walk)
+	one := y.push("", "shop/web", "1", "one")
+	ctx, cancel := context.WithCancel(t.Context())
+	y.promoting.crash = func(where string) error {
+		if where == "tagged" {
+			cancel()
+		}
+		return nil
+	}
+	if _, err := y.Promote(ctx, ann, api.PromoteRequest{Reference: "shop/web:1", To: "dev"}, silent); err != nil || y.steps(one) != "dev" {
+		t.Errorf("%v, %q", err, y.steps(one))
 	}
 }
 

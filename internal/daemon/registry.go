@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -243,10 +244,19 @@ func (b *backend) registriesBy(given map[string]string, transport http.RoundTrip
 		UserAgent: "tender/" + b.version,
 	}
 	if !b.config.NoRegistry {
-		o.Store, o.Hosts = b.store, append(ownHosts(b.config.Listen, b.config.ListenRegistry), b.config.RegistryHost)
+		o.Store, o.Hosts = b.store, b.config.ownRegistryHosts()
 		o.Own = func(ctx context.Context) (*registry.Registry, error) { return b.images.get(ctx) }
 	}
 	return registry.NewRemote(o)
+}
+
+// ownRegistryHosts are all names of our own registry, the one that most hosts know first.
+func (c Config) ownRegistryHosts() []string {
+	out := ownHosts(c.ListenRegistry, c.Listen)
+	if c.RegistryHost != "" {
+		out = slices.Insert(out, 0, c.RegistryHost)
+	}
+	return out
 }
 
 // ownHosts are the names under which references on this host name our own registry.

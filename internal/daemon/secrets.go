@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -26,8 +27,20 @@ func owner(project string, f tender.SecretFile) string {
 	return project
 }
 
+// ofProject refuses what the vault keeps under names that no project can have: logins, and the
+// keys that sign. Services and builds get none of those.
+func ofProject(project string) error {
+	if strings.HasPrefix(project, "@") {
+		return tender.Errorf(tender.Invalid, "%q is no name of a project", project)
+	}
+	return nil
+}
+
 // newestSecret is the version that a service gets at up.
 func (b *backend) newestSecret(ctx context.Context, project string, f tender.SecretFile) (int, error) {
+	if err := ofProject(project); err != nil {
+		return 0, err
+	}
 	s, err := b.vault.Newest(ctx, owner(project, f), f.Name)
 	if tender.KindOf(err) == tender.NotFound && f.External {
 		// One of the project itself serves as well.
@@ -123,6 +136,9 @@ func roomless(dir string, err error) error {
 }
 
 func (b *backend) value(ctx context.Context, project string, f tender.SecretFile) ([]byte, error) {
+	if err := ofProject(project); err != nil {
+		return nil, err
+	}
 	value, err := b.vault.Open(ctx, owner(project, f), f.Name, f.Version)
 	if tender.KindOf(err) == tender.NotFound && f.External {
 		if own, err := b.vault.Open(ctx, project, f.Name, f.Version); err == nil {

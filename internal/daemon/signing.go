@@ -97,7 +97,8 @@ func (b *backend) ImageKeys(ctx context.Context) ([]api.ImageKey, error) {
 	return out, err
 }
 
-// AddImageKey makes a key, or takes one over. Conflict: there is one of that name.
+// AddImageKey makes a key, or takes one over. Conflict: there is one of that name, or the same
+// one under another, which would count as two signers.
 func (b *backend) AddImageKey(ctx context.Context, who api.Person, n api.ImageKeyNew) (out api.ImageKey, err error) {
 	what := "image key create"
 	if n.Key != "" {
@@ -120,6 +121,16 @@ func (b *backend) AddImageKey(ctx context.Context, who api.Person, n api.ImageKe
 	}
 	if err != nil {
 		return out, err
+	}
+	there, err := b.imageKeys(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, other := range there {
+		if other.Fingerprint() == k.Fingerprint() {
+			return out, tender.Errorf(tender.Conflict, "this key is in the vault already, as %q", other.name).
+				Hint("a gate that asks for two keys wants two signers; to give it another name, remove it first: tender image key rm %s", other.name)
+		}
 	}
 	text, err := k.Plain()
 	if err != nil {

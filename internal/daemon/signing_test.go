@@ -168,19 +168,28 @@ func TestKeysOfImages(t *testing.T) {
 		n    api.ImageKeyNew
 		kind tender.Kind
 	}{
-		"again":          {api.ImageKeyNew{Name: "release"}, tender.Conflict},
-		"wrong password": {api.ImageKeyNew{Name: "copy", Key: text, Password: "opens"}, tender.Denied},
-		"no key":         {api.ImageKeyNew{Name: "copy", Key: "text"}, tender.Invalid},
-		"no name":        {api.ImageKeyNew{Name: "a b"}, tender.Invalid},
+		"again":           {api.ImageKeyNew{Name: "release"}, tender.Conflict},
+		"wrong password":  {api.ImageKeyNew{Name: "copy", Key: text, Password: "opens"}, tender.Denied},
+		"no key":          {api.ImageKeyNew{Name: "copy", Key: "text"}, tender.Invalid},
+		"another name":    {api.ImageKeyNew{Name: "copy", Key: text, Password: "open"}, tender.Conflict},
+		"its public half": {api.ImageKeyNew{Name: "copy", Key: made.Public}, tender.Conflict},
+		"no name":         {api.ImageKeyNew{Name: "a b"}, tender.Invalid},
 	} {
 		if _, err := b.AddImageKey(t.Context(), ann, c.n); tender.KindOf(err) != c.kind {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if k, err := b.AddImageKey(t.Context(), ann, api.ImageKeyNew{Name: "copy", Key: text, Password: "open"}); err != nil || k.Fingerprint != made.Fingerprint || !k.Signs {
+	if err := b.RemoveImageKey(t.Context(), ann, "release", false); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := b.AddImageKey(t.Context(), ann, api.ImageKeyNew{Name: "release", Key: text, Password: "open"}); err != nil || k.Fingerprint != made.Fingerprint || !k.Signs {
 		t.Errorf("import %+v, %v", k, err)
 	}
-	if k, err := b.AddImageKey(t.Context(), ann, api.ImageKeyNew{Name: "public", Key: made.Public}); err != nil || k.Signs {
+	vendor, err := registry.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, err := b.AddImageKey(t.Context(), ann, api.ImageKeyNew{Name: "public", Key: string(vendor.Public())}); err != nil || k.Signs {
 		t.Errorf("import the public half: %+v, %v", k, err)
 	}
 	if _, err := b.SignImage(t.Context(), ann, api.ImageSign{Reference: "shop/web:1", Key: "public"}); tender.KindOf(err) != tender.Conflict {
@@ -202,7 +211,7 @@ func TestKeysOfImages(t *testing.T) {
 	if _, err := b.SignImage(t.Context(), shop, api.ImageSign{Reference: "shop/web:1", Key: "release"}); err != nil {
 		t.Error(err)
 	}
-	got, err := b.VerifyImage(t.Context(), shop, api.ImageVerify{Reference: "shop/web:1", Keys: []string{"public"}})
+	got, err := b.VerifyImage(t.Context(), shop, api.ImageVerify{Reference: "shop/web:1", Keys: []string{"release"}})
 	if err != nil || !got.Verified || len(got.Missing) != 0 || got.Signatures[0].By != "ci" {
 		t.Errorf("verified %+v, %v", got, err)
 	}
@@ -229,5 +238,20 @@ func TestKeysOfImages(t *testing.T) {
 	}
 	if text := strings.Join(said, "\n"); strings.Contains(text, "PRIVATE") || !strings.Contains(text, "image key export release") {
 		t.Errorf("the audit says:\n%s", text)
+	}
+}
+
+// Whoever may build sees what the build sees: that must be no key, and no login.
+func TestABuildGetsNoKeyThatSigns(t *testing.T) {
+	b, _, _ := signing(t, policy.Gate{})
+	if _, err := b.AddImageKey(t.Context(), api.Person{Name: "root", Scope: api.Admin}, api.ImageKeyNew{Name: "release"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.buildSecrets(t.Context(), ann, api.BuildRequest{Project: keysProject, External: map[string]string{"k": "release"}})
+	if tender.KindOf(err) != tender.Invalid || len(got) != 0 {
+		t.Errorf("a build got %d secrets, %v", len(got), err)
+	}
+	if got, err := b.value(t.Context(), keysProject, tender.SecretFile{Name: "release", Version: 1}); tender.KindOf(err) != tender.Invalid || got != nil {
+		t.Errorf("a service got it: %v", err)
 	}
 }

@@ -13,7 +13,19 @@ import (
 
 // undo makes a step stand where it stood before. What was attached stays, for it happened.
 func (b *backend) undo(ctx context.Context, p *promotion, report func(api.Event)) (out api.Promotion, err error) {
-	if p.stand == nil || !p.bare && !meant(p.ref, p.stand.Now) {
+	if g := p.begun; g != nil && g.Undoes == 0 {
+		switch {
+		case p.bare || meant(p.ref, *g):
+			return b.undoBegun(ctx, p, report)
+		case p.stand != nil && meant(p.ref, p.stand.Now):
+			name := promoted(*g)
+			return out, tender.Errorf(tender.Conflict, "a promotion of %s (%s) to %s was begun and never ended, and its tag may be there already", name, shortDigest(g.Digest), p.step.Name).
+				Hint("tender image promote %[1]s --to %[2]s ends it, and with --undo takes it back", name, p.step.Name)
+		}
+	}
+	// A label can be that of several promotions: only a digest, or no label at all, says that
+	// one more is to be undone.
+	if p.stand == nil || !p.bare && (p.ref.Digest == "" || !meant(p.ref, p.stand.Now)) {
 		if last, undone := p.lastUndone(); undone != nil && (p.bare && p.stand == nil || !p.bare && meant(p.ref, *undone)) {
 			out = wirePromotion(*last)
 			out.Already = true
@@ -24,12 +36,7 @@ func (b *backend) undo(ctx context.Context, p *promotion, report func(api.Event)
 	case p.stand == nil:
 		return out, tender.Errorf(tender.NotFound, "nothing of %s stands at %s", p.base, p.step.Name).Hint("tender image ls shows what stands where")
 	case !p.bare && !meant(p.ref, p.stand.Now):
-		name := p.stand.Now.Repository
-		if v := p.stand.Now.Version; v != "" {
-			name += ":" + v
-		} else {
-			name += "@" + p.stand.Now.Digest
-		}
+		name := promoted(p.stand.Now)
 		return out, tender.Errorf(tender.Conflict, "at %s stands %s (%s), not %s", p.step.Name, name, shortDigest(p.stand.Now.Digest), p.ref).
 			Hint("tender image promote %s --to %s --undo", name, p.step.Name)
 	}
@@ -55,7 +62,7 @@ func (b *backend) undo(ctx context.Context, p *promotion, report func(api.Event)
 	}
 	warning := ""
 	if now.Target != "" {
-		if warning, err = b.tagBack(ctx, now); err != nil {
+		if warning, err = b.tagBack(ctx, now, had(now, p.stand.Before)); err != nil {
 			return out, err
 		}
 	}
@@ -65,7 +72,7 @@ func (b *backend) undo(ctx context.Context, p *promotion, report func(api.Event)
 	if err := b.promoting.at("undo tagged"); err != nil {
 		return out, err
 	}
-	if err := b.store.Update(ctx, func(tx *store.Tx) error { return tx.EndPromotion(row.ID, "") }); err != nil {
+	if err := b.store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.EndPromotion(row.ID, "") }); err != nil {
 		return out, err
 	}
 	row.Done = true
@@ -75,6 +82,47 @@ func (b *backend) undo(ctx context.Context, p *promotion, report func(api.Event)
 		out.Warnings = []string{warning}
 	}
 	return out, nil
+}
+
+// undoBegun takes back what a promotion that was cut off has done. What stands stays, and
+// nothing becomes of it in the history, for it never stood.
+func (b *backend) undoBegun(ctx context.Context, p *promotion, report func(api.Event)) (out api.Promotion, err error) {
+	g := *p.begun
+	p.digest = g.Digest
+	row := store.Promotion{
+		Step: p.step.Name, Repository: p.base, Version: g.Version, Source: g.Source, Target: g.Target, From: g.From, Before: g.Digest, Undoes: g.ID,
+		Who: p.who.Name, Reason: p.Reason, At: time.Now().UTC(), Done: true,
+	}
+	if p.stand != nil {
+		row.Digest, row.Version, row.Source = p.stand.Now.Digest, p.stand.Now.Version, p.stand.Now.Source
+	}
+	out = wirePromotion(row)
+	if out.DryRun = p.DryRun; p.DryRun {
+		return out, nil
+	}
+	if g.Target != "" {
+		var stands *store.Promotion
+		if p.stand != nil {
+			stands = &p.stand.Now
+		}
+		warning, err := b.tagBack(ctx, g, had(g, stands))
+		if err != nil {
+			return out, err
+		}
+		if warning != "" {
+			report(api.Event{Kind: api.KindWarning, Text: warning})
+			out.Warnings = []string{warning}
+		}
+	}
+	return out, b.store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.DropPromotion(g.ID) })
+}
+
+// promoted is what people type for what was promoted.
+func promoted(p store.Promotion) string {
+	if p.Version != "" {
+		return p.Repository + ":" + p.Version
+	}
+	return p.Repository + "@" + p.Digest
 }
 
 // meant says whether a reference names what was promoted.
@@ -105,25 +153,35 @@ func (p *promotion) lastUndone() (last, undone *store.Promotion) {
 	return nil, nil
 }
 
-// tagBack gives the tag of an undone promotion back to the digest that it had, or removes it.
+// had is the digest that the tag of an undone promotion goes back to: that of the promotion
+// which stands then, if it wrote the same tag, for no gate was asked about what somebody else
+// left there in between. "": none.
+func had(p store.Promotion, stands *store.Promotion) string {
+	if stands != nil && stands.Target == p.Target {
+		return stands.Digest
+	}
+	return p.TagBefore
+}
+
+// tagBack gives the tag of an undone promotion back to a digest, or removes it.
 // A tag that somebody has moved since is left alone. The warning says what is left to do.
-func (b *backend) tagBack(ctx context.Context, p store.Promotion) (warning string, err error) {
+func (b *backend) tagBack(ctx context.Context, p store.Promotion, to string) (warning string, err error) {
 	target, err := b.remote.Parse(ctx, p.Target)
 	if err != nil || target.Tag == "" {
 		return "", err
 	}
 	d, err := b.remote.Head(ctx, target)
 	switch {
-	case tender.KindOf(err) == tender.NotFound && p.TagBefore == "":
+	case tender.KindOf(err) == tender.NotFound && to == "":
 		return "", nil
 	case err != nil && tender.KindOf(err) != tender.NotFound:
 		return "", err
-	case err == nil && d.Digest == p.TagBefore:
+	case err == nil && d.Digest == to:
 		return "", nil // a promotion that was cut off has done it
 	case err == nil && d.Digest != p.Digest:
 		return fmt.Sprintf("%s was moved to %s since, and stays there", target, shortDigest(d.Digest)), nil
-	case p.TagBefore != "":
-		_, err := b.remote.Copy(ctx, target.At(p.TagBefore), target)
+	case to != "":
+		_, err := b.remote.Copy(registry.Expect(ctx, d.Digest), target.At(to), target)
 		if err != nil {
 			return "", fmt.Errorf("give %s back: %w", target, err)
 		}

@@ -115,7 +115,7 @@ func (c *check) within(scope string) bool {
 	case c.Project, c.Project + "/" + c.service.Name:
 		return c.Project != ""
 	}
-	name, err := reference.ParseNormalizedNamed(c.service.Image.Reference)
+	name, err := reference.ParseNormalizedNamed(c.service.Image.place())
 	return err == nil && name.Name() == scope
 }
 
@@ -129,7 +129,7 @@ func (c *check) registries(g Gate) {
 			"name it with its repository")
 		return
 	}
-	name, err := reference.ParseNormalizedNamed(c.service.Image.Reference)
+	name, err := reference.ParseNormalizedNamed(c.service.Image.place())
 	if err != nil {
 		c.deny("gate/registry", fmt.Sprintf("%q is no reference of an image: %v", c.service.Image.Reference, err), "name one from "+allowed)
 		return
@@ -142,6 +142,8 @@ func (c *check) registries(g Gate) {
 	c.deny("gate/registry", fmt.Sprintf("it comes from %s, which is not among the allowed: %s", name.Name(), allowed),
 		"push it to one of these, or allow it under registries: in tender.yaml")
 }
+
+func (i Image) place() string { return cmp.Or(i.Place, i.Reference) }
 
 // byID says whether the engine takes the reference for an ID, or the beginning of one. To
 // who reads references it is a repository of Docker Hub.

@@ -61,13 +61,16 @@ type Input struct {
 // Image is what is known of an image.
 type Image struct {
 	Reference string // as written
-	ID        string // the engine's; "": it is not here
-	Digest    string // of the manifest; "": it has none, for it was built here and never pushed
-	Created   time.Time
-	User      string
-	Labels    map[string]string
-	Scan      *Scan    // nil: it was not scanned
-	Signers   []string // names of keys that signed it; nil: nobody can say
+	// Place is Reference for rules, scopes and registries to read, where what is written means
+	// something else to Docker; "": Reference. What is said of the image says Reference.
+	Place   string
+	ID      string // the engine's; "": it is not here
+	Digest  string // of the manifest; "": it has none, for it was built here and never pushed
+	Created time.Time
+	User    string
+	Labels  map[string]string
+	Scan    *Scan    // nil: it was not scanned
+	Signers []string // names of keys that signed it; nil: nobody can say
 	// Unsure says why Signers is nil, Ask what helps; "" if nobody said.
 	Unsure, Ask string
 	Promoted    []string // the steps that its digest was promoted to; nil: nobody can say

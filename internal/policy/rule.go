@@ -304,9 +304,9 @@ func (c *check) celImage() *celImage {
 		age = c.Now.Sub(time.Time{}) // as one that does not say
 	}
 	out := &celImage{
-		Reference: i.Reference, Digest: i.Digest, Created: i.Created, Age: age, User: i.User, Labels: i.Labels, Signers: i.Signers, Promoted: i.Promoted,
+		Reference: i.place(), Digest: i.Digest, Created: i.Created, Age: age, User: i.User, Labels: i.Labels, Signers: i.Signers, Promoted: i.Promoted,
 	}
-	if name, err := reference.ParseNormalizedNamed(i.Reference); err == nil {
+	if name, err := reference.ParseNormalizedNamed(i.place()); err == nil {
 		out.Registry, out.Repository = reference.Domain(name), reference.Path(name)
 		if t, ok := reference.TagNameOnly(name).(reference.Tagged); ok {
 			out.Tag = t.Tag()

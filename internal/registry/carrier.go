@@ -1,9 +1,11 @@
 package registry
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strings"
 
 	tender "github.com/tenderhq/tender"
@@ -32,12 +34,35 @@ func (g guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 // maxRead is how large manifests, lists and referrers of others may be, in bytes: the library reads them whole.
 const maxRead = 8 << 20
 
-// bounded reads no endless answers; blobs may have any size.
+// askedBlob is the path of a blob.
+var askedBlob = regexp.MustCompile(`^/v2/.+/blobs/[a-z0-9+._-]+:[a-zA-Z0-9=_-]+$`)
+
+// bounded reads no endless answers. Blobs may have any size, wherever their registry keeps
+// them; of what is not asked below /v2/, such as tokens, the library reads little.
 type bounded struct{ http.RoundTripper }
+
+type allBoundedKey struct{}
+
+// allBounded bounds every answer, whatever it looks like: pages lie where the page before says.
+func allBounded(ctx context.Context) context.Context {
+	return context.WithValue(ctx, allBoundedKey{}, true)
+}
+
+// small says whether a request is for something that is read whole. What counts is what was
+// asked for: where an answer leads is the registry's choice.
+func small(req *http.Request) bool {
+	if req.Context().Value(allBoundedKey{}) != nil {
+		return true
+	}
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+	}
+	return strings.HasPrefix(req.URL.Path, "/v2/") && !askedBlob.MatchString(req.URL.Path)
+}
 
 func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := b.RoundTripper.RoundTrip(req)
-	if err != nil || strings.Contains(req.URL.Path, "/blobs/") || !strings.HasPrefix(req.URL.Path, "/v2/") {
+	if err != nil || !small(req) {
 		return res, err
 	}
 	res.Body = &boundedBody{res.Body, maxRead}

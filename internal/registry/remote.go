@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -32,6 +31,8 @@ const ownHost = "own.invalid"
 const (
 	// maxTags is how many tags of one repository are listed.
 	maxTags = 20_000
+	// maxPages is how many pages of them are read: they may be empty.
+	maxPages = 1_000
 	// maxReferrers is how many referrers of one manifest are read.
 	maxReferrers = 1_000
 )
@@ -76,10 +77,7 @@ type RemoteOptions struct {
 
 // Remote is a client of registries: our own, in this process and as an administrator,
 // and all others. It is safe for concurrent use.
-type Remote struct {
-	o       RemoteOptions
-	signing sync.Mutex // who adds a signature reads what is there, and writes all
-}
+type Remote struct{ o RemoteOptions }
 
 // NewRemote makes one. Nothing is dialled.
 func NewRemote(o RemoteOptions) *Remote {
@@ -186,8 +184,12 @@ func (r *Remote) Blob(ctx context.Context, ref Reference, digest string, limit i
 	return data, nil
 }
 
+// maxConfig is how large the configuration of an image may be, in bytes: the library reads it whole.
+const maxConfig = 4 << 20
+
 // Image opens an image, or of an index the one for a platform such as linux/arm64, "" being linux
-// on this machine's processor; its layers come when they are read.
+// on this machine's processor; its layers come when they are read. Invalid: its configuration is
+// larger than 4 MiB.
 func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.Image, error) {
 	p, err := v1.ParsePlatform(cmp.Or(platform, "linux/"+runtime.GOARCH))
 	if err != nil {
@@ -201,11 +203,19 @@ func (r *Remote) Image(ctx context.Context, ref Reference, platform string) (v1.
 	if err != nil {
 		return nil, r.wrong(ctx, "read", ref, err)
 	}
+	m, err := img.Manifest()
+	if err != nil {
+		return nil, r.wrong(ctx, "read", ref, err)
+	}
+	if m.Config.Size < 0 || m.Config.Size > maxConfig {
+		return nil, tender.Errorf(tender.Invalid, "the configuration of %s has %d bytes, more than %d", ref, m.Config.Size, maxConfig)
+	}
 	return img, nil
 }
 
-// Tags lists a repository's tags, at most 20,000. NotFound: there is no such repository.
+// Tags lists a repository's tags, at most 20,000 on 1,000 pages. NotFound: there is no such repository.
 func (r *Remote) Tags(ctx context.Context, ref Reference) ([]string, error) {
+	ctx = allBounded(ctx)
 	named, opts, err := r.ready(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -219,7 +229,7 @@ func (r *Remote) Tags(ctx context.Context, ref Reference) ([]string, error) {
 		return nil, r.wrong(ctx, "list the tags of", ref, err)
 	}
 	var out []string
-	for pages.HasNext() && len(out) < maxTags {
+	for n := 0; n < maxPages && pages.HasNext() && len(out) < maxTags; n++ {
 		page, err := pages.Next(ctx)
 		if err != nil {
 			return nil, r.wrong(ctx, "list the tags of", ref, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -56,6 +57,69 @@ func TestRemoteNames(t *testing.T) {
 	}
 	if _, err := c.Parse(t.Context(), "Shop/Web"); tender.KindOf(err) != tender.Invalid {
 		t.Errorf("capitals: %v", err)
+	}
+}
+
+// What opens an image reads its configuration whole.
+func TestAnEndlessConfigurationIsNotRead(t *testing.T) {
+	s := listening(t, Options{})
+	c := client(s)
+	digest := "sha256:" + strings.Repeat("a", 64)
+	for size, ok := range map[int64]bool{-1: false, 4 << 20: true, 4<<20 + 1: false, 1 << 40: false} {
+		raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[]}`, ociManifest, imageConfig, digest, size)
+		away := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", ociManifest)
+			_, _ = io.WriteString(w, raw)
+		}))
+		_, err := c.Image(t.Context(), parsed(t, c, strings.TrimPrefix(away.URL, "http://")+"/web:1"), "")
+		away.Close()
+		if ok != (err == nil) || !ok && tender.KindOf(err) != tender.Invalid {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// Only blobs may be of any size, and what a registry leads to is no blob for its name.
+func TestAnAnswerWithoutAnEndIsCutOff(t *testing.T) {
+	pages := 0
+	blob := "/v2/web/blobs/sha256:" + strings.Repeat("a", 64)
+	over := fmt.Sprintf(`{"name":"web","tags":[%q`, strings.Repeat("x", maxRead))
+	away := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v2/":
+		case strings.HasPrefix(r.URL.Path, "/v2/led/tags/"):
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		case strings.HasPrefix(r.URL.Path, "/v2/blob/tags/"):
+			http.Redirect(w, r, blob, http.StatusTemporaryRedirect)
+		case strings.HasPrefix(r.URL.Path, "/v2/next/tags/"):
+			w.Header().Set("Link", "<"+blob+`>; rel="next"`)
+			_, _ = io.WriteString(w, `{"tags":["1"]}`)
+		case strings.HasPrefix(r.URL.Path, "/v2/empty/tags/"):
+			pages++
+			w.Header().Set("Link", fmt.Sprintf(`</v2/empty/tags/list?last=%d>; rel="next"`, pages))
+			_, _ = io.WriteString(w, `{"tags":[]}`)
+		default:
+			_, _ = io.WriteString(w, over)
+		}
+	}))
+	t.Cleanup(away.Close)
+	c := NewRemote(RemoteOptions{})
+	host := strings.TrimPrefix(away.URL, "http://")
+	for _, repository := range []string{"led", "blob", "next", "web/blobs/x"} {
+		if _, err := c.Tags(t.Context(), Reference{Host: host, Repository: repository}); err == nil || !strings.Contains(err.Error(), "answer is longer than") {
+			t.Errorf("%s: %v", repository, err)
+		}
+	}
+	if tags, err := c.Tags(t.Context(), Reference{Host: host, Repository: "empty"}); err != nil || len(tags) != 0 || pages > maxPages+1 {
+		t.Errorf("empty pages: %d tags of %d pages, %v", len(tags), pages, err)
+	}
+	for from, want := range map[string]bool{blob: false, "/v2/web/manifests/1": true, "/v2/web/blobs/uploads/tags/list": true} {
+		first := httptest.NewRequest(http.MethodGet, from, nil)
+		second := httptest.NewRequest(http.MethodGet, "/storage/of/it", nil)
+		second.Response = &http.Response{Request: first}
+		if small(first) != want || small(second) != want {
+			t.Errorf("%s, and where it leads: %v, %v", from, small(first), small(second))
+		}
 	}
 }
 

@@ -76,8 +76,11 @@ func (r *Remote) Sign(ctx context.Context, ref Reference, s Signing) (Signed, er
 	}
 	ref.Digest = d.Digest
 	subject := ref.At(d.Digest)
-	r.signing.Lock()
-	defer r.signing.Unlock()
+	release, err := signing.take(ctx, subject.String())
+	if err != nil {
+		return Signed{}, err
+	}
+	defer release()
 	have, err := r.Signatures(ctx, subject, []SigningKey{s.Key})
 	if err != nil {
 		return Signed{}, err
@@ -156,8 +159,8 @@ type signatureLayer struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// addLayers adds to what lies under the tag. Registries cannot change a tag only if nobody
-// else has meanwhile, so it looks again.
+// addLayers adds to what lies under the tag. Registries other than ours cannot change a tag only
+// if nobody else has meanwhile, so it looks again.
 func (r *Remote) addLayers(ctx context.Context, subject Reference, add []simpleLayer) error {
 	at := subject.At(sigTag(subject.Digest))
 	var fresh []signatureLayer
@@ -168,6 +171,7 @@ func (r *Remote) addLayers(ctx context.Context, subject Reference, add []simpleL
 		}
 		fresh = append(fresh, signatureLayer{simpleSigning, int64(len(l.payload)), d, l.notes})
 	}
+	var lost error
 	for range 4 {
 		missing, m, err := r.missing(ctx, at, fresh)
 		if err != nil || len(missing) == 0 {
@@ -193,11 +197,18 @@ func (r *Remote) addLayers(ctx context.Context, subject Reference, add []simpleL
 		if err != nil {
 			return err
 		}
-		if err := r.Put(ctx, at, raw, ociManifest); err != nil {
-			return err
+		put := ctx
+		if at.Host == "" {
+			put = Expect(ctx, m.is)
+		}
+		if lost = r.Put(put, at, raw, ociManifest); lost != nil && (at.Host != "" || tender.KindOf(lost) != tender.Conflict) {
+			return lost
 		}
 	}
 	missing, _, err := r.missing(ctx, at, fresh)
+	if err == nil && len(missing) > 0 && lost != nil {
+		return lost
+	}
 	if err == nil && len(missing) > 0 {
 		err = tender.Errorf(tender.Conflict, "somebody else signs %s at the same time", subject).Hint("again in a moment")
 	}
@@ -208,6 +219,7 @@ const imageConfig = "application/vnd.oci.image.config.v1+json"
 
 // signatures is the manifest under the tag, with all that is not known here.
 type signatureManifest struct {
+	is      string // its digest; "": there is none
 	fields  map[string]json.RawMessage
 	layers  []json.RawMessage
 	digests []string
@@ -223,6 +235,7 @@ func (r *Remote) missing(ctx context.Context, at Reference, want []signatureLaye
 	if err != nil {
 		return nil, m, err
 	}
+	m.is = d.Digest
 	var have []signatureLayer
 	err = json.Unmarshal(raw, &m.fields)
 	if err == nil {
@@ -372,9 +385,12 @@ func (r *Remote) CopySignatures(ctx context.Context, from, to Reference) error {
 	if from.Host == to.Host && from.Repository == to.Repository {
 		return nil
 	}
-	r.signing.Lock()
-	defer r.signing.Unlock()
 	from, to = from.At(from.Digest), to.At(from.Digest)
+	release, err := signing.take(ctx, to.String())
+	if err != nil {
+		return err
+	}
+	defer release()
 	s := &search{Remote: r, subject: from}
 	all, _, err := s.manifest(ctx, from.At(sigTag(from.Digest)))
 	if err != nil {

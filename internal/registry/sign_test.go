@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -409,6 +411,79 @@ func TestSigningIsCutOff(t *testing.T) {
 		}
 		signed(t, c, ref, Signing{Key: key})
 		alike(t, "signed again", signatures(t, c, ref, key), whole)
+	}
+	t.Error("signing never ended")
+}
+
+// However many sign at once, each with a login of its own: no signature overwrites another.
+func TestManySignAtOnce(t *testing.T) {
+	s := listening(t, Options{})
+	s.push("shop/web:1")
+	away := foreignRegistry(t, foreign.WithReferrersSupport(true)) + "/shop/web:1"
+	if _, err := client(s).Copy(t.Context(), parsed(t, client(s), "shop/web:1"), parsed(t, client(s), away)); err != nil {
+		t.Fatal(err)
+	}
+	keys := make([]SigningKey, 6)
+	for i := range keys {
+		keys[i] = newKey(t)
+	}
+	for _, ref := range []string{"shop/web:1", away} {
+		var all sync.WaitGroup
+		for _, key := range keys {
+			all.Go(func() {
+				c := client(s)
+				to, err := c.Parse(t.Context(), ref)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := c.Sign(t.Context(), to, Signing{Key: key, At: signedAt}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if got := signatures(t, client(s), ref, keys...); strings.Count(got, " tag ") != len(keys) || strings.Count(got, " bundle ") != len(keys) {
+			t.Errorf("%s:\n%s", ref, got)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	release, err := signing.take(ctx, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	enough := errors.New("enough")
+	cancel(enough)
+	if _, err := signing.take(ctx, "x"); !errors.Is(err, enough) {
+		t.Errorf("whoever has gone waits on: %v", err)
+	}
+	release()
+}
+
+// What somebody else puts under the tag in our own registry is not overwritten, whenever it comes.
+func TestASignatureThatComesMeanwhileStays(t *testing.T) {
+	s := listening(t, Options{})
+	other := client(s)
+	ours, theirs := newKey(t), newKey(t)
+	for n := 1; n < 100; n++ {
+		ref := fmt.Sprintf("shop/web:%d", n)
+		s.push(ref)
+		subject := parsed(t, other, ref)
+		subject = subject.At(must(other.Head(t.Context(), subject)).Digest)
+		asked := 0
+		c := NewRemote(RemoteOptions{Hosts: []string{s.host}, Store: s.o.Store, Own: func(ctx context.Context) (*Registry, error) {
+			if asked++; asked == n {
+				return s.Registry, other.signTag(ctx, subject, theirs, map[string]string{atNote: "later"})
+			}
+			return s.Registry, nil
+		}})
+		if _, err := c.Sign(t.Context(), subject, Signing{Key: ours, At: signedAt}); err != nil {
+			t.Fatal(err)
+		}
+		if asked < n {
+			return
+		}
+		alike(t, fmt.Sprintf("at request %d", n), signatures(t, other, ref, ours, theirs), "key 0 bundle at nine\nkey 0 tag at nine\nkey 1 tag")
 	}
 	t.Error("signing never ended")
 }

@@ -86,6 +86,14 @@ func (tx *Tx) EndPromotion(id int64, referrer string) error {
 	return nil
 }
 
+// DropPromotion forgets one that was begun; what is done stays.
+func (tx *Tx) DropPromotion(id int64) error {
+	if _, err := tx.exec(`DELETE FROM promotions WHERE id = ? AND done = 0`, id); err != nil {
+		return fmt.Errorf("forget promotion %d: %w", id, err)
+	}
+	return nil
+}
+
 // Promotions returns those of a repository to a step, the newest first; "": of all, to all.
 func (tx *Tx) Promotions(repository, step string) ([]Promotion, error) {
 	list, err := collect(tx, func(scan func(...any) error) (p Promotion, err error) {
