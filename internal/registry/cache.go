@@ -429,7 +429,8 @@ func (c *cache) tag(ctx context.Context, u *upstream, repository, tag string) (f
 		}
 		return f, nil
 	})
-	if err != nil && have != "" && tender.KindOf(err) != tender.NotFound && ctx.Err() == nil {
+	// Who is refused over there does not go on pulling here.
+	if err != nil && have != "" && tender.KindOf(err) == tender.Unavailable && ctx.Err() == nil {
 		c.r.o.Log.Warn("a tag of another registry is answered as it was: its upstream cannot be asked", "repository", repository, "tag", tag, "error", err)
 		return found{digest: have, stale: err, asked: asked}, nil
 	}
@@ -603,7 +604,7 @@ func (c *cache) list(w http.ResponseWriter, req *http.Request, rt route, u *upst
 		}
 		what = "referrers/" + rt.reference
 	}
-	within, cancel := context.WithTimeout(req.Context(), askWithin)
+	within, cancel := context.WithTimeoutCause(req.Context(), askWithin, tender.Errorf(tender.Unavailable, "the registry asked does not answer within %s", askWithin).Hint("again in a moment"))
 	defer cancel()
 	body, header, err := c.listed(within, u, rt, what, req.URL.Query())
 	if err == nil {
@@ -624,7 +625,7 @@ func (c *cache) list(w http.ResponseWriter, req *http.Request, rt route, u *upst
 	}
 	if tender.KindOf(err) != tender.NotFound {
 		known, lerr := c.r.manifests(req.Context(), rt.repository)
-		if lerr != nil || len(known) == 0 || req.Context().Err() != nil {
+		if tender.KindOf(err) != tender.Unavailable || lerr != nil || len(known) == 0 || req.Context().Err() != nil {
 			c.refuse(w, err, "NAME_UNKNOWN")
 			return
 		}

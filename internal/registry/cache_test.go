@@ -307,6 +307,13 @@ func TestATagOverThereMoves(t *testing.T) {
 	c.add(6 * time.Minute)
 	f.fail(status(404))
 	ask("", "", 404)
+	for _, code := range []int{401, 403} { // somebody has taken away what was allowed
+		f.fail(status(code))
+		ask("", "", 403)
+		if code, _, body := n.do("eve", "GET", "/v2/far.example/team/web/tags/list", ""); code != 403 {
+			t.Errorf("tags: %d %s", code, body)
+		}
+	}
 	f.fail(status(500))
 	ask(second, `tender; hit; ttl=-60; detail="far.example answers 500`, 200)
 }
