@@ -188,6 +188,13 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 
 // RoundTrip is every request's to the upstream, also those for tokens: it sees when too many came.
 func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
+	if u.scheme == "https" && req.URL.Scheme != "https" {
+		// The library tries plain HTTP at private addresses, too.
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, errors.New("it is to be asked by https alone")
+	}
 	resp, err := u.under.RoundTrip(req)
 	if err != nil {
 		return nil, err

@@ -2,26 +2,34 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	tender "github.com/tenderhq/tender"
 )
 
 // asked writes down what requests go where, and answers them all with a digest.
 type asked struct {
 	mu    sync.Mutex
 	lines []string
+	noTLS bool
 }
 
 func (a *asked) RoundTrip(req *http.Request) (*http.Response, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.lines = append(a.lines, req.URL.String())
+	if a.noTLS && req.URL.Scheme == "https" {
+		return nil, errors.New("this is no TLS")
+	}
 	return &http.Response{
 		StatusCode: http.StatusOK, Header: http.Header{"Docker-Content-Digest": {"sha256:1"}}, Body: io.NopCloser(strings.NewReader("{}")), Request: req,
 	}, nil
@@ -56,5 +64,34 @@ func TestTheLoginGoesToTheUpstreamAlone(t *testing.T) {
 		if got := there.seen(); got != c.want || of != c.login {
 			t.Errorf("%s: the login of %s goes with %s, not that of %s with %s", c.url, of, got, c.login, c.want)
 		}
+	}
+}
+
+// What is written with https is asked so, at addresses of this host and of private networks as well.
+func TestAnUpstreamIsAskedAsItIsWritten(t *testing.T) {
+	anonymous := func(context.Context, string) (authn.Authenticator, error) { return authn.Anonymous, nil }
+	for _, host := range []string{"127.0.0.1:5000", "10.1.2.3", "images.local"} {
+		there := &asked{noTLS: true}
+		u, err := newUpstream(Upstream{Name: "company", URL: "https://" + host}, anonymous, time.Now, there)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := u.head(t.Context(), "company/web", "1"); tender.KindOf(err) != tender.Unavailable {
+			t.Errorf("%s: %q, %v", host, got, err)
+		}
+		if got := there.seen(); got != "https://"+host+"/v2/" {
+			t.Errorf("%s: asked at %s", host, got)
+		}
+	}
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Docker-Content-Digest", "sha256:1")
+	}))
+	t.Cleanup(s.Close)
+	u, err := newUpstream(Upstream{Name: "company", URL: s.URL}, anonymous, time.Now, s.Client().Transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := u.head(t.Context(), "company/web", "1"); got != "sha256:1" || err != nil {
+		t.Errorf("with TLS: %q, %v", got, err)
 	}
 }
