@@ -163,7 +163,14 @@ func (c *cache) enter(req *http.Request, rt *route) (*http.Request, *upstream, e
 // registry-mirrors ask so, and never with a name and a password of ours.
 func (r *Registry) Mirror(upstream string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		next := withQuery(req, req.URL.Query())
+		// containerd says whose image it means to every mirror.
+		q := req.URL.Query()
+		if ns := q.Get("ns"); ns != "" && ns != upstream {
+			problem(w, http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf("here are images of %s alone, none of %s", upstream, ns))
+			return
+		}
+		q.Del("ns")
+		next := withQuery(req, q)
 		if rest, ok := strings.CutPrefix(req.URL.Path, "/v2/"); ok && rest != "" && !strings.HasPrefix(rest, "_") {
 			next.URL.Path, next.URL.RawPath = "/v2/"+upstream+"/"+rest, ""
 		} else if a, err := r.o.Enter(req); err == nil && (ok || req.URL.Path == "/v2") && rest == "" && len(a.Grants) > 0 {
