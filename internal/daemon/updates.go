@@ -25,6 +25,9 @@ const (
 	updateTold = 4096
 )
 
+// sameImage is why nothing has moved, though the tag has another digest.
+const sameImage = "it is the image that ran"
+
 // updater is who updates in history and audit.
 const updater = "automatic update"
 
@@ -210,7 +213,10 @@ func (u *updates) consider(ctx context.Context, s deploy.ServiceImage, window te
 	if k, ok := tried[s.Project+"/"+s.Service.Name+"@"+digest]; ok {
 		if k.State != store.UpdateTrying {
 			why := k.State
-			if k.State == store.RolloutDone {
+			switch {
+			case k.Why == sameImage:
+				why = sameImage
+			case k.State == store.RolloutDone:
 				why = "it was left again"
 			}
 			u.say(s, "", fmt.Sprintf("%s: left alone, for it was tried at %s: %s", what, k.At.UTC().Format(time.DateTime), why))
@@ -304,11 +310,11 @@ func (u *updates) begin(ctx context.Context, s deploy.ServiceImage, sub api.Subm
 	if err != nil {
 		return false, err
 	}
-	if id.Digest != k.Digest {
+	switch {
+	case id.ID != "" && id.ID == s.Image.ID: // an engine that knows it by two digests names either
+		k.State, k.Why = store.RolloutDone, sameImage
+	case id.Digest != k.Digest:
 		return false, tender.Errorf(tender.Conflict, "%s was %s and is %s now", k.Reference, short(k.Digest), short(cmp.Or(id.Digest, id.ID))).Hint("it is looked at again within %s", u.every)
-	}
-	if id.ID != "" && id.ID == s.Image.ID {
-		k.State, k.Why = store.RolloutDone, "it is the image that runs"
 	}
 	if err := u.store.Update(ctx, func(tx *store.Tx) error { return tx.PutImageUpdate(k) }); err != nil || k.State != store.UpdateTrying {
 		return false, err

@@ -315,6 +315,25 @@ func TestUpdatesThatTheGateDeniesAreNotTriedAgain(t *testing.T) {
 	})
 }
 
+// An image that the engine knows by two digests of its repository runs already, whichever it names.
+func TestUpdatesToTheImageThatRunsAreTriedOnce(t *testing.T) {
+	voyage(t, func(t *testing.T, q *quay, st *store.Store) {
+		q.push(t, dock+":stable")
+		p := moored(t, q, st, "stable", "{auto: true}")
+		pulls := 0
+		p.updates.pull = func(context.Context, string, string) (tender.ImageID, error) {
+			pulls++
+			return p.service.Image, nil
+		}
+		q.push(t, dock+":stable")
+		p.sail(6 * time.Hour)
+		p.said("Mon web: web:stable (DIGEST), which was rebuilt: left alone, for it was tried at 2000-01-03 12:01:00: it is the image that ran")
+		if pulls != 1 {
+			t.Errorf("it was pulled %d times", pulls)
+		}
+	})
+}
+
 func TestUpdatesThatWereRolledBackAreRememberedOverARestart(t *testing.T) {
 	voyage(t, func(t *testing.T, q *quay, st *store.Store) {
 		q.push(t, dock+":1.4.2")
