@@ -150,6 +150,9 @@ func Open(ctx context.Context, o Options) (_ *Registry, err error) {
 		_ = r.app.Shutdown()
 		return nil, err
 	}
+	if r.bucket != nil {
+		go r.bucket.purge(ctx, r.o.Now, r.o.Log) // the library would look through the bucket for them
+	}
 	return r, nil
 }
 
