@@ -297,14 +297,14 @@ func TestUpdatesWaitForTheirWindow(t *testing.T) {
 	})
 }
 
-func TestUpdatesThatTheGateDeniesAreNotTriedAgain(t *testing.T) {
+func TestUpdatesThatTheGateDeniesAreLeftAlone(t *testing.T) {
 	voyage(t, func(t *testing.T, q *quay, st *store.Store) {
 		q.push(t, dock+":1.4.2")
 		q.push(t, dock+":1.4.3")
 		p := moored(t, q, st, "1.4.2", "{auto: true}")
 		p.denied = tender.Errorf(tender.Denied, "the gate denies it: CVE-2026-1")
 		p.sail(time.Hour / 2)
-		p.said("Mon web does not move to web:1.4.3 (DIGEST): the gate denies it: CVE-2026-1; it is not tried again")
+		p.said("Mon web does not move to web:1.4.3 (DIGEST): the gate denies it: CVE-2026-1; it is tried again after 6 h")
 		p.denied = nil
 		p.updates.told = map[string]string{} // as after a restart
 		p.sail(5 * time.Hour)
@@ -312,6 +312,21 @@ func TestUpdatesThatTheGateDeniesAreNotTriedAgain(t *testing.T) {
 		q.push(t, dock+":1.4.3") // another digest
 		p.sail(2 * time.Hour)
 		p.said("Mon web moves from web:1.4.2 to web:1.4.3 (DIGEST): the newest in 1.x; generation 2 of shop")
+	})
+}
+
+// What is denied for a reason that passes comes later, and is told of once meanwhile.
+func TestUpdatesThatWereDeniedAreTriedAgainAfterHours(t *testing.T) {
+	voyage(t, func(t *testing.T, q *quay, st *store.Store) {
+		q.push(t, dock+":1.4.2")
+		q.push(t, dock+":1.4.3")
+		p := moored(t, q, st, "1.4.2", "{auto: true}")
+		p.denied = tender.Errorf(tender.Denied, "web:1.4.3 is not signed")
+		p.sail(15 * time.Hour)
+		p.said("Mon web does not move to web:1.4.3 (DIGEST): web:1.4.3 is not signed; it is tried again after 6 h")
+		p.denied = nil
+		p.sail(7 * time.Hour)
+		p.said("Tue web moves from web:1.4.2 to web:1.4.3 (DIGEST): the newest in 1.x; generation 2 of shop")
 	})
 }
 
