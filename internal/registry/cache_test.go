@@ -149,7 +149,7 @@ func (f *far) blobOf(n *site, bytes int64) (d string) {
 	if err := remote.Write(f.ref("team/web:1"), img); err != nil {
 		f.t.Fatal(err)
 	}
-	if code, _, body := n.do("eve", "GET", "/v2/far.example/team/web/manifests/1", ""); code != 200 {
+	if code, _, body := n.do("eve", "GET", "/v2/far.example/team/web/manifests/"+digestOf(f.t, img), ""); code != 200 {
 		f.t.Fatalf("%d %s", code, body)
 	}
 	f.seen("")
@@ -763,6 +763,36 @@ func TestTheOldestIsEvicted(t *testing.T) {
 	}
 	if got := len(data(t, n.o.Dir)); got != 4+4 { // of shop/web, and b's index, manifest, configuration and layer
 		t.Errorf("%d blobs lie there", got)
+	}
+}
+
+// The size is a bound: what is beyond twice of it is let through, and so is what no manifest here names.
+func TestWhatIsTooMuchIsLetThrough(t *testing.T) {
+	f := newFar(t)
+	n := near(t, f, Options{CacheSize: 100 << 10})
+	fetched := func(d string) (kept bool) {
+		t.Helper()
+		if got := n.blob(d); got != d {
+			t.Error(got)
+		}
+		n.settled()
+		return n.cache.there(t.Context(), layer("far.example/team/web", d))
+	}
+	if fetched(layerSums(t, f.push("team/web:2"))[0]) {
+		t.Error("what no manifest names is kept")
+	}
+	d := f.blobOf(n, 10<<10)
+	n.settled()
+	n.cache.mu.Lock()
+	n.cache.evicted = n.o.Now() // and all that there was is needed
+	n.cache.mu.Unlock()
+	n.cache.bytes.Store(200<<10 + 1)
+	if fetched(d) {
+		t.Error("beyond twice the size it is kept")
+	}
+	n.cache.bytes.Store(0)
+	if !fetched(d) {
+		t.Error("with room it is not kept")
 	}
 }
 
