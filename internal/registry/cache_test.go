@@ -766,6 +766,42 @@ func TestTheOldestIsEvicted(t *testing.T) {
 	}
 }
 
+// What lay here before its repository was an upstream's, and has no row of a push, is not evicted as if it had been fetched.
+func TestWhatNobodyKnowsWhoPushedIsNotEvicted(t *testing.T) {
+	f := newFar(t)
+	c := newClock()
+	n := near(t, f, Options{Now: c.now, CacheSize: 1})
+	d := digestOf(t, f.push("team/web:1"))
+	if code, _, body := n.do("eve", "GET", "/v2/far.example/team/web/manifests/"+d, ""); code != 200 {
+		t.Fatalf("%d %s", code, body)
+	}
+	n.settled()
+	all, err := n.manifests(t.Context(), "far.example/team/web")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	m := all[0]
+	m.Who = ""
+	change := func(do func(tx *store.Tx) error) {
+		t.Helper()
+		if err := n.o.Store.Update(t.Context(), do); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(tx *store.Tx) error {
+		return errors.Join(tx.RemoveManifest(m.Repository, m.Digest), tx.ForgetCached(), tx.PutManifest(m))
+	})
+	pulled := c.now()
+	c.add(3 * time.Hour)
+	if got, err := n.Evict(t.Context(), "ann"); err != nil || got.Images != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	change(func(tx *store.Tx) error { return tx.PullCached(m.Repository, m.Digest, pulled) })
+	if got, err := n.Evict(t.Context(), "ann"); err != nil || got.Images != 1 {
+		t.Errorf("pulled through: %+v, %v", got, err)
+	}
+}
+
 // The size is a bound: what is beyond twice of it is let through, and so is what no manifest here names.
 func TestWhatIsTooMuchIsLetThrough(t *testing.T) {
 	f := newFar(t)
