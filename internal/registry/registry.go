@@ -182,7 +182,9 @@ func (r *Registry) lay(ctx context.Context) error {
 		r.files = disk{r.o.Dir}
 		return nil
 	}
-	b, err := openBucket(ctx, r.o.Bucket, r.o.Dir, r.o.Secret, r.o.Transport)
+	within, cancel := context.WithTimeout(ctx, bucketWithin)
+	defer cancel()
+	b, err := openBucket(within, r.o.Bucket, r.o.Dir, r.o.Secret, r.o.Transport)
 	if err != nil {
 		return tender.Errorf(tender.Unavailable, "open the registry in %s: %w", r.o.Bucket, err).Hint("see registry.storage in tender.yaml, and that this host reaches it")
 	}
