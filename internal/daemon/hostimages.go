@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +24,9 @@ type hostImages struct {
 
 	mu     sync.Mutex // held while one image is removed: who then takes a lease sees what is there
 	leases map[*shelfLease]bool
-	pruned int64 // images since the start
-	bytes  int64 // of those, and of the build cache
+
+	pruned atomic.Int64 // images since the start
+	bytes  atomic.Int64 // of those, and of the build cache
 }
 
 // shelfLease keeps images while something is under way that will need them.
@@ -132,19 +134,14 @@ func (b *backend) engineDisk(ctx context.Context) (free, size int64, err error) 
 
 // tidied counts what a clean-up removed.
 func (h *hostImages) tidied(images int, bytes int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.pruned += int64(images)
-	h.bytes += bytes
+	h.pruned.Add(int64(images))
+	h.bytes.Add(bytes)
 }
 
 // hostImages writes what clean-ups removed.
 func (f *figures) hostImages(h *hostImages) {
-	h.mu.Lock()
-	pruned, bytes := h.pruned, h.bytes
-	h.mu.Unlock()
-	f.metric("images_pruned_total", "counter", "Images of the engine that clean-ups removed since the start.", "", pruned)
-	f.metric("images_pruned_bytes_total", "counter", "Bytes that they and the build cache held alone.", "", bytes)
+	f.metric("images_pruned_total", "counter", "Images of the engine that clean-ups removed since the start.", "", h.pruned.Load())
+	f.metric("images_pruned_bytes_total", "counter", "Bytes that they and the build cache held alone.", "", h.bytes.Load())
 }
 
 // refsOf names the images that a project runs and mounts.

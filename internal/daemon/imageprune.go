@@ -20,6 +20,9 @@ import (
 // pin is the label of images that no clean-up takes.
 const pin = "tender.pin"
 
+// discardWithin is how long the engine may take for one image: who begins an up or a build waits for it.
+const discardWithin = time.Minute
+
 // fresh is how long an image stays that has just come: somebody is about to use it.
 const freshImage = time.Hour
 
@@ -436,14 +439,22 @@ func repositoryHere(s *shelved) string {
 	return repository
 }
 
-// letGo removes one image, unless it has come to be needed since the look: nobody takes a lease meanwhile.
-func (b *backend) letGo(ctx context.Context, who api.Person, s *shelved, needed func(context.Context, *engine.Shelved) (string, error)) error {
+// letGo removes one image, unless it has come to be needed since the look: nobody takes a lease meanwhile,
+// which is why an engine that hangs is not waited for.
+func (b *backend) letGo(ctx context.Context, who api.Person, s *shelved, needed func(context.Context, *engine.Shelved) (string, error)) (err error) {
+	within, cancel := context.WithTimeoutCause(ctx, discardWithin, tender.Errorf(tender.Unavailable, "the engine does not remove image %s within %s", nameOf(s), discardWithin).
+		Hint("see whether it answers: docker info"))
+	defer cancel()
 	b.host.mu.Lock()
 	defer b.host.mu.Unlock()
+	defer func() {
+		if err != nil && within.Err() != nil && ctx.Err() == nil {
+			err = context.Cause(within)
+		}
+	}()
 	why := b.host.leased(&s.Shelved)
 	if why == "" {
-		var err error
-		if why, err = needed(ctx, &s.Shelved); err != nil {
+		if why, err = needed(within, &s.Shelved); err != nil {
 			return err
 		}
 	}
@@ -454,14 +465,14 @@ func (b *backend) letGo(ctx context.Context, who api.Person, s *shelved, needed 
 	between := len(s.Between) > 0
 	for _, id := range s.Between {
 		if between {
-			why, err := needed(ctx, &engine.Shelved{ID: id})
+			why, err := needed(within, &engine.Shelved{ID: id})
 			if err != nil {
 				return err
 			}
 			between = why == ""
 		}
 	}
-	err := b.engine.Discard(ctx, s.ID, s.Names, between)
+	err = b.engine.Discard(within, s.ID, s.Names, between)
 	if tender.KindOf(err) == tender.Conflict {
 		s.goes, s.why = false, "meanwhile: "+err.Error()
 		return nil

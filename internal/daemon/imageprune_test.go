@@ -268,6 +268,46 @@ func TestAnUpThatBeginsMeanwhileHasItsImages(t *testing.T) {
 	}
 }
 
+// hung is an engine that never removes an image.
+type hung struct {
+	*enginetest.Fake
+	asked func()
+}
+
+func (h hung) Discard(ctx context.Context, _ string, _ []string, _ bool) error {
+	h.asked()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// An engine that hangs is waited for a minute, and keeps nobody from reading the metrics meanwhile.
+func TestACleanUpDoesNotWaitForAnEngineThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, err := store.Open(t.TempDir(), store.Options{Reserve: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &enginetest.Fake{}
+		b := &backend{store: st, board: new(board), log: slog.New(slog.DiscardHandler)}
+		b.engine = hung{e, func() {
+			var f figures
+			f.hostImages(&b.host)
+			if !strings.Contains(f.String(), "tender_images_pruned_total 0") {
+				t.Errorf("%s", f.String())
+			}
+		}}
+		put(t, b, e, "a", 60, "pulled", "shop/a:1")
+		got, err := b.PruneImages(t.Context(), root, api.PruneRequest{Rules: []api.RegistryRule{{OlderThan: 3600}}})
+		if tender.KindOf(err) != tender.Unavailable || !strings.Contains(err.Error(), "the engine does not remove image shop/a:1 within 1m0s") || got.Images != 0 {
+			t.Errorf("%+v, %v", got, err)
+		}
+		b.host.lease("a build is under way")()
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestTwoCleanUpsAtOnceAndOneThatWasCutOff(t *testing.T) {
 	b, e := tidy(t, ImagesConfig{})
 	for n := range 20 {

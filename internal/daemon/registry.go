@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	tender "github.com/tenderhq/tender"
@@ -28,10 +29,16 @@ type registryRoom struct {
 	log  *slog.Logger
 	tell func(problem string)
 
-	mu   sync.Mutex
-	open *registry.Registry
-	over bool // it was closed
+	open atomic.Pointer[registry.Registry]
+
+	mu     sync.Mutex // held while it is opened
+	over   bool       // it was closed
+	failed error      // why it did not open last
+	again  time.Time  // until when nobody tries that again
 }
+
+// openAgain is how long a registry that did not open is left alone: each try may take its time.
+const openAgain = 10 * time.Second
 
 func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 	c := b.config
@@ -55,43 +62,45 @@ func openRegistryRoom(b *backend, log *slog.Logger) *registryRoom {
 
 // get opens the registry if nobody has yet. Unavailable: it cannot be opened, or was closed.
 func (r *registryRoom) get(ctx context.Context) (*registry.Registry, error) {
+	if open := r.open.Load(); open != nil {
+		return open, nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.over {
 		return nil, tender.Errorf(tender.Unavailable, "the daemon is stopping").Hint("again in a moment")
 	}
-	if r.open != nil {
-		return r.open, nil
+	if open := r.open.Load(); open != nil {
+		return open, nil
+	}
+	if r.failed != nil && time.Now().Before(r.again) {
+		return nil, r.failed
 	}
 	// Whoever asked first may go meanwhile: the next one needs it as well.
 	open, err := registry.Open(context.WithoutCancel(ctx), r.o)
 	if err != nil {
 		r.tell(err.Error())
+		r.failed, r.again = err, time.Now().Add(openAgain)
 		return nil, err
 	}
 	r.tell("")
-	r.open = open
+	r.failed = nil
+	r.open.Store(open)
 	return open, nil
 }
 
 // opened is the registry if it is open, else nil.
-func (r *registryRoom) opened() *registry.Registry {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.open
-}
+func (r *registryRoom) opened() *registry.Registry { return r.open.Load() }
 
 // Close comes after the last request has ended.
 func (r *registryRoom) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.over = true
-	if r.open == nil {
-		return nil
+	if open := r.open.Swap(nil); open != nil {
+		return open.Close()
 	}
-	open := r.open
-	r.open = nil
-	return open.Close()
+	return nil
 }
 
 func (r *registryRoom) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -112,7 +121,7 @@ func (r *registryRoom) run(ctx context.Context, own []net.Listener) error {
 			if len(own) == 0 {
 				return err
 			}
-			r.log.Error("the registry does not open", "err", err) // each request tries again
+			r.log.Error("the registry does not open", "err", err) // requests try again
 		}
 	}
 	if len(own) == 0 {

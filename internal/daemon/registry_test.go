@@ -17,10 +17,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/api"
 	"github.com/tenderhq/tender/internal/registry"
 	"github.com/tenderhq/tender/internal/store"
@@ -153,6 +155,7 @@ func TestARegistryThatDoesNotOpenIsTriedAgain(t *testing.T) {
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
+	b.images.again = time.Time{} // ten seconds later
 	w = httptest.NewRecorder()
 	b.images.ServeHTTP(w, httptest.NewRequest("GET", "/v2/", http.NoBody))
 	if w.Code != 401 || problem() != "" {
@@ -268,4 +271,51 @@ func TestTheRegistrysOwnPort(t *testing.T) {
 	if err := errors.Join(<-done, b.images.Close()); err != nil {
 		t.Error(err)
 	}
+}
+
+// mute is an S3 that never answers.
+type mute struct{ asked chan struct{} }
+
+func (s mute) RoundTrip(req *http.Request) (*http.Response, error) {
+	s.asked <- struct{}{}
+	<-req.Context().Done()
+	return nil, req.Context().Err()
+}
+
+// A registry whose S3 does not answer keeps nobody waiting who only looks, nor for long who asks.
+func TestARegistryWhoseS3IsSilent(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "access")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s3 := mute{make(chan struct{}, 100)}
+		r := &registryRoom{
+			o:    registry.Options{Dir: dir, Bucket: &registry.Bucket{Name: "images", Endpoint: "https://s3.example.com", Region: "eu", Path: true}, Transport: s3},
+			log:  slog.New(slog.DiscardHandler),
+			tell: func(string) {},
+		}
+		ended := make(chan error)
+		go func() {
+			_, err := r.get(t.Context())
+			ended <- err
+		}()
+		synctest.Wait()
+		if len(s3.asked) == 0 || r.opened() != nil {
+			t.Errorf("asked %d times, it is %v", len(s3.asked), r.opened())
+		}
+		if err := <-ended; tender.KindOf(err) != tender.Unavailable {
+			t.Errorf("%v", err)
+		}
+		before := len(s3.asked)
+		if _, err := r.get(t.Context()); tender.KindOf(err) != tender.Unavailable || len(s3.asked) != before {
+			t.Errorf("at once: asked %d times, then %d, %v", before, len(s3.asked), err)
+		}
+		time.Sleep(openAgain)
+		if _, err := r.get(t.Context()); tender.KindOf(err) != tender.Unavailable || len(s3.asked) == before {
+			t.Errorf("later: asked %d times, then %d, %v", before, len(s3.asked), err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -23,14 +23,20 @@ const (
 	updateSettles = time.Minute
 	// updateTold bounds what is remembered of what was told.
 	updateTold = 4096
+	// deniedFor is how long an update that was denied is left alone: a registry that did not answer, or
+	// a signature that came a moment too late, denies it as well.
+	deniedFor = 6 * time.Hour
 )
+
+// sameImage is why nothing has moved, though the tag has another digest.
+const sameImage = "it is the image that ran"
 
 // updater is who updates in history and audit.
 const updater = "automatic update"
 
 // updates moves services with x-tender.update.auto to newer images, as a person would with
 // tender up --image: through the gate, by an ordinary rollout, in their window. What was tried
-// lies in the store: a digest is tried once.
+// lies in the store: a digest is tried once, and again after hours where it was denied.
 type updates struct {
 	log   *slog.Logger
 	every time.Duration
@@ -207,10 +213,19 @@ func (u *updates) consider(ctx context.Context, s deploy.ServiceImage, window te
 		return false, false, nil
 	}
 	what := fmt.Sprintf("%s (%s), %s", to, short(digest), cause)
-	if k, ok := tried[s.Project+"/"+s.Service.Name+"@"+digest]; ok {
+	k, ok := tried[s.Project+"/"+s.Service.Name+"@"+digest]
+	if ok && k.State == store.UpdateDenied {
+		if ok = now.Sub(k.At) < deniedFor; ok && u.told[s.Project+"/"+s.Service.Name] != "" {
+			return false, false, nil // that it was denied was told
+		}
+	}
+	if ok {
 		if k.State != store.UpdateTrying {
 			why := k.State
-			if k.State == store.RolloutDone {
+			switch {
+			case k.Why == sameImage:
+				why = sameImage
+			case k.State == store.RolloutDone:
 				why = "it was left again"
 			}
 			u.say(s, "", fmt.Sprintf("%s: left alone, for it was tried at %s: %s", what, k.At.UTC().Format(time.DateTime), why))
@@ -304,11 +319,11 @@ func (u *updates) begin(ctx context.Context, s deploy.ServiceImage, sub api.Subm
 	if err != nil {
 		return false, err
 	}
-	if id.Digest != k.Digest {
+	switch {
+	case id.ID != "" && id.ID == s.Image.ID: // an engine that knows it by two digests names either
+		k.State, k.Why = store.RolloutDone, sameImage
+	case id.Digest != k.Digest:
 		return false, tender.Errorf(tender.Conflict, "%s was %s and is %s now", k.Reference, short(k.Digest), short(cmp.Or(id.Digest, id.ID))).Hint("it is looked at again within %s", u.every)
-	}
-	if id.ID != "" && id.ID == s.Image.ID {
-		k.State, k.Why = store.RolloutDone, "it is the image that runs"
 	}
 	if err := u.store.Update(ctx, func(tx *store.Tx) error { return tx.PutImageUpdate(k) }); err != nil || k.State != store.UpdateTrying {
 		return false, err
@@ -325,7 +340,7 @@ func (u *updates) begin(ctx context.Context, s deploy.ServiceImage, sub api.Subm
 		return true, nil
 	case tender.KindOf(err) == tender.Denied:
 		k.State, k.Why = store.UpdateDenied, err.Error()
-		u.say(s, tender.AdviceOf(err), fmt.Sprintf("%s does not move to %s (%s): %s; it is not tried again", s.Service.Name, k.Reference, short(k.Digest), err))
+		u.say(s, tender.AdviceOf(err), fmt.Sprintf("%s does not move to %s (%s): %s; it is tried again after %.0f h", s.Service.Name, k.Reference, short(k.Digest), err, deniedFor.Hours()))
 		return false, u.store.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error { return tx.PutImageUpdate(k) })
 	}
 	// Nothing has begun: somebody was faster, or something is away.

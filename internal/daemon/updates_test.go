@@ -297,14 +297,14 @@ func TestUpdatesWaitForTheirWindow(t *testing.T) {
 	})
 }
 
-func TestUpdatesThatTheGateDeniesAreNotTriedAgain(t *testing.T) {
+func TestUpdatesThatTheGateDeniesAreLeftAlone(t *testing.T) {
 	voyage(t, func(t *testing.T, q *quay, st *store.Store) {
 		q.push(t, dock+":1.4.2")
 		q.push(t, dock+":1.4.3")
 		p := moored(t, q, st, "1.4.2", "{auto: true}")
 		p.denied = tender.Errorf(tender.Denied, "the gate denies it: CVE-2026-1")
 		p.sail(time.Hour / 2)
-		p.said("Mon web does not move to web:1.4.3 (DIGEST): the gate denies it: CVE-2026-1; it is not tried again")
+		p.said("Mon web does not move to web:1.4.3 (DIGEST): the gate denies it: CVE-2026-1; it is tried again after 6 h")
 		p.denied = nil
 		p.updates.told = map[string]string{} // as after a restart
 		p.sail(5 * time.Hour)
@@ -312,6 +312,40 @@ func TestUpdatesThatTheGateDeniesAreNotTriedAgain(t *testing.T) {
 		q.push(t, dock+":1.4.3") // another digest
 		p.sail(2 * time.Hour)
 		p.said("Mon web moves from web:1.4.2 to web:1.4.3 (DIGEST): the newest in 1.x; generation 2 of shop")
+	})
+}
+
+// What is denied for a reason that passes comes later, and is told of once meanwhile.
+func TestUpdatesThatWereDeniedAreTriedAgainAfterHours(t *testing.T) {
+	voyage(t, func(t *testing.T, q *quay, st *store.Store) {
+		q.push(t, dock+":1.4.2")
+		q.push(t, dock+":1.4.3")
+		p := moored(t, q, st, "1.4.2", "{auto: true}")
+		p.denied = tender.Errorf(tender.Denied, "web:1.4.3 is not signed")
+		p.sail(15 * time.Hour)
+		p.said("Mon web does not move to web:1.4.3 (DIGEST): web:1.4.3 is not signed; it is tried again after 6 h")
+		p.denied = nil
+		p.sail(7 * time.Hour)
+		p.said("Tue web moves from web:1.4.2 to web:1.4.3 (DIGEST): the newest in 1.x; generation 2 of shop")
+	})
+}
+
+// An image that the engine knows by two digests of its repository runs already, whichever it names.
+func TestUpdatesToTheImageThatRunsAreTriedOnce(t *testing.T) {
+	voyage(t, func(t *testing.T, q *quay, st *store.Store) {
+		q.push(t, dock+":stable")
+		p := moored(t, q, st, "stable", "{auto: true}")
+		pulls := 0
+		p.updates.pull = func(context.Context, string, string) (tender.ImageID, error) {
+			pulls++
+			return p.service.Image, nil
+		}
+		q.push(t, dock+":stable")
+		p.sail(6 * time.Hour)
+		p.said("Mon web: web:stable (DIGEST), which was rebuilt: left alone, for it was tried at 2000-01-03 12:01:00: it is the image that ran")
+		if pulls != 1 {
+			t.Errorf("it was pulled %d times", pulls)
+		}
 	})
 }
 

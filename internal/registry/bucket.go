@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/base"
@@ -29,6 +30,7 @@ const (
 	bucketPart    = 16 << 20 // of an upload in parts: 10,000 are 160 GB
 	bucketThreads = 2        // parts of a blob at a time
 	bucketTries   = 5        // of a request
+	bucketWithin  = 30 * time.Second
 )
 
 // Bucket is where blobs lie in an S3, with the names that they would have on a disk.

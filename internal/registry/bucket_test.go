@@ -24,13 +24,13 @@ import (
 )
 
 // fakeS3 is one in memory, with the bucket images.
-func fakeS3(t *testing.T) (*Bucket, http.RoundTripper) {
+func fakeS3(t *testing.T, o ...gofakes3.Option) (*Bucket, http.RoundTripper) {
 	t.Helper()
 	backend := s3mem.New()
 	if err := backend.CreateBucket("images"); err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewTLSServer(gofakes3.New(backend).Server())
+	s := httptest.NewTLSServer(gofakes3.New(backend, o...).Server())
 	t.Cleanup(s.Close)
 	t.Setenv("AWS_ACCESS_KEY_ID", "access")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -131,6 +131,61 @@ func TestABucketKeepsImages(t *testing.T) {
 	if code, _, _ := s.do("ann", "HEAD", "/v2/shop/web/blobs/"+blob, ""); code != 200 {
 		t.Errorf("what was asked for within a day: %d", code)
 	}
+}
+
+// its is a clock of the S3.
+type its struct{ *clock }
+
+func (i its) Now() time.Time                   { return i.now() }
+func (i its) Since(at time.Time) time.Duration { return i.now().Sub(at) }
+
+// What others send into the bucket is theirs, and what is being sent goes on.
+func TestASweepOfABucketEndsWhatWasCutAlone(t *testing.T) {
+	c := newClock()
+	b, under := fakeS3(t, gofakes3.WithTimeSource(its{c}), gofakes3.WithTimeSkewLimit(0))
+	s := listening(t, Options{Bucket: b, Transport: under})
+	core := minio.Core{Client: s.bucket.client}
+	begin := func(key string) string {
+		t.Helper()
+		id, err := core.NewMultipartUpload(t.Context(), b.Name, key, minio.PutObjectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	blob := b.Prefix + "/docker/registry/v2/blobs/sha256/aa/" + strings.Repeat("a", 64) + "/data"
+	others := begin(b.Prefix + "/backup")
+	begin(blob)
+	c.add(48 * time.Hour)
+	goesOn := begin(blob)
+	if n, err := s.bucket.sweep(t.Context(), c.now().Add(-sweepAge)); n != 1 || err != nil {
+		t.Errorf("%d uploads are ended, %v", n, err)
+	}
+	left := map[string]bool{}
+	for u := range core.ListIncompleteUploads(t.Context(), b.Name, "", true) {
+		if u.Err != nil {
+			t.Fatal(u.Err)
+		}
+		left[u.UploadID] = true
+	}
+	if len(left) != 2 || !left[others] || !left[goesOn] {
+		t.Errorf("of %s, which is others', and %s, which goes on, there is left: %v", others, goesOn, left)
+	}
+}
+
+// Uploads that nobody finished lie on the disk, and go without a sweep.
+func TestUploadsBesideABucketArePurged(t *testing.T) {
+	b, under := fakeS3(t)
+	dir := t.TempDir()
+	up := filepath.Join(dir, "docker/registry/v2/repositories/shop/web/_uploads/01234567-89ab-4def-8123-456789abcdef")
+	if err := os.MkdirAll(up, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(up, "startedat"), []byte(time.Now().Add(-8*24*time.Hour).UTC().Format(time.RFC3339)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := listening(t, Options{Bucket: b, Transport: under, Dir: dir})
+	s.until("the upload is gone", func() bool { _, err := os.Stat(up); return os.IsNotExist(err) })
 }
 
 // A large blob is sent in parts, and is there whole or not at all.

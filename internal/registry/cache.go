@@ -163,7 +163,14 @@ func (c *cache) enter(req *http.Request, rt *route) (*http.Request, *upstream, e
 // registry-mirrors ask so, and never with a name and a password of ours.
 func (r *Registry) Mirror(upstream string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		next := withQuery(req, req.URL.Query())
+		// containerd says whose image it means to every mirror.
+		q := req.URL.Query()
+		if ns := q.Get("ns"); ns != "" && ns != upstream {
+			problem(w, http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf("here are images of %s alone, none of %s", upstream, ns))
+			return
+		}
+		q.Del("ns")
+		next := withQuery(req, q)
 		if rest, ok := strings.CutPrefix(req.URL.Path, "/v2/"); ok && rest != "" && !strings.HasPrefix(rest, "_") {
 			next.URL.Path, next.URL.RawPath = "/v2/"+upstream+"/"+rest, ""
 		} else if a, err := r.o.Enter(req); err == nil && (ok || req.URL.Path == "/v2") && rest == "" && len(a.Grants) > 0 {
@@ -429,7 +436,8 @@ func (c *cache) tag(ctx context.Context, u *upstream, repository, tag string) (f
 		}
 		return f, nil
 	})
-	if err != nil && have != "" && tender.KindOf(err) != tender.NotFound && ctx.Err() == nil {
+	// Who is refused over there does not go on pulling here.
+	if err != nil && have != "" && tender.KindOf(err) == tender.Unavailable && ctx.Err() == nil {
 		c.r.o.Log.Warn("a tag of another registry is answered as it was: its upstream cannot be asked", "repository", repository, "tag", tag, "error", err)
 		return found{digest: have, stale: err, asked: asked}, nil
 	}
@@ -603,7 +611,7 @@ func (c *cache) list(w http.ResponseWriter, req *http.Request, rt route, u *upst
 		}
 		what = "referrers/" + rt.reference
 	}
-	within, cancel := context.WithTimeout(req.Context(), askWithin)
+	within, cancel := context.WithTimeoutCause(req.Context(), askWithin, tender.Errorf(tender.Unavailable, "the registry asked does not answer within %s", askWithin).Hint("again in a moment"))
 	defer cancel()
 	body, header, err := c.listed(within, u, rt, what, req.URL.Query())
 	if err == nil {
@@ -624,7 +632,7 @@ func (c *cache) list(w http.ResponseWriter, req *http.Request, rt route, u *upst
 	}
 	if tender.KindOf(err) != tender.NotFound {
 		known, lerr := c.r.manifests(req.Context(), rt.repository)
-		if lerr != nil || len(known) == 0 || req.Context().Err() != nil {
+		if tender.KindOf(err) != tender.Unavailable || lerr != nil || len(known) == 0 || req.Context().Err() != nil {
 			c.refuse(w, err, "NAME_UNKNOWN")
 			return
 		}

@@ -149,7 +149,7 @@ func (f *far) blobOf(n *site, bytes int64) (d string) {
 	if err := remote.Write(f.ref("team/web:1"), img); err != nil {
 		f.t.Fatal(err)
 	}
-	if code, _, body := n.do("eve", "GET", "/v2/far.example/team/web/manifests/1", ""); code != 200 {
+	if code, _, body := n.do("eve", "GET", "/v2/far.example/team/web/manifests/"+digestOf(f.t, img), ""); code != 200 {
 		f.t.Fatalf("%d %s", code, body)
 	}
 	f.seen("")
@@ -307,6 +307,13 @@ func TestATagOverThereMoves(t *testing.T) {
 	c.add(6 * time.Minute)
 	f.fail(status(404))
 	ask("", "", 404)
+	for _, code := range []int{401, 403} { // somebody has taken away what was allowed
+		f.fail(status(code))
+		ask("", "", 403)
+		if code, _, body := n.do("eve", "GET", "/v2/far.example/team/web/tags/list", ""); code != 403 {
+			t.Errorf("tags: %d %s", code, body)
+		}
+	}
 	f.fail(status(500))
 	ask(second, `tender; hit; ttl=-60; detail="far.example answers 500`, 200)
 }
@@ -759,6 +766,72 @@ func TestTheOldestIsEvicted(t *testing.T) {
 	}
 }
 
+// What lay here before its repository was an upstream's, and has no row of a push, is not evicted as if it had been fetched.
+func TestWhatNobodyKnowsWhoPushedIsNotEvicted(t *testing.T) {
+	f := newFar(t)
+	c := newClock()
+	n := near(t, f, Options{Now: c.now, CacheSize: 1})
+	d := digestOf(t, f.push("team/web:1"))
+	if code, _, body := n.do("eve", "GET", "/v2/far.example/team/web/manifests/"+d, ""); code != 200 {
+		t.Fatalf("%d %s", code, body)
+	}
+	n.settled()
+	all, err := n.manifests(t.Context(), "far.example/team/web")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	m := all[0]
+	m.Who = ""
+	change := func(do func(tx *store.Tx) error) {
+		t.Helper()
+		if err := n.o.Store.Update(t.Context(), do); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(tx *store.Tx) error {
+		return errors.Join(tx.RemoveManifest(m.Repository, m.Digest), tx.ForgetCached(), tx.PutManifest(m))
+	})
+	pulled := c.now()
+	c.add(3 * time.Hour)
+	if got, err := n.Evict(t.Context(), "ann"); err != nil || got.Images != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	change(func(tx *store.Tx) error { return tx.PullCached(m.Repository, m.Digest, pulled) })
+	if got, err := n.Evict(t.Context(), "ann"); err != nil || got.Images != 1 {
+		t.Errorf("pulled through: %+v, %v", got, err)
+	}
+}
+
+// The size is a bound: what is beyond twice of it is let through, and so is what no manifest here names.
+func TestWhatIsTooMuchIsLetThrough(t *testing.T) {
+	f := newFar(t)
+	n := near(t, f, Options{CacheSize: 100 << 10})
+	fetched := func(d string) (kept bool) {
+		t.Helper()
+		if got := n.blob(d); got != d {
+			t.Error(got)
+		}
+		n.settled()
+		return n.cache.there(t.Context(), layer("far.example/team/web", d))
+	}
+	if fetched(layerSums(t, f.push("team/web:2"))[0]) {
+		t.Error("what no manifest names is kept")
+	}
+	d := f.blobOf(n, 10<<10)
+	n.settled()
+	n.cache.mu.Lock()
+	n.cache.evicted = n.o.Now() // and all that there was is needed
+	n.cache.mu.Unlock()
+	n.cache.bytes.Store(200<<10 + 1)
+	if fetched(d) {
+		t.Error("beyond twice the size it is kept")
+	}
+	n.cache.bytes.Store(0)
+	if !fetched(d) {
+		t.Error("with room it is not kept")
+	}
+}
+
 // A mirror is asked under the names over there; what is nobody's whom we know is not one of ours.
 func TestAsAMirror(t *testing.T) {
 	f := newFar(t)
@@ -792,6 +865,9 @@ func TestAsAMirror(t *testing.T) {
 		{m, "GET", "/v2/", 200},
 		{m, "POST", "/v2/team/web/blobs/uploads/", 401},
 		{m, "GET", "/v2/_catalog", 200},
+		{m, "GET", "/v2/team/web/manifests/1?ns=far.example", 200},
+		{m, "GET", "/v2/team/web/tags/list?n=1&ns=far.example", 200},
+		{m, "GET", "/v2/team/web/manifests/1?ns=other.example", 404},
 		{n, "GET", "/v2/team/web/manifests/1?ns=far.example", 200},
 		{n, "GET", "/v2/team/web/manifests/1?ns=other.example", 404},
 		{n, "GET", "/v2/team/web/manifests/1", 401},

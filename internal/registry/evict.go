@@ -120,7 +120,7 @@ func (r *Registry) evict(ctx context.Context, who string, limit int64) (done Evi
 	if err != nil {
 		return done, err
 	}
-	h, err := r.hold(ctx, all)
+	h, err := r.hold(ctx, all, pulled)
 	if err != nil {
 		return done, err
 	}
@@ -200,17 +200,19 @@ func (r *Registry) evict(ctx context.Context, who string, limit int64) (done Evi
 	return done, err
 }
 
-// fromUpstream says whether a manifest was fetched, not pushed. Who pushed is not known of one whose row was lost.
-func (r *Registry) fromUpstream(m store.Manifest) bool {
-	return r.cache.of(m.Repository) != nil && (m.Who == cacheWho || m.Who == "")
+// fromUpstream says whether a manifest was fetched, not pushed. Of one whose row was lost, or that lay
+// here before, nobody knows who pushed it: it was if it has been pulled through since.
+func (r *Registry) fromUpstream(m store.Manifest, pulled map[[2]string]time.Time) bool {
+	_, through := pulled[[2]string{m.Repository, m.Digest}]
+	return r.cache.of(m.Repository) != nil && (m.Who == cacheWho || m.Who == "" && through)
 }
 
 // hold counts what is here.
-func (r *Registry) hold(ctx context.Context, all []store.Manifest) (*holdings, error) {
+func (r *Registry) hold(ctx context.Context, all []store.Manifest, pulled map[[2]string]time.Time) (*holdings, error) {
 	h := &holdings{users: map[string]int{}, size: map[string]int64{}}
 	own := map[string]bool{}
 	for _, m := range all {
-		if !r.fromUpstream(m) {
+		if !r.fromUpstream(m, pulled) {
 			maps.Copy(own, parts(m))
 			continue
 		}
@@ -278,7 +280,7 @@ func (r *Registry) oldest(all []store.Manifest, pulled map[[2]string]time.Time) 
 	for _, m := range all {
 		key := [2]string{m.Repository, m.Digest}
 		there := slices.ContainsFunc(parents[key], func(p [2]string) bool { _, is := last[p]; return is })
-		if r.fromUpstream(m) && !there {
+		if r.fromUpstream(m, pulled) && !there {
 			out = append(out, image{m, last[key]})
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -146,6 +147,7 @@ func (b *bucket) mark(file string) string {
 const (
 	touchedFolder = "touched"
 	uploadAge     = 7 * 24 * time.Hour // until an upload that nobody finished goes
+	purgeEvery    = 24 * time.Hour     // that is looked for
 )
 
 func (b *bucket) stat(ctx context.Context, file string) (int64, time.Time, error) {
@@ -196,23 +198,21 @@ func (b *bucket) touch(ctx context.Context, file string, now time.Time) (there b
 	return true
 }
 
-// sweep drops what is left of what was cut long ago: parts of uploads into the bucket, and
-// marks of what nobody touches any more.
+// sweep drops what is left of what was cut long ago: parts of uploads into the bucket, of ours
+// alone and not those that go on, and marks of what nobody touches any more.
 func (b *bucket) sweep(ctx context.Context, before time.Time) (n int, err error) {
-	for u := range b.client.ListIncompleteUploads(ctx, b.name, b.prefix, true) {
+	core := minio.Core{Client: b.client}
+	for u := range b.client.ListIncompleteUploads(ctx, b.name, b.key("/docker/registry/v2/"), true) {
 		if u.Err != nil {
 			return n, u.Err
 		}
 		if !u.Initiated.Before(before) {
 			continue
 		}
-		if err := b.client.RemoveIncompleteUpload(ctx, b.name, u.Key); err != nil {
+		if err := core.AbortMultipartUpload(ctx, b.name, u.Key, u.UploadID); err != nil && minio.ToErrorResponse(err).Code != minio.NoSuchUpload {
 			return n, err
 		}
 		n++
-	}
-	if _, errs := storage.PurgeUploads(ctx, b.here, before.Add(-uploadAge), true); len(errs) > 0 && !notThere(errs[0]) {
-		return 0, errs[0]
 	}
 	marks := disk{b.dir}
 	for e := range marks.entries(ctx, touchedFolder) {
@@ -227,4 +227,19 @@ func (b *bucket) sweep(ctx context.Context, before time.Time) (n int, err error)
 		}
 	}
 	return n, nil
+}
+
+// purge removes uploads here that nobody finished, each day until ctx ends: whether or not
+// anything is swept, they take the disk's room.
+func (b *bucket) purge(ctx context.Context, now func() time.Time, log *slog.Logger) {
+	for {
+		if _, errs := storage.PurgeUploads(ctx, b.here, now().Add(-uploadAge), true); len(errs) > 0 && !notThere(errs[0]) && ctx.Err() == nil {
+			log.Warn("uploads that nobody finished are not removed", "error", errs[0])
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(purgeEvery):
+		}
+	}
 }

@@ -210,7 +210,7 @@ func (c *cache) part(u *upstream, f *fill, sum hash.Hash) (again bool, err error
 	}
 	defer resp.Body.Close()
 	if !have.begun {
-		limit, err := c.sizeOf(ctx, f)
+		limit, err := c.sizeOf(ctx, f.repository, f.digest)
 		if err != nil {
 			return false, err
 		}
@@ -284,10 +284,10 @@ func (c *cache) open(ctx context.Context, u *upstream, f *fill, have *filled) (*
 }
 
 // sizeOf is how large a manifest that is kept says that the blob is; -1: none names it.
-func (c *cache) sizeOf(ctx context.Context, f *fill) (int64, error) {
+func (c *cache) sizeOf(ctx context.Context, repository, d string) (int64, error) {
 	size := int64(-1)
 	err := c.r.o.Store.View(ctx, func(tx *store.Tx) (err error) {
-		size, err = tx.BlobSize(f.repository, f.digest)
+		size, err = tx.BlobSize(repository, d)
 		return err
 	})
 	return size, err
@@ -343,6 +343,13 @@ func (c *cache) blob(w http.ResponseWriter, req *http.Request, rt route, u *upst
 	c.mu.Lock()
 	full := c.r.o.Now().Before(c.full)
 	c.mu.Unlock()
+	if c.bytes.Load() > 2*c.r.cacheSize() { // of what is needed, or faster than room is made
+		full = true
+		c.evictLater()
+	}
+	if size, err := c.sizeOf(ctx, rt.repository, d); err == nil && size < 0 {
+		full = true // no image would take it along when it is evicted
+	}
 	if full {
 		c.past(w, req, rt, u, d)
 		return

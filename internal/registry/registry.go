@@ -150,6 +150,9 @@ func Open(ctx context.Context, o Options) (_ *Registry, err error) {
 		_ = r.app.Shutdown()
 		return nil, err
 	}
+	if r.bucket != nil {
+		go r.bucket.purge(ctx, r.o.Now, r.o.Log) // the library would look through the bucket for them
+	}
 	return r, nil
 }
 
@@ -179,7 +182,9 @@ func (r *Registry) lay(ctx context.Context) error {
 		r.files = disk{r.o.Dir}
 		return nil
 	}
-	b, err := openBucket(ctx, r.o.Bucket, r.o.Dir, r.o.Secret, r.o.Transport)
+	within, cancel := context.WithTimeout(ctx, bucketWithin)
+	defer cancel()
+	b, err := openBucket(within, r.o.Bucket, r.o.Dir, r.o.Secret, r.o.Transport)
 	if err != nil {
 		return tender.Errorf(tender.Unavailable, "open the registry in %s: %w", r.o.Bucket, err).Hint("see registry.storage in tender.yaml, and that this host reaches it")
 	}

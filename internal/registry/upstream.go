@@ -126,7 +126,7 @@ func newUpstream(u Upstream, login func(context.Context, string) (authn.Authenti
 		}
 	}
 	return &upstream{
-		Upstream: u, base: at, host: at.Host, scheme: at.Scheme, sub: strings.Trim(at.Path, "/"), hub: strings.HasSuffix(at.Host, "docker.io"),
+		Upstream: u, base: at, host: at.Host, scheme: at.Scheme, sub: strings.Trim(at.Path, "/"), hub: at.Host == hubName || strings.HasSuffix(at.Host, "."+hubName),
 		login: login, now: now, under: under, doors: map[string]*door{}, remaining: -1,
 	}, nil
 }
@@ -188,6 +188,13 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 
 // RoundTrip is every request's to the upstream, also those for tokens: it sees when too many came.
 func (u *upstream) RoundTrip(req *http.Request) (*http.Response, error) {
+	if u.scheme == "https" && req.URL.Scheme != "https" {
+		// The library tries plain HTTP at private addresses, too.
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, errors.New("it is to be asked by https alone")
+	}
 	resp, err := u.under.RoundTrip(req)
 	if err != nil {
 		return nil, err
@@ -229,10 +236,12 @@ func (u *upstream) through(ctx context.Context, repository string) (http.RoundTr
 	if u.scheme == "http" {
 		opts = append(opts, name.Insecure)
 	}
-	of, err := name.NewRepository(u.host+"/"+repository, opts...)
+	// NewRepository takes a host without a dot or a port for one who has images at Docker Hub.
+	host, err := name.NewRegistry(u.host, opts...)
 	if err != nil {
 		return nil, tender.Errorf(tender.Invalid, "%s has no repository of this name: %v", u.Name, err)
 	}
+	of := host.Repo(strings.Split(repository, "/")...)
 	var carrier http.RoundTripper = u
 	if who != authn.Anonymous {
 		carrier = guarded{u}

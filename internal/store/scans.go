@@ -128,7 +128,7 @@ func (tx *Tx) Scanned() (map[string]Scan, error) {
 }
 
 // Unscanned lists tagged images and indexes of the registry that this version has not scanned,
-// those pushed last first, at most n. Artifacts and signatures are none.
+// those pushed last first, at most n. Artifacts and signatures are none, nor what was fetched from other registries.
 func (tx *Tx) Unscanned(version string, n int) ([]Tag, error) {
 	list, err := collect(tx, func(scan func(...any) error) (t Tag, err error) {
 		var pushed int64
@@ -136,8 +136,8 @@ func (tx *Tx) Unscanned(version string, n int) ([]Tag, error) {
 		t.Pushed = moment(pushed)
 		return t, err
 	}, `SELECT m.repository, min(t.tag), m.digest, max(m.pushed) AS at FROM manifests m
-		JOIN tags t ON t.repository = m.repository AND t.digest = m.digest AND t.tag NOT GLOB 'sha256-*' AND t.tag NOT GLOB 'sha512-*'
-		WHERE m.subject = '' AND (m.artifact IN ('application/vnd.oci.image.config.v1+json', 'application/vnd.docker.container.image.v1+json')
+		JOIN tags t ON t.repository = m.repository AND t.digest = m.digest AND t.tag NOT GLOB 'sha256-*' AND t.tag NOT GLOB 'sha512-*' AND t.who <> 'cache'
+		WHERE m.subject = '' AND m.who <> 'cache' AND (m.artifact IN ('application/vnd.oci.image.config.v1+json', 'application/vnd.docker.container.image.v1+json')
 			OR m.media IN ('application/vnd.oci.image.index.v1+json', 'application/vnd.docker.distribution.manifest.list.v2+json') AND m.artifact = '')
 		AND NOT EXISTS (SELECT 1 FROM scans s WHERE s.image = m.digest AND s.version = ?)
 		GROUP BY m.digest ORDER BY at DESC, m.digest LIMIT ?`, version, n)

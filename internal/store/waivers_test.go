@@ -64,3 +64,27 @@ func TestTheNewestScanIsKeptWhileItIsNeeded(t *testing.T) {
 		return err
 	})
 }
+
+func TestWhatWasPulledThroughIsNotWhatWasPushed(t *testing.T) {
+	s := open(t)
+	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	update(t, s, func(tx *store.Tx) error {
+		for repository, who := range map[string]string{"shop/web": "ann", "docker.io/library/nginx": "cache"} {
+			digest := "sha256:" + who
+			if err := tx.PutManifest(store.Manifest{Repository: repository, Digest: digest, Artifact: "application/vnd.oci.image.config.v1+json", Pushed: at, Who: who}); err != nil {
+				return err
+			}
+			if err := tx.PutTag(store.Tag{Repository: repository, Tag: "1", Digest: digest, Pushed: at, Who: who}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	view(t, s, func(tx *store.Tx) error {
+		got, err := tx.Unscanned("1", 10)
+		if d := cmp.Diff([]store.Tag{{Repository: "shop/web", Tag: "1", Digest: "sha256:ann", Pushed: at}}, got); d != "" {
+			t.Error(d)
+		}
+		return err
+	})
+}
