@@ -47,7 +47,7 @@ func checkStepPrefix(v string) error {
 		return fmt.Errorf("%q cannot stand before the name of a repository: staging/", v)
 	}
 	if first, _, _ := strings.Cut(v, "/"); strings.ContainsAny(first, ".:") || first == "localhost" {
-		return fmt.Errorf("%q reads as the host of a registry: that is written under registry:", v)
+		return fmt.Errorf("%q reads as the host of a registry, which is written under registry", v)
 	}
 	return nil
 }
