@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/docker/go-units"
-	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
 
 	"github.com/tenderhq/tender/internal/api"
@@ -32,19 +30,8 @@ and what has the label tender.pin, stays. So does what Tender did not pull, buil
   tender image prune --until-free 20% --build-cache`,
 		Args: args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			for flag, to := range map[string]*float64{"older-than": &rule.OlderThan, "untagged": &rule.Untagged} {
-				text := c.Flag(flag).Value.String()
-				if text == "" {
-					continue
-				}
-				d, err := model.ParseDuration(text)
-				if err != nil || d <= 0 {
-					return misuse("tender image prune --"+flag+" 30d", "--%s: %q is not a duration such as 30d", flag, text)
-				}
-				*to = time.Duration(d).Seconds()
-			}
-			if rule.Keep < 0 {
-				return misuse("tender image prune --keep 10", "--keep is how many stay, 1 or more")
+			if err := ruleNumbers(c, &rule); err != nil {
+				return err
 			}
 			if until != "" {
 				n, err := strconv.ParseFloat(strings.TrimSuffix(until, "%"), 64)

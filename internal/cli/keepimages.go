@@ -131,19 +131,8 @@ to something that stays, stays. Blobs go at the next tender registry gc.`,
   tender registry retain --repository 'shop/*' --tags 'v*' --keep 10 --older-than 30d --dry-run`,
 		Args: args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			for flag, to := range map[string]*float64{"older-than": &rule.OlderThan, "untagged": &rule.Untagged} {
-				text := c.Flag(flag).Value.String()
-				if text == "" {
-					continue
-				}
-				d, err := model.ParseDuration(text)
-				if err != nil || d <= 0 {
-					return misuse("tender registry retain --"+flag+" 30d", "--%s: %q is not a duration such as 30d", flag, text)
-				}
-				*to = time.Duration(d).Seconds()
-			}
-			if rule.Keep < 0 {
-				return misuse("tender registry retain --keep 10", "--keep is how many stay, 1 or more")
+			if err := ruleNumbers(c, &rule); err != nil {
+				return err
 			}
 			if rule.Keep > 0 || rule.OlderThan > 0 || rule.Untagged > 0 {
 				r.Rules = []api.RegistryRule{rule}
@@ -279,4 +268,23 @@ Blobs go at the next tender registry gc.`,
 	c.Flags().BoolVar(&force, "force", false, "what is needed, too")
 	c.Flags().BoolVar(&dry, "dry-run", false, "list what would go, and change nothing")
 	return c
+}
+
+// ruleNumbers reads what the flags of a rule say in numbers.
+func ruleNumbers(c *cobra.Command, rule *api.RegistryRule) error {
+	for flag, to := range map[string]*float64{"older-than": &rule.OlderThan, "untagged": &rule.Untagged} {
+		text := c.Flag(flag).Value.String()
+		if text == "" {
+			continue
+		}
+		d, err := model.ParseDuration(text)
+		if err != nil || d <= 0 {
+			return misuse(c.CommandPath()+" --"+flag+" 30d", "--%s: %q is not a duration such as 30d", flag, text)
+		}
+		*to = time.Duration(d).Seconds()
+	}
+	if rule.Keep < 0 {
+		return misuse(c.CommandPath()+" --keep 10", "--keep is how many stay, 1 or more")
+	}
+	return nil
 }
