@@ -21,8 +21,10 @@ const (
 	// restBelow is how much may be allocated within restEvery by what rests: the runtime
 	// would let as much lie for minutes, and under load it is taken again at once.
 	restBelow = 4 << 20
-	// unmapEvery is how many restEvery lie between two looks for code that is not used any more.
+	// unmapEvery is how many restEvery lie between two looks for code that is not used any more;
+	// in the first unmapFirst of them each is one, for a host's services start with it.
 	unmapEvery = 20
+	unmapFirst = 4
 )
 
 // resting starts rest; what it returns ends it.
@@ -55,7 +57,7 @@ func rest(ctx context.Context) {
 			freed = now
 		}
 		before = now
-		if n%unmapEvery == 0 {
+		if n < unmapFirst || n%unmapEvery == 0 {
 			_ = unmapProgram() // what stays mapped costs memory, nothing else
 		}
 	}

@@ -3,8 +3,30 @@ package daemon
 import (
 	"time"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/store"
 )
+
+// eachHead shows the newest generation of each project, in the order of their names.
+func eachHead(tx *store.Tx, show func(project string, g store.Generation) error) error {
+	names, err := tx.Projects()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		g, err := tx.Head(name)
+		if tender.KindOf(err) == tender.NotFound {
+			continue
+		}
+		if err == nil {
+			err = show(name, g)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // ofHead is what was read out of the newest generation of a project.
 type ofHead[T any] struct {

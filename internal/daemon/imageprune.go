@@ -319,18 +319,7 @@ func (b *backend) shelfNeeds(ctx context.Context) (func(*engine.Shelved) string,
 func (b *backend) mountedImages(ctx context.Context) (map[string]string, error) {
 	out := map[string]string{}
 	err := b.store.View(ctx, func(tx *store.Tx) error {
-		projects, err := tx.Projects()
-		if err != nil {
-			return err
-		}
-		for _, p := range projects {
-			g, err := tx.Head(p)
-			if tender.KindOf(err) == tender.NotFound {
-				continue
-			}
-			if err != nil {
-				return err
-			}
+		return eachHead(tx, func(p string, g store.Generation) error {
 			for _, s := range g.Services {
 				fields, err := fieldsOf(s.Service, s.Image)
 				if err != nil {
@@ -342,8 +331,8 @@ func (b *backend) mountedImages(ctx context.Context) (map[string]string, error) 
 					}
 				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	return out, err
 }

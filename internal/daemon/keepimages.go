@@ -153,21 +153,13 @@ func (b *backend) neededImages(ctx context.Context) (map[string]string, error) {
 				}
 			}
 		}
-		projects, err := tx.Projects()
-		if err != nil {
-			return err
-		}
-		for _, p := range projects {
-			g, err := tx.Head(p)
-			if tender.KindOf(err) == tender.NotFound {
-				continue
-			}
-			if err != nil {
-				return err
-			}
+		if err := eachHead(tx, func(p string, g store.Generation) error {
 			for _, s := range g.Services {
 				put(s.Image, "deployed by "+p+"/"+s.Service.Name)
 			}
+			return nil
+		}); err != nil {
+			return err
 		}
 		all, err := tx.Revisions("")
 		if err != nil {
