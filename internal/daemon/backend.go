@@ -54,9 +54,21 @@ type backend struct {
 	sampling    *sampling // nil: nothing is sampled
 }
 
-// picture is what is there now; Unavailable before the first look.
+// picture is what was there a moment ago; Unavailable before the first look.
 func (b *backend) picture() (tender.Picture, error) {
 	p, _ := b.inventory.Picture()
+	return b.looked(p)
+}
+
+// pictureNow is what is there as somebody asks, who may have done something just before: an engine
+// is waited for as long as a person waits without wondering.
+func (b *backend) pictureNow(ctx context.Context) (tender.Picture, error) {
+	return b.looked(b.inventory.Since(ctx, time.Now(), lookPatience))
+}
+
+const lookPatience = time.Second
+
+func (b *backend) looked(p tender.Picture) (tender.Picture, error) {
 	if p.Taken.IsZero() {
 		return p, tender.Errorf(tender.Unavailable, "the engine at %s has not answered yet", b.config.Engine).
 			Hint("tender doctor checks the engine")

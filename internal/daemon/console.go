@@ -20,8 +20,8 @@ import (
 
 // find names the one instance that a target means: a running one, the lowest
 // slot first, else one that ran.
-func (b *backend) find(t api.Target) (tender.Instance, error) {
-	picture, err := b.picture()
+func (b *backend) find(ctx context.Context, t api.Target) (tender.Instance, error) {
+	picture, err := b.pictureNow(ctx)
 	if err != nil {
 		return tender.Instance{}, err
 	}
@@ -90,7 +90,7 @@ const longestLine = 1 << 20 // bytes of one log line; the rest comes as lines of
 func (b *backend) engineLogs(ctx context.Context, project string, r api.LogRequest, line func(api.LogLine) error) error {
 	var of []tender.Instance
 	if r.Instance != "" {
-		i, err := b.find(api.Target{Project: project, Instance: r.Instance})
+		i, err := b.find(ctx, api.Target{Project: project, Instance: r.Instance})
 		if err != nil {
 			return err
 		}
@@ -281,7 +281,7 @@ func (b *backend) Top(ctx context.Context, project string, services []string) ([
 
 // Wait blocks until an instance has exited.
 func (b *backend) Wait(ctx context.Context, t api.Target) (int, error) {
-	i, err := b.find(t)
+	i, err := b.find(ctx, t)
 	if err != nil {
 		return 0, err
 	}
@@ -290,7 +290,7 @@ func (b *backend) Wait(ctx context.Context, t api.Target) (int, error) {
 
 // Exec runs a command in an instance.
 func (b *backend) Exec(ctx context.Context, who api.Person, t api.Target, r api.ExecRequest) (api.Stream, error) {
-	i, err := b.find(t)
+	i, err := b.find(ctx, t)
 	if err != nil {
 		return api.Stream{}, err
 	}
@@ -310,7 +310,7 @@ func (b *backend) Exec(ctx context.Context, who api.Person, t api.Target, r api.
 
 // Attach connects to an instance's own process.
 func (b *backend) Attach(ctx context.Context, who api.Person, t api.Target, stdin bool) (api.Stream, error) {
-	i, err := b.find(t)
+	i, err := b.find(ctx, t)
 	if err != nil {
 		return api.Stream{}, err
 	}
@@ -333,7 +333,7 @@ func stream(name string, s *engine.Session) api.Stream {
 
 // CopyFrom returns a tar of a path in an instance.
 func (b *backend) CopyFrom(ctx context.Context, t api.Target, path string) (io.ReadCloser, error) {
-	i, err := b.find(t)
+	i, err := b.find(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -342,7 +342,7 @@ func (b *backend) CopyFrom(ctx context.Context, t api.Target, path string) (io.R
 
 // CopyTo unpacks a tar in a directory of an instance.
 func (b *backend) CopyTo(ctx context.Context, who api.Person, t api.Target, path string, tarball io.Reader) error {
-	i, err := b.find(t)
+	i, err := b.find(ctx, t)
 	if err != nil {
 		return err
 	}

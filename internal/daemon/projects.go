@@ -16,6 +16,7 @@ import (
 
 // Projects lists what is known and what Docker Compose runs.
 func (b *backend) Projects(ctx context.Context) ([]api.Project, error) {
+	b.inventory.Since(ctx, time.Now(), lookPatience)
 	list, err := b.loop.Projects(ctx)
 	if err != nil {
 		return nil, err
@@ -59,7 +60,7 @@ func (b *backend) project(p deploy.ProjectState) api.Project {
 
 // Instances lists those of a project, or of all.
 func (b *backend) Instances(ctx context.Context, name string, all bool) ([]api.Instance, error) {
-	picture, err := b.picture()
+	picture, err := b.pictureNow(ctx)
 	if err != nil {
 		return nil, err
 	}

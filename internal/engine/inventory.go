@@ -63,6 +63,24 @@ func (v *Inventory) Fresh(ctx context.Context) (tender.Picture, error) {
 	return v.take(ctx)
 }
 
+// Since returns a picture taken at t or later, so that one who has just acted, here or on the
+// engine itself, sees it. Askers at the same time share one look. An engine that is away, or
+// that takes longer than within, is not waited for: the picture is then an older one.
+func (v *Inventory) Since(ctx context.Context, t time.Time, within time.Duration) tender.Picture {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	p, _ := v.Picture()
+	if p.Taken.Before(t) && p.Stale.IsZero() && v.hold(ctx) == nil {
+		defer v.free()
+		// Whoever held it before may have looked late enough.
+		if p, _ = v.Picture(); p.Taken.Before(t) {
+			_, _ = v.look(ctx) // an engine that fails is Run's to tell of
+		}
+		p, _ = v.Picture()
+	}
+	return p
+}
+
 // Run watches until ctx ends, and reconnects by itself.
 func (v *Inventory) Run(ctx context.Context) error {
 	pause := settle
@@ -141,14 +159,28 @@ func (v *Inventory) follow(ctx context.Context) (seen bool, err error) {
 	}
 }
 
-// take asks the engine and publishes what it says.
+// take holds v and looks.
 func (v *Inventory) take(ctx context.Context) (tender.Picture, error) {
+	if err := v.hold(ctx); err != nil {
+		return tender.Picture{}, err
+	}
+	defer v.free()
+	return v.look(ctx)
+}
+
+func (v *Inventory) hold(ctx context.Context) error {
 	select {
 	case v.taking <- struct{}{}:
+		return nil
 	case <-ctx.Done():
-		return tender.Picture{}, ctx.Err()
+		return ctx.Err()
 	}
-	defer func() { <-v.taking }()
+}
+
+func (v *Inventory) free() { <-v.taking }
+
+// look asks the engine and publishes what it says. It needs v to be held.
+func (v *Inventory) look(ctx context.Context) (tender.Picture, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	now := time.Now()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,7 @@ func web(slots ...int) engine.Want {
 }
 
 // keep runs an inventory of fake for as long as body runs, in fake time.
-func keep(t *testing.T, fake *enginetest.Fake, body func(t *testing.T, v *engine.Inventory)) {
+func keep(t *testing.T, fake engine.Reader, body func(t *testing.T, v *engine.Inventory)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -173,6 +174,54 @@ func TestInventoryFreshSeesWhatWasJustDone(t *testing.T) {
 		fake.Break(errors.New("connection refused"))
 		if _, err := v.Fresh(t.Context()); tender.KindOf(err) != tender.Unavailable {
 			t.Errorf("Fresh without an engine: %v", err)
+		}
+	})
+}
+
+// slow is an engine whose lists take a while.
+type slow struct {
+	*enginetest.Fake
+	takes atomic.Int64 // nanoseconds
+}
+
+func (s *slow) List(ctx context.Context) (tender.Picture, error) {
+	select {
+	case <-time.After(time.Duration(s.takes.Load())):
+		return s.Fake.List(ctx)
+	case <-ctx.Done():
+		return tender.Picture{}, ctx.Err()
+	}
+}
+
+func TestInventorySinceSeesWhatWasJustDone(t *testing.T) {
+	fake := &slow{Fake: &enginetest.Fake{}}
+	keep(t, fake, func(t *testing.T, v *engine.Inventory) {
+		<-v.Ready()
+		time.Sleep(time.Millisecond)
+		must(t, fake.Scale(t.Context(), web(1, 2)))
+		if p := v.Since(t.Context(), time.Now(), time.Second); len(p.Instances) != 2 {
+			t.Errorf("%d instances right after two were made", len(p.Instances))
+		}
+
+		// Many who ask at once share a look.
+		time.Sleep(time.Second)
+		fake.takes.Store(int64(100 * time.Millisecond))
+		before := fake.Calls()["List"]
+		var asking sync.WaitGroup
+		for range 50 {
+			asking.Go(func() { v.Since(t.Context(), time.Now(), time.Second) })
+		}
+		asking.Wait()
+		if n := fake.Calls()["List"] - before; n != 1 {
+			t.Errorf("50 who ask at once cost %d looks", n)
+		}
+
+		// An engine that does not answer in time is not waited for.
+		fake.takes.Store(int64(time.Minute))
+		must(t, fake.Scale(t.Context(), web(1)))
+		asked := time.Now()
+		if p := v.Since(t.Context(), asked, time.Second); len(p.Instances) != 2 || time.Since(asked) > time.Second {
+			t.Errorf("%d instances after %s", len(p.Instances), time.Since(asked))
 		}
 	})
 }
