@@ -32,7 +32,7 @@ func TestDashboardsMustBeAnswered(t *testing.T) {
     x-tender: {routes: [{host: [web.test], port: 8080, tls: off}]}
 `)
 	h.must("up")
-	token := strings.TrimSpace(h.must("token", "create", "grafana", "--scope", "read"))
+	token := h.token("grafana", "read")
 	dir := t.TempDir()
 	h.must("metrics", "grafana", "--url", "http://"+listen, dir)
 

@@ -16,15 +16,7 @@ func TestAnImageMustBeNamedByWhatItIs(t *testing.T) {
 	t.Parallel()
 	own := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	h := newHost(t, "--listen-registry="+own, `--registry-immutable=["*.*.*"]`)
-	var token struct{ Secret string }
-	if out := h.must("token", "create", "ci", "--scope", "deploy", "--json"); json.Unmarshal([]byte(out), &token) != nil || token.Secret == "" {
-		t.Fatalf("token create: %s", out)
-	}
-	login := h.command("registry", "login", own, "-u", "ci", "--password-stdin")
-	login.Stdin = strings.NewReader(token.Secret)
-	if r := run(login); r.code != 0 {
-		t.Fatal(r.all())
-	}
+	h.login(own, h.token("ci", "deploy"))
 	h.setenv("DOCKER_CONFIG", h.dockerConfig("empty", "{}"))
 
 	src := filepath.Join(h.dir, "src")

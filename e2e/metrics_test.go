@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -37,10 +36,7 @@ services:
     <<: *web
 `)
 	h.must("up", "-d")
-	var token struct{ Secret string }
-	if out := h.must("token", "create", "promtool", "--scope", "read", "--json"); json.Unmarshal([]byte(out), &token) != nil || token.Secret == "" {
-		t.Fatalf("no token: %s", out)
-	}
+	secret := h.token("promtool", "read")
 	promtool := filepath.Join(h.dir, "promtool")
 	image := docker("create", "prom/prometheus:latest")
 	id := strings.TrimSpace(image.out)
@@ -49,7 +45,7 @@ services:
 		t.Fatal(err)
 	}
 	ask := func(expr string) (string, error) {
-		out, err := exec.Command(promtool, "query", "instant", "http://promtool:"+token.Secret+"@"+listen+"/prometheus", expr).CombinedOutput()
+		out, err := exec.Command(promtool, "query", "instant", "http://promtool:"+secret+"@"+listen+"/prometheus", expr).CombinedOutput()
 		return string(out), err
 	}
 	answers := func(expr string, want ...string) {
@@ -95,7 +91,7 @@ services:
 	answers(`requests_total{job="app"}`, `instance="third.`+h.project+`:8080"`)
 
 	// One that reads may not write.
-	out, _ := exec.Command("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-H", "Authorization: Bearer "+token.Secret, "http://"+listen+"/api/v1/write").Output()
+	out, _ := exec.Command("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-H", "Authorization: Bearer "+secret, "http://"+listen+"/api/v1/write").Output()
 	if string(out) != "403" {
 		t.Errorf("a token that reads writes: %s", out)
 	}

@@ -4,13 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,32 +21,17 @@ func TestImagesMustBeKeptHere(t *testing.T) {
 	api, own := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	front, name := fmt.Sprintf("127.0.0.1:%d", freePort(t)), "registry.lan"
 	h := newHost(t, "--listen="+api, "--listen-registry="+own, "--https="+front, "--registry-host="+name)
-	var token struct {
-		Secret string `json:"secret"`
-	}
-	secret := func(name, scope string) string {
-		t.Helper()
-		if out := h.must("token", "create", name, "--scope", scope, "--json"); json.Unmarshal([]byte(out), &token) != nil || token.Secret == "" {
-			t.Fatalf("token create: %s", out)
-		}
-		return token.Secret
-	}
-	deploy, read := secret("ci", "deploy"), secret("reader", "read")
-	login := func(config, address, password string) result {
-		cmd := exec.Command("docker", "--config", config, "login", address, "-u", "ci", "--password-stdin")
-		cmd.Stdin = strings.NewReader(password)
-		return run(cmd)
-	}
+	deploy, read := h.token("ci", "deploy"), h.token("reader", "read")
 	pusher, reader := h.dockerConfig("pusher", "{}"), h.dockerConfig("reader", "{}")
-	if r := login(pusher, own, "wrong"); r.code == 0 {
+	if r := dockerLogin(pusher, own, "wrong"); r.code == 0 {
 		t.Errorf("a wrong password opens: %s", r.all())
 	}
 	for _, address := range []string{api, own} {
-		if r := login(pusher, address, deploy); r.code != 0 {
+		if r := dockerLogin(pusher, address, deploy); r.code != 0 {
 			t.Fatal(r.all())
 		}
 	}
-	if r := login(reader, own, read); r.code != 0 {
+	if r := dockerLogin(reader, own, read); r.code != 0 {
 		t.Fatal(r.all())
 	}
 	image, twin := own+"/"+h.project+"/base:1", api+"/"+h.project+"/base:1"

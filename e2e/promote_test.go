@@ -28,22 +28,11 @@ pipeline:
 `)
 	h.flags = append(h.flags, "--config", config, "--listen-registry="+own)
 	h.start()
-	var token struct {
-		Secret string `json:"secret"`
+	docked, secret := h.dockerConfig("pusher", "{}"), h.token("ci", "deploy")
+	if r := dockerLogin(docked, own, secret); r.code != 0 {
+		t.Fatal(r.all())
 	}
-	if out := h.must("token", "create", "ci", "--scope", "deploy", "--json"); json.Unmarshal([]byte(out), &token) != nil || token.Secret == "" {
-		t.Fatalf("token create: %s", out)
-	}
-	docked := h.dockerConfig("pusher", "{}")
-	login := exec.Command("docker", "--config", docked, "login", own, "-u", "ci", "--password-stdin")
-	login.Stdin = strings.NewReader(token.Secret)
-	tended := h.command("registry", "login", own, "-u", "ci", "--password-stdin")
-	tended.Stdin = strings.NewReader(token.Secret + "\n")
-	for _, r := range []result{run(login), run(tended)} {
-		if r.code != 0 {
-			t.Fatal(r.all())
-		}
-	}
+	h.login(own, secret)
 	repository := h.project + "/web"
 	image, live := own+"/"+repository+":1.4.2", own+"/"+repository+":1.4.2-prod"
 	t.Cleanup(func() { docker("rmi", "-f", image, live) })

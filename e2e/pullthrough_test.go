@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 )
@@ -18,21 +16,9 @@ func TestImagesOfOthersMustBePulledThrough(t *testing.T) {
 	far := newHost(t, "--listen-registry="+away)
 	near := newHost(t, "--listen-registry="+own, "--registry-anonymous=[far.example/**]",
 		fmt.Sprintf("--registry-cache=[{name: far.example, upstream: 'http://%s', listen: '%s'}]", away, mirror))
-	secret := func(h *host, name, scope string) string {
-		t.Helper()
-		var token struct {
-			Secret string `json:"secret"`
-		}
-		if out := h.must("token", "create", name, "--scope", scope, "--json"); json.Unmarshal([]byte(out), &token) != nil || token.Secret == "" {
-			t.Fatalf("token create: %s", out)
-		}
-		return token.Secret
-	}
 	config := near.dockerConfig("ci", "{}")
-	for address, password := range map[string]string{away: secret(far, "ci", "deploy"), own: secret(near, "ci", "deploy")} {
-		cmd := exec.Command("docker", "--config", config, "login", address, "-u", "ci", "--password-stdin")
-		cmd.Stdin = strings.NewReader(password)
-		if r := run(cmd); r.code != 0 {
+	for address, password := range map[string]string{away: far.token("ci", "deploy"), own: near.token("ci", "deploy")} {
+		if r := dockerLogin(config, address, password); r.code != 0 {
 			t.Fatal(r.all())
 		}
 	}
@@ -48,11 +34,7 @@ func TestImagesOfOthersMustBePulledThrough(t *testing.T) {
 	if r := docker("--config", config, "pull", images[1]); r.code == 0 || !strings.Contains(r.all(), "tender registry login "+away) {
 		t.Errorf("without a login: %s", r.all())
 	}
-	login := near.command("registry", "login", away, "-u", "ci", "--password-stdin")
-	login.Stdin = strings.NewReader(secret(far, "near", "read"))
-	if r := run(login); r.code != 0 {
-		t.Fatal(r.all())
-	}
+	near.login(away, far.token("near", "read"))
 	if r := docker("--config", config, "pull", images[1]); r.code != 0 {
 		t.Fatal(r.all())
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,6 +41,32 @@ func (h *host) registry() (address string) {
 	h.until("the registry takes an image", func() error { return docker("--config", config, "push", base).err() })
 	docker("rmi", base)
 	return address
+}
+
+// token makes one of the daemon's.
+func (h *host) token(name, scope string) (secret string) {
+	h.t.Helper()
+	if secret = strings.TrimSpace(h.must("token", "create", name, "--scope", scope)); secret == "" {
+		h.t.Fatal("token create prints no secret")
+	}
+	return secret
+}
+
+// login lets the daemon into a registry.
+func (h *host) login(address, password string) {
+	h.t.Helper()
+	cmd := h.command("registry", "login", address, "-u", "ci", "--password-stdin")
+	cmd.Stdin = strings.NewReader(password + "\n")
+	if r := run(cmd); r.code != 0 {
+		h.t.Fatal(r.all())
+	}
+}
+
+// dockerLogin lets docker into one, with a folder for its configuration.
+func dockerLogin(config, address, password string) result {
+	cmd := exec.Command("docker", "--config", config, "login", address, "-u", "ci", "--password-stdin")
+	cmd.Stdin = strings.NewReader(password)
+	return run(cmd)
 }
 
 func (h *host) dockerConfig(name, content string) (dir string) {

@@ -73,6 +73,9 @@ type answers struct {
 	Signatures     api.ImageSignatures
 	Promotion      api.Promotion     `json:"promotion"`
 	Listed         []api.ListedImage `json:"listed"`
+	Pruned         api.Pruned        `json:"pruned"`
+	Tagged         []api.Tagged      `json:"tagged"`
+	Outdated       []api.Outdated    `json:"outdated"`
 	// Prometheus holds by path what its API answers; nil: it is not there.
 	Prometheus map[string]json.RawMessage `json:"prometheus"`
 	// Errors holds, by call, what is refused.
@@ -363,18 +366,18 @@ func (b *backend) UpdateAdvisories(_ context.Context, _ api.Person, u api.Adviso
 }
 
 func (b *backend) PruneImages(_ context.Context, _ api.Person, r api.PruneRequest) (api.Pruned, error) {
-	_, err := b.answer("prune images", r)
-	return api.Pruned{}, err
+	a, err := b.answer("prune images", r)
+	return a.Pruned, err
 }
 
 func (b *backend) TagImage(_ context.Context, _ api.Person, r api.TagRequest) ([]api.Tagged, error) {
-	_, err := b.answer("tag", r)
-	return nil, err
+	a, err := b.answer("tag", r)
+	return a.Tagged, err
 }
 
 func (b *backend) Outdated(_ context.Context, r api.OutdatedRequest) ([]api.Outdated, error) {
-	_, err := b.answer("outdated", r)
-	return nil, err
+	a, err := b.answer("outdated", r)
+	return a.Outdated, err
 }
 
 func (b *backend) ImageKeys(context.Context) ([]api.ImageKey, error) {

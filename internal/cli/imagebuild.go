@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
 	"github.com/spf13/cobra"
 
 	tender "github.com/tenderhq/tender"
@@ -246,6 +247,9 @@ func (a *app) buildOf(ctx context.Context, f *imageBuildFlags, dir string) (comp
 	if dir == "-" {
 		return fail(misuse("unpack it, and name the folder", "a context from stdin is not read"))
 	}
+	if !f.autoSaid {
+		f.auto = f.push || len(f.tags) == 0
+	}
 	b.Context = dir
 	var from origin
 	if !elsewhere(dir) {
@@ -255,7 +259,7 @@ func (a *app) buildOf(ctx context.Context, f *imageBuildFlags, dir string) (comp
 		}
 		if f.git {
 			why := ""
-			if from, why = a.originOf(ctx, b.Context); why != "" && (f.push || f.auto) {
+			if from, why = a.originOf(ctx, b.Context); why != "" && f.auto {
 				a.note("no version, commit and labels: %s", why)
 			}
 		}
@@ -305,9 +309,6 @@ func (a *app) buildOf(ctx context.Context, f *imageBuildFlags, dir string) (comp
 	var err error
 	if b.SSH, err = a.sshSockets(f.ssh); err != nil {
 		return fail(err)
-	}
-	if !f.autoSaid {
-		f.auto = f.push || len(f.tags) == 0
 	}
 	if b.Tags, err = namesFor(f.tags, f.auto, from, dir, b.Context); err != nil {
 		return fail(err)
@@ -390,6 +391,9 @@ func namesFor(given []string, auto bool, from origin, said, context string) ([]s
 		if strings.Contains(ref, "@") {
 			return nil, misuse("REPOSITORY[:TAG]", "-t %s: a name has no digest", ref)
 		}
+		if err := isName(ref); err != nil {
+			return nil, err
+		}
 		if tagOf(ref) != "" {
 			out = append(out, ref)
 		}
@@ -437,6 +441,14 @@ func namesFor(given []string, auto bool, from origin, said, context string) ([]s
 	return out, nil
 }
 
+// isName: a whole build is too long to wait until the engine says it.
+func isName(ref string) error {
+	if _, err := reference.ParseNormalizedNamed(ref); err != nil {
+		return misuse("such as registry.example.com/shop/web:1.4.2", "%q is no name of an image: %v", ref, err)
+	}
+	return nil
+}
+
 // tagOf is the tag of a reference, "" if it has none; repositoryOf what stands before it.
 func tagOf(ref string) string { return strings.TrimPrefix(ref[len(repositoryOf(ref)):], ":") }
 
@@ -474,6 +486,11 @@ its version, and 1.4.1 does not take latest from 1.4.2. Without NAME they are 1.
 			r.Source, r.Targets = words[0], words[1:]
 			if len(r.Targets) == 0 && !r.Moving {
 				return misuse("tender image tag "+r.Source+" NAME, or --moving", "no name is given")
+			}
+			for _, ref := range words {
+				if err := isName(ref); err != nil {
+					return err
+				}
 			}
 			d, err := a.client()
 			if err != nil {

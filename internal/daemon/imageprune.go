@@ -252,11 +252,12 @@ func (b *backend) shelf(ctx context.Context, p pruning) ([]shelved, func(context
 		if why == "" {
 			why = b.host.leased(&s.Shelved)
 		}
+		pinned, pins := s.Labels[pin]
 		switch {
 		case why != "":
 		case slices.ContainsFunc(s.Names, func(n string) bool { return strings.HasPrefix(n, engine.Arriving) }):
 			why = "it is arriving"
-		case s.Labels[pin] != "" && s.Labels[pin] != "false":
+		case pins && pinned != "false":
 			why = "its label " + pin + " keeps it"
 		case now.Sub(s.came) < freshImage && !s.came.IsZero(), now.Sub(s.Created) < freshImage && bare:
 			why = "it came within the hour"

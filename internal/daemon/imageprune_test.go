@@ -103,7 +103,7 @@ func TestWhatAnEngineHoldsGoesByTheRulesOfTheRegistry(t *testing.T) {
 	put(t, b, e, "lost", 2, "built")
 	put(t, b, e, "now", 0, "pulled", "shop/now:1")
 	pinned := put(t, b, e, "pinned", 90, "pulled", "shop/pinned:1")
-	pinned.Labels = map[string]string{pin: "yes"}
+	pinned.Labels = map[string]string{pin: ""} // LABEL tender.pin=
 	e.Shelve(pinned)
 	parent := put(t, b, e, "parent", 90, "built", "shop/base:1")
 	parent.Children = true
