@@ -49,10 +49,11 @@ fixture: engine images ## keep the state of this release in e2e/testdata, for th
 		TENDER_E2E=1 TENDER_FIXTURE=state-v$$(($${last:-0} + 1)) go test -count=1 -v -run '^TestWriteState$$' ./e2e
 	TENDER_E2E=1 go test -count=1 -v -run '^TestTheState' ./e2e
 
-peers: ## logs against a real logcli and a real Loki, signatures against a real cosign; builds them (minutes, once)
+peers: ## logs against a real logcli and a real Loki, signatures against a real cosign, findings against a real grype; builds them (minutes, once)
 	TENDER_LOGCLI=$$(e2e/loki.sh logcli) go test -count=1 -v -run '^TestLogcli$$' ./internal/logql
 	TENDER_LOKI=$$(e2e/loki.sh loki) go test -count=1 -v -run '^TestARealLoki' ./internal/forward
 	TENDER_COSIGN=$$(e2e/cosign.sh) go test -count=1 -v -run '^TestCosign$$' ./internal/registry
+	TENDER_GRYPE=$$(e2e/peer.sh grype) TENDER_GRYPE_WRITER=$$(e2e/grype.sh) go test -count=1 -v -run '^TestGrype$$' ./internal/scan
 	e2e/grafana.sh
 
 cadvisor: ## build a cAdvisor (minutes, once), which go run ./bench sample then measures beside Tender

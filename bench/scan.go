@@ -20,10 +20,11 @@ import (
 	"time"
 )
 
-// cataloguer lists the packages of an archive of docker save, as CycloneDX.
-type cataloguer struct {
+// looker looks into an archive of docker save, and says in a file what it found there.
+type looker struct {
 	name string
 	run  func(ctx context.Context, archive, into string) (scanned, error)
+	read func(file string) (map[string]bool, error)
 }
 
 // scanned is one run.
@@ -33,13 +34,13 @@ type scanned struct {
 	peak int64   // bytes, of the one that reads
 }
 
-// scanBench lists the packages of images of e2e/images with Tender and syft (what grype looks with), in turns, and says
-// which of them find what; then asks Tender what is wrong with them. The others' databases are not needed for the first.
+// scanBench lists the packages of images of e2e/images with Tender and syft, and looks for flaws in them with Tender and
+// grype, which have the same advisories; in turns, and it says which of them find what.
 func scanBench(ctx context.Context, args []string) (err error) {
 	set := flag.NewFlagSet("scan", flag.ContinueOnError)
 	runs := set.Int("runs", 3, "runs of each; the median is shown")
 	images := set.String("images", "postgres:15,openjdk:17-jre-slim,debian:latest", "images of the engine")
-	peers := set.String("peers", "syft", "peers, folders of e2e; each is built once, in minutes")
+	each := set.Int("advisories", 50, "advisories for each package that dpkg lists; two of them are about the version that is there")
 	built := set.String("tender", "", "Tender's binary; empty: builds one")
 	all := set.Bool("diff", false, "list every package that not all find")
 	if err := set.Parse(args); err != nil {
@@ -55,22 +56,51 @@ func scanBench(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.end()) }()
-	if err := b.advise(ctx, "internal/scan/testdata/osv"); err != nil {
+	advisories, count, err := writeAdvisories(dir, *each)
+	if err != nil {
 		return err
 	}
-	ways := []cataloguer{{"tender image sbom", func(ctx context.Context, archive, into string) (scanned, error) {
-		return b.scanned(b.cmd(ctx, "image", "sbom", archive, "-o", into))
-	}}}
-	for peer := range strings.SplitSeq(*peers, ",") {
-		way, err := peerScanner(ctx, peer)
-		if err != nil {
-			return err
-		}
-		ways = append(ways, way)
+	if err := b.advise(ctx, advisories); err != nil {
+		return err
 	}
-	fmt.Printf("machine: %d cores, load %s; medians of %d\n", runtime.NumCPU(), load(), *runs)
+	syft, err := peerTool(ctx, "e2e/peer.sh", "syft")
+	if err != nil {
+		return err
+	}
+	grype, err := peerTool(ctx, "e2e/peer.sh", "grype")
+	if err != nil {
+		return err
+	}
+	writer, err := peerTool(ctx, "e2e/grype.sh")
+	if err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(advisories, "*.jsonl"))
+	if err != nil {
+		return err
+	}
+	// Its database has one family of Red Hat's kind; these images have none.
+	files = slices.DeleteFunc(files, func(f string) bool {
+		return strings.HasPrefix(filepath.Base(f), "Rocky") || strings.HasPrefix(filepath.Base(f), "Alma")
+	})
+	database := filepath.Join(dir, "grype")
+	if err := output(exec.CommandContext(ctx, writer, append([]string{database}, files...)...)); err != nil {
+		return err
+	}
+	catalogue := []looker{{"tender image sbom", func(ctx context.Context, archive, into string) (scanned, error) {
+		return b.scanned(b.cmd(ctx, "image", "sbom", archive, "-o", into))
+	}, packagesOf}, {"syft", func(ctx context.Context, archive, into string) (scanned, error) {
+		return alone(exec.CommandContext(ctx, syft, "scan", "-q", "docker-archive:"+archive, "-o", "cyclonedx-json="+into), "SYFT_CHECK_FOR_APP_UPDATE=false")
+	}, packagesOf}}
+	flaws := []looker{{"tender image scan", func(ctx context.Context, archive, into string) (scanned, error) {
+		return b.scanned(b.cmd(ctx, "image", "scan", archive, "--format", "json", "-o", into))
+	}, flawsOfTender}, {"grype", func(ctx context.Context, archive, into string) (scanned, error) {
+		return alone(exec.CommandContext(ctx, grype, "-q", "docker-archive:"+archive, "-o", "json="+into),
+			"GRYPE_CHECK_FOR_APP_UPDATE=false", "GRYPE_DB_AUTO_UPDATE=false", "GRYPE_DB_VALIDATE_AGE=false", "GRYPE_DB_CACHE_DIR="+database)
+	}, flawsOfGrype}}
+	fmt.Printf("machine: %d cores, load %s; medians of %d; %d advisories\n", runtime.NumCPU(), load(), *runs, count)
 	for image := range strings.SplitSeq(*images, ",") {
-		if err := b.scanImage(ctx, image, ways, *runs, *all); err != nil {
+		if err := b.scanImage(ctx, image, [][]looker{catalogue, flaws}, *runs, *all); err != nil {
 			return fmt.Errorf("%s: %w", image, err)
 		}
 	}
@@ -106,7 +136,7 @@ func saveListed(ctx context.Context, image, archive string) error {
 	return errors.Join(err, output(exec.CommandContext(context.WithoutCancel(ctx), "docker", "rmi", made)))
 }
 
-func (b *bench) scanImage(ctx context.Context, image string, ways []cataloguer, runs int, all bool) error {
+func (b *bench) scanImage(ctx context.Context, image string, kinds [][]looker, runs int, all bool) error {
 	archive := filepath.Join(b.dir, "image.tar")
 	if err := saveListed(ctx, image, archive); err != nil {
 		return err
@@ -116,40 +146,33 @@ func (b *bench) scanImage(ctx context.Context, image string, ways []cataloguer, 
 	if err != nil {
 		return err
 	}
-	ways = append(slices.Clip(ways), cataloguer{"tender image scan", func(ctx context.Context, archive, _ string) (scanned, error) {
-		return b.scanned(b.cmd(ctx, "image", "scan", archive))
-	}})
-	took, found := map[string][]scanned{}, map[string]map[string]bool{}
-	for range runs {
-		for _, w := range ways {
-			into := filepath.Join(b.dir, "found.json")
-			s, err := w.run(ctx, archive, into)
-			if err != nil {
-				return err
-			}
-			took[w.name] = append(took[w.name], s)
-			if w.name == "tender image scan" {
-				continue
-			}
-			if found[w.name], err = packagesOf(into); err != nil {
-				return fmt.Errorf("%s: %w", w.name, err)
-			}
-			if err := os.Remove(into); err != nil {
-				return err
+	fmt.Printf("\n%s, %d MB, load %s\n%-22s %8s %8s %10s %9s\n", image, info.Size()/1e6, load(), "", "s", "CPU s", "peak RSS", "found")
+	for _, ways := range kinds {
+		took, found := map[string][]scanned{}, map[string]map[string]bool{}
+		for range runs {
+			for _, w := range ways {
+				into := filepath.Join(b.dir, "found.json")
+				s, err := w.run(ctx, archive, into)
+				if err != nil {
+					return err
+				}
+				took[w.name] = append(took[w.name], s)
+				if found[w.name], err = w.read(into); err != nil {
+					return fmt.Errorf("%s: %w", w.name, err)
+				}
+				if err := os.Remove(into); err != nil {
+					return err
+				}
 			}
 		}
-	}
-	fmt.Printf("\n%s, %d MB, load %s\n%-22s %8s %8s %10s %9s\n", image, info.Size()/1e6, load(), "", "s", "CPU s", "peak RSS", "packages")
-	for _, w := range ways {
-		list := took[w.name]
-		slices.SortFunc(list, func(a, b scanned) int { return int(1000 * (a.cpu - b.cpu)) })
-		m := list[len(list)/2]
-		fmt.Printf("%-22s %8.2f %8.2f %7d MB %9d\n", w.name, m.took.Seconds(), m.cpu, m.peak>>20, len(found[w.name]))
-	}
-	ours := found[ways[0].name]
-	for _, w := range ways[1 : len(ways)-1] {
-		difference("only "+ways[0].name, ours, found[w.name], all)
-		difference("only "+w.name, found[w.name], ours, all)
+		for _, w := range ways {
+			list := took[w.name]
+			slices.SortFunc(list, func(a, b scanned) int { return int(1000 * (a.cpu - b.cpu)) })
+			m := list[len(list)/2]
+			fmt.Printf("%-22s %8.2f %8.2f %7d MB %9d\n", w.name, m.took.Seconds(), m.cpu, m.peak>>20, len(found[w.name]))
+		}
+		difference("only "+ways[0].name, found[ways[0].name], found[ways[1].name], all)
+		difference("only "+ways[1].name, found[ways[1].name], found[ways[0].name], all)
 	}
 	return nil
 }
@@ -226,32 +249,146 @@ func (b *bench) scanned(c *exec.Cmd) (s scanned, err error) {
 	return s, err
 }
 
-func peerScanner(ctx context.Context, name string) (w cataloguer, err error) {
-	out, err := exec.CommandContext(ctx, "e2e/peer.sh", name).Output()
+// alone runs a command that does the work itself.
+func alone(c *exec.Cmd, env ...string) (s scanned, err error) {
+	c.Env = append(os.Environ(), env...)
+	if s.took, err = timed(func() error { return output(c) }); err != nil {
+		return s, err
+	}
+	s.cpu = (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds()
+	if u, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		s.peak = u.Maxrss << 10
+	}
+	return s, nil
+}
+
+// peerTool builds a program, once, and says where it is.
+func peerTool(ctx context.Context, script string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, script, args...).Output()
 	if err != nil {
-		return w, fmt.Errorf("e2e/peer.sh %s: %w", name, err)
+		return "", fmt.Errorf("%s %s: %w", script, strings.Join(args, " "), err)
 	}
-	binary := strings.TrimSpace(string(out))
-	args := map[string]func(archive, into string) []string{
-		"syft": func(archive, into string) []string {
-			return []string{"scan", "-q", "docker-archive:" + archive, "-o", "cyclonedx-json=" + into}
-		},
-	}[name]
-	if args == nil {
-		return w, fmt.Errorf("%s is no peer that is known here", name)
+	return strings.TrimSpace(string(out)), nil
+}
+
+// flawsOfTender and flawsOfGrype read which flaw each has found in which package.
+func flawsOfTender(file string) (map[string]bool, error) {
+	var scan struct {
+		Findings []struct{ Kind, ID, Package, Version string }
 	}
-	return cataloguer{name, func(ctx context.Context, archive, into string) (s scanned, err error) {
-		c := exec.CommandContext(ctx, binary, args(archive, into)...)
-		c.Env = append(os.Environ(), "SYFT_CHECK_FOR_APP_UPDATE=false")
-		if s.took, err = timed(func() error { return output(c) }); err != nil {
-			return s, err
+	found := map[string]bool{}
+	err := readJSON(file, &scan)
+	for _, f := range scan.Findings {
+		if f.Kind == "vulnerability" {
+			found[f.ID+" "+f.Package+" "+f.Version] = true
 		}
-		s.cpu = (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds()
-		if u, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			s.peak = u.Maxrss << 10
+	}
+	return found, err
+}
+
+func flawsOfGrype(file string) (map[string]bool, error) {
+	var scan struct {
+		Matches []struct {
+			Vulnerability struct{ ID string }
+			Artifact      struct{ Name, Version string }
 		}
-		return s, nil
-	}}, nil
+	}
+	found := map[string]bool{}
+	err := readJSON(file, &scan)
+	for _, m := range scan.Matches {
+		found[m.Vulnerability.ID+" "+m.Artifact.Name+" "+m.Artifact.Version] = true
+	}
+	return found, err
+}
+
+func readJSON(file string, into any) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(raw, into)
+}
+
+// writeAdvisories makes a folder with those of the tests and, of each package that dpkg lists, so
+// many more: one without a fix, one that the next version has, and ones that earlier versions had.
+func writeAdvisories(dir string, each int) (into string, count int, err error) {
+	into = filepath.Join(dir, "osv")
+	if err := os.MkdirAll(into, 0o700); err != nil {
+		return "", 0, err
+	}
+	files, err := filepath.Glob("internal/scan/testdata/osv/*.jsonl")
+	if err != nil || len(files) == 0 {
+		return "", 0, errors.Join(err, errors.New("no advisories in internal/scan/testdata/osv"))
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			return "", 0, err
+		}
+		count += bytes.Count(raw, []byte("\n"))
+		if filepath.Base(file) == "Debian.jsonl" {
+			more, n, err := madeUp(each)
+			if err != nil {
+				return "", 0, err
+			}
+			raw, count = append(raw, more...), count+n
+		}
+		if err := os.WriteFile(filepath.Join(into, filepath.Base(file)), raw, 0o600); err != nil {
+			return "", 0, err
+		}
+	}
+	return into, count, nil
+}
+
+func madeUp(each int) (lines []byte, count int, err error) {
+	out, err := exec.Command("dpkg-query", "-W", "-f", "${source:Package} ${source:Version}\n").Output()
+	if err != nil {
+		return nil, 0, err
+	}
+	release, err := exec.Command("sh", "-c", ". /etc/os-release && echo Debian:$VERSION_ID").Output()
+	if err != nil {
+		return nil, 0, err
+	}
+	type event map[string]string
+	var b bytes.Buffer
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		name, version, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || seen[name] {
+			continue
+		}
+		seen[name] = true
+		for n := range each {
+			events := []event{{"introduced": "0"}}
+			switch n {
+			case 0:
+			case 1:
+				events = append(events, event{"fixed": version + "+deb99u1"})
+			default:
+				epoch, _, has := strings.Cut(version, ":")
+				before := fmt.Sprintf("0~%d", n)
+				if has {
+					before = epoch + ":" + before
+				}
+				events = append(events, event{"fixed": before})
+			}
+			count++
+			flaw := fmt.Sprintf("CVE-1999-%d", 100_000+count)
+			raw, err := json.Marshal(map[string]any{
+				"schema_version": "1.7.3", "id": "DEBIAN-" + flaw, "upstream": []string{flaw}, "published": "2024-01-01T00:00:00Z", "modified": "2024-01-01T00:00:00Z",
+				"summary": "made up, to be looked up", "severity": []map[string]string{{"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:N/A:N"}},
+				"affected": []any{map[string]any{
+					"package": map[string]string{"ecosystem": strings.TrimSpace(string(release)), "name": name},
+					"ranges":  []any{map[string]any{"type": "ECOSYSTEM", "events": events}},
+				}},
+			})
+			if err != nil {
+				return nil, 0, err
+			}
+			b.Write(append(raw, '\n'))
+		}
+	}
+	return b.Bytes(), count, nil
 }
 
 // advise loads the advisories of the tests, as the dumps of OSV are laid out.

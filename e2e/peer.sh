@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds a program that Tender is measured against out of its folder here, once, and
 # prints where it is. A build takes minutes:
-#   e2e/peer.sh distribution|syft
+#   e2e/peer.sh distribution|grype|syft
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what=${1:?the name of a folder of e2e}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,10 +46,13 @@ func complete(c *cobra.Command, flag string, with cobra.CompletionFunc) {
 	}
 }
 
-// names completes with what ask finds within patience; whatever goes wrong,
+// tabPatience is longer than the daemon waits for a busy engine.
+const tabPatience = 1500 * time.Millisecond
+
+// names completes with what ask finds within tabPatience; whatever goes wrong,
 // there is just nothing to offer.
 func names(c *cobra.Command, taken []string, part string, ask func(ctx context.Context) []string) ([]string, cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), tabPatience)
 	defer cancel()
 	var out []string
 	for _, n := range ask(ctx) {

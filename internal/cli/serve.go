@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -190,8 +191,9 @@ func (a *app) versionCommand() *cobra.Command {
 	return c
 }
 
-// patience is how long commands wait for a daemon they can do without.
-const patience = 500 * time.Millisecond
+// patience is how long version waits for a daemon that has taken its call: it must not say that
+// none answers where one is busy. Where none is, that is known at once.
+const patience = 5 * time.Second
 
 func (a *app) printVersion(ctx context.Context) error {
 	v := struct {
@@ -203,9 +205,14 @@ func (a *app) printVersion(ctx context.Context) error {
 	}{Client: strings.TrimPrefix(a.versionLine(), "tender "), Go: runtime.Version(), Arch: runtime.GOOS + "/" + runtime.GOARCH}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if d, err := a.client(); err == nil {
-		if s, err := d.Status(ctx); err == nil {
-			v.Daemon = s.Version
+	var s api.Status
+	d, err := a.client()
+	if err == nil {
+		s, err = d.Status(ctx)
+	}
+	if err == nil {
+		v.Daemon = s.Version
+		if s.Engine.Version != "" {
 			v.Engine = fmt.Sprintf("%s %s (API %s)", s.Engine.Name, s.Engine.Version, s.Engine.API)
 		}
 	}
@@ -213,11 +220,15 @@ func (a *app) printVersion(ctx context.Context) error {
 		return printJSON(a.Out, v)
 	}
 	fmt.Fprintf(a.Out, "tender  %s (%s, %s)\n", v.Client, v.Go, v.Arch)
-	if v.Daemon == "" {
+	switch {
+	case err != nil && tender.KindOf(err) == tender.Unavailable:
 		fmt.Fprintf(a.Out, "daemon  none answers at %s\n", a.address())
 		return nil
+	case err != nil:
+		fmt.Fprintf(a.Out, "daemon  %v\n", err)
+		return nil
 	}
-	fmt.Fprintf(a.Out, "daemon  %s\nengine  %s\n", v.Daemon, v.Engine)
+	fmt.Fprintf(a.Out, "daemon  %s\nengine  %s\n", v.Daemon, cmp.Or(v.Engine, "does not answer"))
 	return nil
 }
 

@@ -109,9 +109,10 @@ func (b *backend) Audit(ctx context.Context, project string, limit int) (out []a
 	return out, err
 }
 
-// Status says how the daemon itself is, and all projects.
+// Status says how the daemon itself is, and all projects as it saw them last: it answers where
+// the engine does not.
 func (b *backend) Status(ctx context.Context) (api.Status, error) {
-	projects, err := b.Projects(ctx)
+	projects, err := b.projects(ctx)
 	if err != nil {
 		return api.Status{}, err
 	}

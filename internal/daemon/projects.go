@@ -17,6 +17,11 @@ import (
 // Projects lists what is known and what Docker Compose runs.
 func (b *backend) Projects(ctx context.Context) ([]api.Project, error) {
 	b.inventory.Since(ctx, time.Now(), lookPatience)
+	return b.projects(ctx)
+}
+
+// projects are those of the last look.
+func (b *backend) projects(ctx context.Context) ([]api.Project, error) {
 	list, err := b.loop.Projects(ctx)
 	if err != nil {
 		return nil, err
