@@ -184,12 +184,14 @@ func (e *Engine) ending(ctx context.Context, id string) (exit func(context.Conte
 	if yes, code, err := comes(); err != nil || !yes {
 		return ended(code), err
 	}
-	wait := e.c().ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
+	waiting, cancel := context.WithCancel(ctx)
+	wait := e.c().ContainerWait(waiting, id, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
 	var code int
 	var failed error
 	done := make(chan struct{}) // closed once code and failed are there
 	go func() {
 		defer close(done)
+		defer cancel()
 		select {
 		case r := <-wait.Result:
 			code = int(r.StatusCode)
@@ -201,8 +203,17 @@ func (e *Engine) ending(ctx context.Context, id string) (exit func(context.Conte
 		}
 	}()
 	// It may have ended between the first look and the wait.
-	if yes, code, err := comes(); err == nil && !yes {
+	switch yes, code, err := comes(); {
+	case err == nil && !yes:
 		return ended(code), nil
+	case kind(err) == tender.NotFound:
+		// And gone: a wait that began before its end has the code at once, another never ends.
+		select {
+		case <-done:
+		case <-time.After(time.Second):
+			cancel()
+			return nil, err
+		}
 	}
 	return func(ctx context.Context) (int, error) {
 		select {

@@ -1,14 +1,16 @@
 package docker_test
 
 import (
+	"context"
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
+	tender "github.com/tenderhq/tender"
 	"github.com/tenderhq/tender/internal/engine"
 )
 
@@ -55,15 +57,44 @@ func TestAttachToAOneOff(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	// The code was once asked of a container that was gone already.
-	gone := h.raw.ContainerWait(t.Context(), id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
-	select {
-	case <-gone.Result:
-	case err := <-gone.Error:
-		if !cerrdefs.IsNotFound(err) {
-			t.Fatal(err)
+	for late := time.After(time.Minute); ; {
+		_, err := h.raw.ContainerInspect(t.Context(), id, client.ContainerInspectOptions{})
+		if cerrdefs.IsNotFound(err) {
+			break
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-late:
+			t.Fatalf("it is not removed: %v", err)
 		}
 	}
 	if code, err := s.Exit(t.Context()); code != 7 || err != nil {
 		t.Errorf("exit code %d, %v", code, err)
+	}
+}
+
+// The engine answers one of those who remove a container at once; its own wait for the end of
+// that removal, begun at the wrong moment, never ends.
+func TestARemovalBySeveralEnds(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	w := h.want("web", "r1", h.doc("web", sleeps, ""))
+	for range 5 {
+		id, err := h.Oneoff(t.Context(), w, engine.OneoffOptions{Cmd: []string{"sleep", "600"}})
+		h.must(err)
+		h.must(h.Start(t.Context(), id))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		errs := make(chan error)
+		for range 4 {
+			go func() { errs <- h.Remove(ctx, id, 0, true) }()
+		}
+		for range 4 {
+			h.ok(<-errs)
+		}
+		cancel()
+		// A wait for one that has gone says so.
+		if _, err := h.Wait(t.Context(), id); tender.KindOf(err) != tender.NotFound {
+			t.Errorf("a wait for what is gone: %v", err)
+		}
 	}
 }

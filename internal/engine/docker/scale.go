@@ -359,31 +359,23 @@ func (e *Engine) stopAndRemove(ctx context.Context, id string, grace *time.Durat
 	return e.remove(ctx, id)
 }
 
+// remove asks again while somebody else's removal goes on. The engine's own wait for a removal is
+// not used: one that begins as the container goes never ends.
 func (e *Engine) remove(ctx context.Context, id string) error {
 	defer e.seen.touch(id)
-	_, err := e.c().ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
-	if err == nil || kind(err) == tender.NotFound {
-		return nil
-	}
-	if strings.Contains(err.Error(), "is already in progress") {
-		return e.gone(ctx, id)
-	}
-	return wrap(err, "remove %s", short(id))
-}
-
-// gone waits for a removal that somebody else began.
-func (e *Engine) gone(ctx context.Context, id string) error {
-	wait := e.c().ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
-	select {
-	case <-wait.Result:
-		return nil
-	case err := <-wait.Error:
-		if kind(err) == tender.NotFound {
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		_, err := e.c().ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
+		if err == nil || kind(err) == tender.NotFound {
 			return nil
 		}
-		return wrap(err, "wait for the removal of %s", short(id))
-	case <-ctx.Done():
-		return ctx.Err()
+		if !strings.Contains(err.Error(), "is already in progress") {
+			return wrap(err, "remove %s", short(id))
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
