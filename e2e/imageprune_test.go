@@ -102,8 +102,12 @@ func TestACleanUpMustNotTakeWhatIsNeeded(t *testing.T) {
 		t.Errorf("what has just come: %q goes, %v; there are %v of %d", goes, why, there(), all)
 	}
 
+	if when := docker("inspect", "--format", "{{.Metadata.LastTagTime}}", repository+":1.2.0").out; !strings.HasPrefix(when, "0001-") {
+		t.Skipf("this engine says of what was pulled when it got its name (%s), and nobody can set that back", strings.TrimSpace(when))
+	}
 	h.stop()
 	older(t, filepath.Join(h.dir, "data"), 48*time.Hour)
+	h.flags = nil // without the registry
 	h.start()
 	goes, why = prune("--dry-run")
 	if goes != "1.2.0" || len(there()) != all {
@@ -118,11 +122,8 @@ func TestACleanUpMustNotTakeWhatIsNeeded(t *testing.T) {
 		t.Errorf("two days later: %q goes, %v; there are %v of %d", goes, why, there(), all)
 	}
 
-	// The way back is open, without a pull: the registry is not asked.
+	// The way back is open, although there is no registry to pull from.
 	h.must("rollback")
-	if got := docker("inspect", "--format", "{{.Config.Image}}", h.first(h.project, "web").ID).out; !strings.Contains(got, "1.0.0") && !strings.Contains(got, "sha256:") {
-		t.Errorf("after the rollback %s runs", got)
-	}
 	if out := h.must("exec", "-T", "web", "cat", "/version"); out != "1.0.0\n" {
 		t.Errorf("after the rollback web is %q", out)
 	}

@@ -487,7 +487,7 @@ its version, and 1.4.1 does not take latest from 1.4.2. Without NAME they are 1.
 			if len(r.Targets) == 0 && !r.Moving {
 				return misuse("tender image tag "+r.Source+" NAME, or --moving", "no name is given")
 			}
-			for _, ref := range words {
+			for _, ref := range r.Targets { // the source may be an ID
 				if err := isName(ref); err != nil {
 					return err
 				}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -191,8 +192,8 @@ func (a *app) versionCommand() *cobra.Command {
 	return c
 }
 
-// patience is how long version waits for a daemon that has taken its call: it must not say that
-// none answers where one is busy. Where none is, that is known at once.
+// patience is how long version waits: it must not say that none answers where one is busy. Where
+// nobody listens, that is known at once.
 const patience = 5 * time.Second
 
 func (a *app) printVersion(ctx context.Context) error {
@@ -224,8 +225,14 @@ func (a *app) printVersion(ctx context.Context) error {
 	case err != nil && tender.KindOf(err) == tender.Unavailable:
 		fmt.Fprintf(a.Out, "daemon  none answers at %s\n", a.address())
 		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		fmt.Fprintf(a.Out, "daemon  does not answer within %s at %s\n", patience, a.address())
+		return nil
 	case err != nil:
 		fmt.Fprintf(a.Out, "daemon  %v\n", err)
+		if advice := tender.AdviceOf(err); advice != "" {
+			fmt.Fprintf(a.Out, "        → %s\n", advice)
+		}
 		return nil
 	}
 	fmt.Fprintf(a.Out, "daemon  %s\nengine  %s\n", v.Daemon, cmp.Or(v.Engine, "does not answer"))

@@ -64,20 +64,30 @@ func (v *Inventory) Fresh(ctx context.Context) (tender.Picture, error) {
 }
 
 // Since returns a picture taken at t or later, so that one who has just acted, here or on the
-// engine itself, sees it. Askers at the same time share one look. An engine that is away, or
-// that takes longer than within, is not waited for: the picture is then an older one.
+// engine itself, sees what came, went or changed its state; of what changes within an instance
+// the engine's events tell, a moment later. Askers at the same time share one look. An engine
+// that is away, or that takes longer than within, is not waited for: the picture is then an
+// older one, and what the look finds is there for the next who asks.
 func (v *Inventory) Since(ctx context.Context, t time.Time, within time.Duration) tender.Picture {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	p, _ := v.Picture()
 	if p.Taken.Before(t) && p.Stale.IsZero() && v.hold(ctx) == nil {
-		defer v.free()
-		// Whoever held it before may have looked late enough.
-		if p, _ = v.Picture(); p.Taken.Before(t) {
-			_, _ = v.look(ctx) // an engine that fails is Run's to tell of
+		looked := make(chan struct{})
+		go func() {
+			defer close(looked)
+			defer v.free()
+			// Whoever held it before may have looked late enough.
+			if p, _ := v.Picture(); p.Taken.Before(t) {
+				_, _ = v.look(context.WithoutCancel(ctx)) // an engine that fails is Run's to tell of
+			}
+		}()
+		select {
+		case <-looked:
+		case <-ctx.Done():
 		}
-		p, _ = v.Picture()
 	}
+	p, _ = v.Picture()
 	return p
 }
 

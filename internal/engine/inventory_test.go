@@ -217,11 +217,17 @@ func TestInventorySinceSeesWhatWasJustDone(t *testing.T) {
 		}
 
 		// An engine that does not answer in time is not waited for.
-		fake.takes.Store(int64(time.Minute))
-		must(t, fake.Scale(t.Context(), web(1)))
+		const patience = 20 * time.Second
+		fake.takes.Store(int64(patience))
+		must(t, fake.Scale(t.Context(), web(1, 2, 3)))
 		asked := time.Now()
 		if p := v.Since(t.Context(), asked, time.Second); len(p.Instances) != 2 || time.Since(asked) > time.Second {
 			t.Errorf("%d instances after %s", len(p.Instances), time.Since(asked))
+		}
+		// But what it says in the end is kept for the next who asks, however short of time.
+		time.Sleep(patience)
+		if p := v.Since(t.Context(), asked, time.Nanosecond); len(p.Instances) != 3 {
+			t.Errorf("%d instances once it has answered", len(p.Instances))
 		}
 	})
 }
