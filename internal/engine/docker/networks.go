@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/moby/api/types/network"
@@ -393,13 +394,30 @@ func userIPAM(name string, n types.NetworkConfig) (*network.IPAM, error) {
 
 // RemoveNetwork implements engine.Engine.
 func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
-	_, err := e.c().NetworkRemove(ctx, id, client.NetworkRemoveOptions{})
-	if err == nil || kind(err) == tender.NotFound {
-		return nil
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		_, err := e.c().NetworkRemove(ctx, id, client.NetworkRemoveOptions{})
+		if err == nil || kind(err) == tender.NotFound {
+			return nil
+		}
+		if !strings.Contains(err.Error(), "has active endpoints") {
+			return wrap(err, "remove network %s", id)
+		}
+		failed := tender.Errorf(tender.Conflict, "remove network %s: %w", id, error(answer{err}))
+		got, err := e.c().NetworkInspect(ctx, id, client.NetworkInspectOptions{})
+		if err != nil && kind(err) != tender.NotFound {
+			return wrap(err, "remove network %s", id)
+		}
+		if err == nil && len(got.Network.Containers) > 0 {
+			return failed.Hint("docker network inspect %s shows who is in it", id)
+		}
+		// Nobody is: the engine may still be letting go of one that was removed a moment ago.
+		if pause > 2*time.Second {
+			return failed.Hint("nobody is in it, and the engine has lost count; it goes once the engine was restarted: systemctl restart docker")
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if strings.Contains(err.Error(), "has active endpoints") {
-		return tender.Errorf(tender.Conflict, "remove network %s: %w", id, error(answer{err})).
-			Hint("docker network inspect %s shows who is in it", id)
-	}
-	return wrap(err, "remove network %s", id)
 }
